@@ -1,0 +1,33 @@
+"""Antiphon turns a causal language model into a text embedder."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from antiphon.checkpoint import load, save
+    from antiphon.corpus import embed, search
+    from antiphon.model import build
+    from antiphon.parity import parity
+
+# Nothing is imported before it is used: `antiphon --help` must not wait for torch.
+_HOMES = {
+    "build": "antiphon.model",
+    "load": "antiphon.checkpoint",
+    "save": "antiphon.checkpoint",
+    "embed": "antiphon.corpus",
+    "search": "antiphon.corpus",
+    "parity": "antiphon.parity",
+}
+
+__all__ = ["build", "embed", "load", "parity", "save", "search"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name at its first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'antiphon' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,96 @@
+"""What lives inside the tokenizer: BOS and EOS always, and a whole template where it can say it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerBase
+
+from antiphon.errors import ModelError
+from antiphon.pieces import said
+from antiphon.template import Template
+from antiphon.tokenizer_json import plain_text, without_prefix
+from antiphon.tokens import PieceTokenizer, Specials
+
+
+def write_specials(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Put BOS and EOS into the post-processor, where truncation cannot cut them off, and make user text text."""
+    specials = Specials.of(tokenizer)
+    used = {
+        index: str(tokenizer.convert_ids_to_tokens(index))
+        for index in (specials.bos, specials.eos)
+        if index is not None
+    }
+    opening = "" if specials.bos is None else f"{used[specials.bos]} "
+    closing = used[specials.eos]
+    backend = Tokenizer.from_str(json.dumps(plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))))
+    backend.post_processor = TemplateProcessing(
+        single=f"{opening}$A {closing}",
+        pair=f"{opening}$A $B:1 {closing}:1",
+        special_tokens=[(name, index) for index, name in used.items()],
+    )
+    with_backend(tokenizer, backend)
+
+
+def check_specials(tokenizer: PreTrainedTokenizerBase, specials: Specials) -> None:
+    """Raise a ModelError unless a short and a truncated text both keep their BOS and EOS."""
+    for text, most in (("x", None), ("word " * 4000, tokenizer.model_max_length)):
+        ids = tokenizer(text, truncation=most is not None, max_length=most)["input_ids"]
+        if ids[-1] != specials.eos or (specials.bos is not None and ids[0] != specials.bos):
+            which = "a short" if most is None else "a truncated"
+            raise ModelError(
+                f"The tokenizer of {tokenizer.name_or_path} loses BOS or EOS on {which} text (ids {ids[:2]} ... "
+                f"{ids[-2:]}); its post_processor in tokenizer.json must add them: save it again with antiphon.save."
+            )
+
+
+def bake(tokenizer: PreTrainedTokenizerBase, template: Template) -> PreTrainedTokenizerBase:
+    """Return the tokenizer with the whole template in its post-processor: plain `tokenizer(text)` then says it.
+
+    For a template of one variant without `{prompt}`. The frames become special entries of a TemplateProcessing that
+    names `$A` once for every copy; the slot's space becomes a normalizer.
+    """
+    piece_tokenizer = PieceTokenizer(tokenizer)
+    specials = piece_tokenizer.specials
+    pieces = said(template.pieces("query"), with_prompt=False)
+    single: list[dict[str, Any]] = []
+    entries: dict[str, dict[str, Any]] = {}
+
+    def add(name: str, ids: list[int]) -> None:
+        if ids:
+            entries[name] = {"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
+            single.append({"SpecialToken": {"id": name, "type_id": 0}})
+
+    add("bos", [] if specials.bos is None else [specials.bos])
+    for number, piece in enumerate(pieces):
+        if piece.kind == "frame":
+            add(f"frame{number}", piece_tokenizer.frame(piece.content, first=number == 0))
+        else:
+            single.append({"Sequence": {"id": "A", "type_id": 0}})
+    add("eos", [specials.eos])
+
+    first_text = next(number for number, piece in enumerate(pieces) if piece.kind == "text")
+    raw = plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))
+    raw = raw if first_text == 0 else without_prefix(raw)
+    if pieces[first_text].space:
+        own = raw["normalizer"]
+        kept = own["normalizers"] if own and own["type"] == "Sequence" else [own] if own else []
+        space = [
+            {"type": "Replace", "pattern": {"Regex": "^ +"}, "content": ""},
+            {"type": "Prepend", "prepend": " "},
+        ]
+        raw["normalizer"] = {"type": "Sequence", "normalizers": [*space, *kept]}
+    pair = [*single, {"Sequence": {"id": "B", "type_id": 1}}]
+    raw["post_processor"] = {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": entries}
+    return with_backend(tokenizer, Tokenizer.from_str(json.dumps(raw)))
+
+
+def with_backend(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> PreTrainedTokenizerBase:
+    """Return the tokenizer standing on another backend, user text being text to it."""
+    tokenizer._tokenizer = backend
+    tokenizer.split_special_tokens = True
+    tokenizer.init_kwargs["split_special_tokens"] = True
+    return tokenizer

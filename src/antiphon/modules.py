@@ -1,0 +1,190 @@
+"""The two sentence-transformers modules of ours: a template around the text, and pooling over the marked span.
+
+Shapes: B batch, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from sentence_transformers.base.modules import Module, Transformer
+
+from antiphon.errors import ConfigError, DataError, ModelError
+from antiphon.template import Side, Template
+from antiphon.tokens import PieceTokenizer, Sequenced, check_texts, sequences
+
+POOLINGS = ("last", "mean", "weighted_mean")
+TEXT_ONLY: dict[str, Any] = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+
+
+class TemplateInput(Transformer):
+    """A causal LM that reads its texts through a template; `prompt=` fills the template's slot.
+
+    Features out of `preprocess`: `input_ids`, `attention_mask`, `pool_mask` of shape (B, T).
+    """
+
+    config_keys = [*Transformer.config_keys, "template"]
+
+    def __init__(self, model_name_or_path: str, *, template: dict[str, Any], **kwargs: Any) -> None:
+        # without a modality_config a tokenizer's chat template would turn every text into a message
+        kwargs = {"modality_config": TEXT_ONLY, "module_output_name": "token_embeddings", **kwargs}
+        super().__init__(model_name_or_path, **kwargs)
+        self.template = template
+        self._pieces: tuple[int, PieceTokenizer] | None = None
+
+    @property
+    def spelled(self) -> Template:
+        """Return the template as an object."""
+        return Template(**self.template)
+
+    @property
+    def piece_tokenizer(self) -> PieceTokenizer:
+        """Return the tokenizer of pieces, made anew when the tokenizer was replaced."""
+        if self._pieces is None or self._pieces[0] != id(self.tokenizer):
+            self._pieces = (id(self.tokenizer), PieceTokenizer(self.tokenizer))
+        return self._pieces[1]
+
+    def preprocess(
+        self,
+        inputs: Sequence[str],
+        prompt: str | None = None,
+        task: str | None = None,
+        max_length: int | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Return the features of texts; `task` picks the side, None means the query's.
+
+        Raises ConfigError where the template takes no instruction or the instruction leaves no room, DataError where
+        an input is no string.
+        """
+        try:
+            return self._preprocess(inputs, prompt or "", task, max_length)
+        except TypeError as error:
+            # sentence-transformers takes a TypeError for an old signature and calls again with the prompt glued on
+            raise DataError(f"The texts could not be prepared: {error}.") from error
+
+    def _preprocess(
+        self, inputs: Sequence[str], prompt: str, task: str | None, max_length: int | None
+    ) -> dict[str, Any]:
+        if not inputs:
+            return {}
+        side: Side = "document" if task == "document" else "query"
+        rows = sequences(
+            check_texts(inputs),
+            self.spelled,
+            self.piece_tokenizer,
+            prompt=prompt,
+            side=side,
+            max_tokens=max_length or self.max_seq_length or 512,
+        )
+        self._check_length(rows)
+        return {**self._pad(rows), "modality": "text"}
+
+    def _check_length(self, rows: list[Sequenced]) -> None:
+        positions = getattr(self.config, "max_position_embeddings", None)
+        most = max(len(row.ids) for row in rows)
+        if isinstance(positions, int) and 0 < positions < most:
+            raise ConfigError(
+                f"A text in template {self.spelled.name!r} takes {most} tokens and the model has {positions} "
+                f"positions; lower max_seq_length (now {self.max_seq_length})."
+            )
+
+    def _pad(self, rows: list[Sequenced]) -> dict[str, torch.Tensor]:
+        """Return (B, T) tensors, padded on the tokenizer's side; masks never depend on which id pads."""
+        width = max(len(row.ids) for row in rows)
+        pad = (
+            self.tokenizer.pad_token_id
+            if self.tokenizer.pad_token_id is not None
+            else self.piece_tokenizer.specials.eos
+        )
+        left = self.tokenizer.padding_side == "left"
+
+        def padded(values: list[Any], fill: int) -> list[Any]:
+            filling = [fill] * (width - len(values))
+            return filling + values if left else values + filling
+
+        return {
+            "input_ids": torch.tensor([padded(row.ids, pad) for row in rows], dtype=torch.long),
+            "attention_mask": torch.tensor([padded([1] * len(row.ids), 0) for row in rows], dtype=torch.long),
+            "pool_mask": torch.tensor([padded([int(p) for p in row.pooled], 0) for row in rows], dtype=torch.long),
+        }
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Run the model and return the features with `token_embeddings` (B, T, D) added; nothing in them is changed."""
+        known = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", "modality"}
+        given = {key: value for key, value in features.items() if key in known}
+        mask = given.get("attention_mask")
+        if mask is not None and mask.dim() == 2 and "position_ids" not in given and self._takes_positions:
+            # positions count tokens, not padding: what pads on which side then changes nothing
+            given["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        return {**features, **super().forward(given, **kwargs)}
+
+    @property
+    def _takes_positions(self) -> bool:
+        return "position_ids" in inspect.signature(self.model.forward).parameters
+
+    def _can_flatten_inputs(self) -> bool:
+        """Texts are padded; the packed path of ours is another module's business."""
+        return False
+
+
+class SpanPooling(Module):
+    """Pool the hidden states of the marked span: its last token, its mean, or its mean with weights 1..n.
+
+    In: `token_embeddings` (B, T, D) and `pool_mask` (B, T). Out: `sentence_embedding` (B, D), summed and given in fp32.
+    """
+
+    config_keys = ["embedding_dimension", "pooling_mode"]
+
+    def __init__(self, embedding_dimension: int, pooling_mode: str) -> None:
+        super().__init__()
+        if pooling_mode not in POOLINGS:
+            raise ConfigError(f"There is no pooling {pooling_mode!r}; take one of {', '.join(POOLINGS)}.")
+        self.embedding_dimension = embedding_dimension
+        self.pooling_mode = pooling_mode
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Return the features with `sentence_embedding` added."""
+        if "pool_mask" not in features:
+            raise ModelError("SpanPooling found no pool_mask: it works behind TemplateInput, which marks the span.")
+        vectors = POOL[self.pooling_mode](features["token_embeddings"], features["pool_mask"])
+        return {**features, "sentence_embedding": vectors}
+
+    def get_embedding_dimension(self) -> int:
+        """Return D."""
+        return self.embedding_dimension
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Write the settings; there are no weights."""
+        self.save_config(output_path)
+
+
+def pool_last(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return the state at the last marked position, (B, D)."""
+    positions = torch.arange(mask_BT.shape[1], device=mask_BT.device)
+    last_B = (mask_BT * positions).argmax(dim=1)
+    return hidden_BTD[torch.arange(len(hidden_BTD), device=hidden_BTD.device), last_B].float()
+
+
+def pool_mean(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return the mean over marked positions, (B, D)."""
+    return _weighted(hidden_BTD, mask_BT.float())
+
+
+def pool_weighted_mean(hidden_BTD: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return the mean with weights 1..n from the first marked position on, (B, D) (SGPT's position weights)."""
+    return _weighted(hidden_BTD, (mask_BT.cumsum(dim=1) * mask_BT).float())
+
+
+def _weighted(hidden_BTD: torch.Tensor, weights_BT: torch.Tensor) -> torch.Tensor:
+    # a product with zero would let an infinity or NaN of a padded position in: those states are set to zero first
+    marked_BTD = hidden_BTD.float().masked_fill(weights_BT[:, :, None] == 0, 0.0)
+    return torch.einsum("bt,btd->bd", weights_BT, marked_BTD) / weights_BT.sum(dim=1, keepdim=True)
+
+
+POOL = {"last": pool_last, "mean": pool_mean, "weighted_mean": pool_weighted_mean}
+MODULES = {f"{kind.__module__}.{kind.__name__}": kind for kind in (TemplateInput, SpanPooling)}
+"""The classes that `antiphon.load` admits beside sentence-transformers' own, by the name in modules.json."""

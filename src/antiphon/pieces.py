@@ -1,0 +1,115 @@
+"""A template string cut into pieces: frames, slots, the clause of the instruction, the pooled copies."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from antiphon.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a template that is tokenised on its own."""
+
+    kind: Literal["frame", "prompt", "text"]
+    content: str = ""
+    """The words of a frame; empty for a slot."""
+    space: bool = False
+    """Whether the slot owns the one space before it."""
+    pooled: bool = False
+    clause: bool = False
+    """Whether the piece goes when there is no instruction."""
+
+    def fill(self, value: str) -> str:
+        """Return the string that a slot becomes: the text after its one space, or nothing for an empty text."""
+        bare = value.lstrip(" ")
+        return (" " + bare if bare else "") if self.space else value
+
+
+def parse(source: str, where: str) -> tuple[Piece, ...]:
+    """Return the pieces of a template string; `where` names it in the ConfigError that a bad one raises."""
+    pieces: list[Piece] = []
+    for literal, slot in _fields(source, where):
+        marked = slot == "text" and literal.endswith("[")
+        words = literal[:-1] if marked else literal
+        if pieces and pieces[-1].pooled:
+            if not words.startswith("]"):
+                raise ConfigError(f"'[{{text}}' is not closed by ']' in {where}: {source!r}.")
+            words = words[1:]
+        space = slot is not None and words.endswith(" ")
+        words = words[:-1] if space else words
+        pieces.append(Piece("frame", words))
+        if slot is not None:
+            pieces.append(Piece(slot, space=space, pooled=marked))
+    pieces = _with_clause([piece for piece in pieces if piece.kind != "frame" or piece.content])
+    texts = [number for number, piece in enumerate(pieces) if piece.kind == "text"]
+    if not texts:
+        raise ConfigError(f"There is no {{text}} slot in {where}: {source!r}; write {{text}} where the text goes.")
+    if sum(piece.kind == "prompt" for piece in pieces) > 1:
+        raise ConfigError(f"{{prompt}} stands more than once in {where}: {source!r}; the instruction is said once.")
+    if not any(piece.pooled for piece in pieces):
+        pieces[texts[-1]] = replace(pieces[texts[-1]], pooled=True)
+    return tuple(pieces)
+
+
+def _fields(source: str, where: str) -> list[tuple[str, Literal["prompt", "text"] | None]]:
+    """Split a template at its slots into (words before, slot); the last slot is None."""
+    try:
+        parsed = list(string.Formatter().parse(source))
+    except ValueError as error:
+        raise ConfigError(f"{where} has a stray brace ({error}): {source!r}; write {{{{ for a brace.") from None
+    fields: list[tuple[str, Literal["prompt", "text"] | None]] = []
+    words = ""
+    for literal, name, spec, conversion in parsed:
+        words += literal
+        if name is None:  # an escaped brace ends a literal without a slot
+            continue
+        if name not in ("prompt", "text") or spec or conversion:
+            raise ConfigError(f"{where} has an unknown slot {{{name}}}: {source!r}; slots are {{prompt}} and {{text}}.")
+        fields.append((words, "prompt" if name == "prompt" else "text"))
+        words = ""
+    return [*fields, (words, None)]
+
+
+def _with_clause(pieces: list[Piece]) -> list[Piece]:
+    """Mark the clause of `{prompt}`: its line with the newline, or up to a space where a slot shares the line."""
+    out: list[Piece] = []
+    for number, piece in enumerate(pieces):
+        before = number > 0 and pieces[number - 1].kind == "prompt"
+        after = number + 1 < len(pieces) and pieces[number + 1].kind == "prompt"
+        if piece.kind == "prompt":
+            out.append(replace(piece, clause=True))
+        elif piece.kind == "frame" and (before or after):
+            out.extend(_split_at_clause(piece.content, ends=before, starts=after))
+        else:
+            out.append(piece)
+    return out
+
+
+def _split_at_clause(words: str, *, ends: bool, starts: bool) -> list[Piece]:
+    """Split the words between a slot and its neighbour into what belongs to the clause and what does not."""
+    if ends:
+        newline = words.find("\n") + 1
+        cut = newline or next((i for i, c in enumerate(words) if c == " "), len(words))
+        parts = [(words[:cut], True), (words[cut:], False)]
+    else:
+        cut = words.rfind("\n") + 1
+        parts = [(words[:cut], False), (words[cut:], True)] if starts else [(words, False)]
+    return [Piece("frame", part, clause=clause) for part, clause in parts if part]
+
+
+def said(pieces: tuple[Piece, ...], *, with_prompt: bool) -> tuple[Piece, ...]:
+    """Return the pieces as they are said: the clause in or out, neighbouring frames joined, no space at the start."""
+    out: list[Piece] = []
+    for piece in pieces:
+        if piece.clause and not with_prompt:
+            continue
+        if not out:
+            piece = replace(piece, space=False, content=piece.content.removeprefix(" "))
+        if piece.kind == "frame" and out and out[-1].kind == "frame":
+            out[-1] = replace(out[-1], content=out[-1].content + piece.content)
+        elif piece.kind != "frame" or piece.content:
+            out.append(piece)
+    return tuple(out)
