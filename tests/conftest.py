@@ -1,0 +1,116 @@
+"""Tiny random models of real architectures and two kinds of tokenizer, made here: no network, no downloads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+    StableLmConfig,
+)
+
+from antiphon.parity import unlike_texts
+
+torch.set_num_threads(1)  # tiny models gain nothing from a second thread and lose much where cores are shared
+
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,  # wide enough that unlike texts are told apart
+}
+ARCHITECTURES: dict[str, type[PretrainedConfig]] = {
+    "llama": LlamaConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
+    "mistral": MistralConfig,
+    "gemma3": Gemma3TextConfig,
+    "stablelm": StableLmConfig,
+}
+
+
+def train_tokenizer(kind: str, *, bos: bool = True) -> PreTrainedTokenizerFast:
+    """A byte-level or a Metaspace BPE; without BOS it is shaped like Qwen's, with added tokens that are no specials."""
+    specials = ["<unk>", "<s>", "</s>", "<pad>"]
+    backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=kind != "byte-level"))
+    if kind == "byte-level":
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    else:
+        if kind == "legacy":  # the first Llamas: prefix and spaces as normalizers
+            backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        else:
+            backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+        backend.decoder = decoders.Metaspace()
+        alphabet = []
+    bytes_of = [f"<0x{value:02X}>" for value in range(256)] if kind != "byte-level" else []
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, special_tokens=specials + bytes_of, initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(unlike_texts() * 2, trainer)
+    if bos:
+        backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>" if bos else None, eos_token="</s>", unk_token="<unk>"
+    )
+    if not bos:
+        tokenizer.add_tokens(["<tool_call>", "<|fim|>"])
+    return tokenizer
+
+
+def make_base(folder: Path, architecture: str = "llama", tokenizer: str = "byte-level", **options: object) -> Path:
+    """Write a tiny random causal LM with a tokenizer, as a hub repository would hold it."""
+    torch.manual_seed(7)
+    words = train_tokenizer(tokenizer, bos=bool(options.pop("bos", True)))
+    settings = {
+        **SIZES,
+        "vocab_size": len(words),
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": None,
+        **options,
+    }
+    if architecture == "stablelm":
+        settings.pop("head_dim")
+    model = AutoModelForCausalLM.from_config(ARCHITECTURES[architecture](**settings))
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Llama with a byte-level tokenizer and an untied head."""
+    return make_base(tmp_path_factory.mktemp("bases") / "llama")
+
+
+@pytest.fixture(scope="session")
+def metaspace_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a sentencepiece-style tokenizer."""
+    return make_base(tmp_path_factory.mktemp("bases") / "metaspace", tokenizer="metaspace")
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A base of every architecture that is supported."""
+    root = tmp_path_factory.mktemp("bases")
+    return {name: make_base(root / name, name) for name in ARCHITECTURES if name != "stablelm"}
