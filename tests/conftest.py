@@ -56,17 +56,22 @@ def train_tokenizer(kind: str, *, bos: bool = True) -> PreTrainedTokenizerFast:
         backend.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
     else:
-        if kind == "legacy":  # the first Llamas: prefix and spaces as normalizers
-            backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-        else:
-            backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-        backend.decoder = decoders.Metaspace()
+        # merges that stay within a word and apart from punctuation, as sentencepiece makes them
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Metaspace(prepend_scheme="first"), pre_tokenizers.Punctuation()]
+        )
+        backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
         alphabet = []
     bytes_of = [f"<0x{value:02X}>" for value in range(256)] if kind != "byte-level" else []
     trainer = trainers.BpeTrainer(
         vocab_size=700, special_tokens=specials + bytes_of, initial_alphabet=alphabet, show_progress=False
     )
     backend.train_from_iterator(unlike_texts() * 2, trainer)
+    if kind == "metaspace":
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    elif kind == "legacy":  # the first Llamas: prefix and spaces as normalizers
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+        backend.pre_tokenizer = None
     if bos:
         backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer = PreTrainedTokenizerFast(

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from antiphon.checkpoint import load, save
     from antiphon.corpus import embed, search
     from antiphon.model import build
-    from antiphon.parity import parity
 
 # Nothing is imported before it is used: `antiphon --help` must not wait for torch.
 _HOMES = {
@@ -20,10 +19,9 @@ _HOMES = {
     "save": "antiphon.checkpoint",
     "embed": "antiphon.corpus",
     "search": "antiphon.corpus",
-    "parity": "antiphon.parity",
 }
 
-__all__ = ["build", "embed", "load", "parity", "save", "search"]
+__all__ = ["build", "embed", "load", "save", "search"]
 
 
 def __getattr__(name: str) -> Any:

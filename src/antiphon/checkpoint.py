@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.util import load_file_path
@@ -83,7 +83,7 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
         model = SentenceTransformer._load_with_module_classes(
             source, MODULES, device=device, model_kwargs={"dtype": dtype}
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{source} cannot be loaded: {line}") from error
     record = _record(source)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -50,7 +51,9 @@ def build(
     source = str(nano.folder()) if base == "nano" else str(base)
     config, tokenizer = _read(source)
     spelled = resolve(spelled, tokenizer)
-    stock = pooling == "last" and (spelled.in_prompts or (spelled.in_tokenizer and _bakes(tokenizer, spelled)))
+    stock = pooling == "last" and (
+        _prefixes(tokenizer, spelled) or (spelled.in_tokenizer and _bakes(tokenizer, spelled))
+    )
     _prepare(tokenizer, spelled, config, in_tokenizer=stock and spelled.in_tokenizer, max_tokens=max_tokens)
     module = _load_module(source, None if stock else spelled, dtype)
     module.processor = tokenizer
@@ -119,7 +122,7 @@ def _load_module(source: str, slots: Template | None, dtype: str) -> Transformer
             module_output_name="token_embeddings",
             **own,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(f"{source} cannot be loaded: {_first_line(error)}") from error
 
 
@@ -138,6 +141,12 @@ def _as_prefixes(template: Template, instructions: Mapping[str, str]) -> dict[st
         else ""
         for name, instruction in instructions.items()
     }
+
+
+def _prefixes(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
+    """Return whether a plain prefix says the same: not where it holds special tokens, which in a text are text."""
+    words = "".join(piece.content for side in SIDES for piece in template.pieces(side))
+    return template.in_prompts and not any(token in words for token in tokenizer.get_added_vocab())
 
 
 def _bakes(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
@@ -175,7 +184,8 @@ def _prepare(
             f"and the model has {positions} positions; pass max_tokens={fits} or less."
         )
     tokenizer.padding_side = "right"
-    if tokenizer.pad_token_id is None:
+    # some tokenizer classes bring a pad token of their own, past the last row of a small model's embeddings
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.get_text_config().vocab_size:
         tokenizer.pad_token = tokenizer.eos_token
     if in_tokenizer:
         bake(tokenizer, template)

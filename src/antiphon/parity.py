@@ -91,7 +91,7 @@ def compare(a: Vectors, b: Vectors, *, limit: float = LIMITS["float32"]) -> Pari
     return Parity(float((a_ND * b_ND).sum(-1).min()), error, limit, len(a))
 
 
-def parity(
+def between(
     a: SentenceTransformer | str | Path, b: SentenceTransformer | str | Path, *, texts: Sequence[str] | None = None
 ) -> Parity:
     """Compare two models, or folders of models, over the same texts, on the query and the document side.
