@@ -141,6 +141,14 @@ def _restore(path: Path, model: LlamaForCausalLM, optimisers: list[torch.optim.O
     return int(state["step"]), float(state["spent"])
 
 
+def device_name() -> str:
+    """Return what a run here computes on, in words."""
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    threads = torch.get_num_threads()
+    return f"{threads} CPU core{'s' if threads > 1 else ''}"
+
+
 @torch.inference_mode()
 def perplexity(model: LlamaForCausalLM, ids: npt.NDArray[np.uint16], *, row: int, most: int = 400_000) -> float:
     """Return exp(mean cross-entropy) over rows of `row` tokens, at most `most` tokens of them."""
