@@ -28,7 +28,7 @@ check: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python benchmarks/template_overhead.py
+	$(BIN)/python benchmarks/modules.py
 
 # Rebuild the embedded model from the docstrings of pinned packages (an hour on a laptop's CPU).
 nano: setup

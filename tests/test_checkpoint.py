@@ -45,7 +45,7 @@ def test_a_reload_changes_neither_vectors_nor_what_a_prompt_means(
     assert type(again[0]) is type(model[0])
     assert again.prompts == model.prompts
     assert again.max_seq_length == model.max_seq_length
-    texts = [*unlike_texts(), "", "  two spaces", "typed </s>", "long " * 400]
+    texts = [*unlike_texts(), "", "  two spaces", "a\n  b", "typed </s>", "long " * 400, "=" * 20_000]
     for encode in ("encode", "encode_query", "encode_document"):
         assert compare(getattr(again, encode)(texts), getattr(model, encode)(texts)).error_against_spread < 1e-6
     if template in ("echo", "classical", "chat"):

@@ -1,8 +1,8 @@
 """The semantics of the Echo paper's parser, restated as facts and compared with ours (Echo, section 4 and appendix F).
 
 A template is a string with braces. What a brace holds is cut to `max_length` tokens on its own; `!` opens a brace that
-is not pooled, nor is the plain text between braces. Pieces are tokenised apart and joined; padding is on the right; mean
-averages all that is pooled, the end token with it, last takes its last token.
+is not pooled, nor is the plain text between braces. Pieces are tokenised apart and joined; padding is on the right;
+mean averages all that is pooled, the end token with it, last takes its last token.
 """
 
 from __future__ import annotations

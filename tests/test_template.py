@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 import antiphon
+from antiphon.baking import bake
 from antiphon.errors import ConfigError, DataError
 from antiphon.template import TEMPLATES, Template, fills_slots, named, prompt_for, resolve
 from antiphon.tokens import PieceTokenizer, Room, sequences
@@ -109,6 +110,18 @@ def test_compute_matched_shares_the_tokens_of_one_copy_out():
         assert limit - 1 <= len(rows(template, [long], max_tokens=limit)[0].ids) <= limit
     assert named("classical-matched").compute_matched
     assert rows("classical-matched", [long], max_tokens=50) == rows("classical", [long], max_tokens=50)
+
+
+@pytest.mark.parametrize("kind", list(PIECES))
+def test_a_tokenizer_that_holds_the_template_says_what_the_pieces_say(kind):
+    """Also for giants: truncation pairs what it cuts off from both copies, by the square, unless a text is cut before."""
+    template, limit = TEMPLATES["echo-rewrite"], 60
+    room = Room.of(template, PIECES[kind], "query", limit)
+    baked = bake(train_tokenizer(kind), template, budget=room.budget)
+    texts = ["", "  ", "word", "  two", "a\n  b\n", "é" * 5000]
+    texts += ["word " * 200_000, "a\nb " * 100_000, "=" * 300_000]
+    wanted = [row.ids for row in rows("echo-rewrite", texts, kind, max_tokens=limit)]
+    assert baked(texts, truncation=True, max_length=limit)["input_ids"] == wanted
 
 
 def test_an_over_long_instruction_is_refused():

@@ -10,10 +10,12 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
 from antiphon.errors import ModelError
-from antiphon.pieces import said
+from antiphon.pieces import Piece, said
 from antiphon.template import Template
 from antiphon.tokenizer_json import plain_text, without_prefix
-from antiphon.tokens import PieceTokenizer, Specials
+from antiphon.tokens import CHARACTERS_A_TOKEN, PieceTokenizer, Specials
+
+_REPEAT = 10_000
 
 
 def write_specials(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -37,7 +39,8 @@ def write_specials(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def check_specials(tokenizer: PreTrainedTokenizerBase, specials: Specials) -> None:
     """Raise a ModelError unless a short and a truncated text both keep their BOS and EOS."""
-    for text, most in (("x", None), ("word " * 4000, tokenizer.model_max_length)):
+    # a text a little too long, not a giant: a template that names the text twice pairs every piece that was cut off
+    for text, most in (("x", None), ("x " * (tokenizer.model_max_length + 8), tokenizer.model_max_length)):
         ids = tokenizer(text, truncation=most is not None, max_length=most)["input_ids"]
         if ids[-1] != specials.eos or (specials.bos is not None and ids[0] != specials.bos):
             which = "a short" if most is None else "a truncated"
@@ -47,11 +50,13 @@ def check_specials(tokenizer: PreTrainedTokenizerBase, specials: Specials) -> No
             )
 
 
-def bake(tokenizer: PreTrainedTokenizerBase, template: Template) -> PreTrainedTokenizerBase:
+def bake(tokenizer: PreTrainedTokenizerBase, template: Template, *, budget: int) -> PreTrainedTokenizerBase:
     """Return the tokenizer with the whole template in its post-processor: plain `tokenizer(text)` then says it.
 
     For a template of one variant without `{prompt}`. The frames become special entries of a TemplateProcessing that
-    names `$A` once for every copy; the slot's space becomes a normalizer.
+    names `$A` once for every copy; the slot's space becomes a normalizer. `budget` is the tokens of one copy: a text far
+    longer is cut by a normalizer, because truncation pairs every cut-off part of one copy with every one of the other,
+    which takes time and memory by the square (20,000 words: 2.3 s and a gigabyte).
     """
     piece_tokenizer = PieceTokenizer(tokenizer)
     specials = piece_tokenizer.specials
@@ -75,14 +80,7 @@ def bake(tokenizer: PreTrainedTokenizerBase, template: Template) -> PreTrainedTo
     first_text = next(number for number, piece in enumerate(pieces) if piece.kind == "text")
     raw = plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))
     raw = raw if first_text == 0 else without_prefix(raw)
-    if pieces[first_text].space:
-        own = raw["normalizer"]
-        kept = own["normalizers"] if own and own["type"] == "Sequence" else [own] if own else []
-        space = [
-            {"type": "Replace", "pattern": {"Regex": "^ +"}, "content": ""},
-            {"type": "Prepend", "prepend": " "},
-        ]
-        raw["normalizer"] = {"type": "Sequence", "normalizers": [*space, *kept]}
+    raw["normalizer"] = _before(raw["normalizer"], _filling(pieces[first_text], CHARACTERS_A_TOKEN * budget))
     pair = [*single, {"Sequence": {"id": "B", "type_id": 1}}]
     raw["post_processor"] = {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": entries}
     return with_backend(tokenizer, Tokenizer.from_str(json.dumps(raw)))
@@ -94,3 +92,21 @@ def with_backend(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> PreT
     tokenizer.split_special_tokens = True
     tokenizer.init_kwargs["split_special_tokens"] = True
     return tokenizer
+
+
+def _filling(slot: Piece, most: int) -> list[dict[str, Any]]:
+    """Return the normalizers that do what `Piece.fill` does."""
+    # \K keeps what stands before it; a repeat counts to 100,000 at most, so a longer one is a repeat of repeats
+    whole, rest = divmod(most, _REPEAT)
+    keep = rf"\A(?m:(?:.{{{_REPEAT}}}){{{whole}}}.{{{rest}}})\K(?m:.+)"
+    cut = {"type": "Replace", "pattern": {"Regex": keep}, "content": ""}
+    if not slot.space:
+        return [cut]
+    strip = {"type": "Replace", "pattern": {"Regex": r"\A +"}, "content": ""}
+    return [strip, cut, {"type": "Prepend", "prepend": " "}]
+
+
+def _before(own: dict[str, Any] | None, added: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a normalizer that does the added ones first."""
+    kept = own["normalizers"] if own and own["type"] == "Sequence" else [own] if own else []
+    return {"type": "Sequence", "normalizers": [*added, *kept]}

@@ -22,7 +22,7 @@ from antiphon.tokens import PieceTokenizer, Room, Specials, sequences
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Texts on which a baked tokenizer must agree with the pieces before it is trusted.
-PROBES = ("", " ", "one", "  two words", "a\nnew line  and  spaces", "naïve — 東京 🎶", "x" * 3000)
+PROBES = ("", " ", "one", "  two words", "a\n  new line  and  spaces\n", "naïve — 東京 🎶", "x" * 3000)
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +156,7 @@ def _bakes(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
     pieces = PieceTokenizer(tokenizer)
     wanted = [row.ids for row in sequences(probes, template, pieces, prompt="", side="query", max_tokens=10**6)]
     tokenizer.model_max_length = 10**6
-    baked = bake(tokenizer, template)
+    baked = bake(tokenizer, template, budget=10**5)
     same = [baked(text)["input_ids"] for text in probes] == wanted
     with_backend(tokenizer, Tokenizer.from_str(original))
     if not same:
@@ -188,7 +188,7 @@ def _prepare(
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.get_text_config().vocab_size:
         tokenizer.pad_token = tokenizer.eos_token
     if in_tokenizer:
-        bake(tokenizer, template)
+        bake(tokenizer, template, budget=room.budget)
         tokenizer.model_max_length = room.overhead + room.budget  # a tokenizer cuts one copy and then says it again
     else:
         write_specials(tokenizer)

@@ -22,10 +22,13 @@ class Piece:
     clause: bool = False
     """Whether the piece goes when there is no instruction."""
 
-    def fill(self, value: str) -> str:
-        """Return the string that a slot becomes: the text after its one space, or nothing for an empty text."""
-        bare = value.lstrip(" ")
-        return (" " + bare if bare else "") if self.space else value
+    def fill(self, value: str, *, most: int | None = None) -> str:
+        """Return the string that a slot becomes: the text after its one space, or nothing for an empty text.
+
+        `most` cuts a text that is far too long, in characters, before anything is done with it.
+        """
+        bare = value.lstrip(" ")[:most]
+        return (" " + bare if bare else "") if self.space else value[:most]
 
 
 def parse(source: str, where: str) -> tuple[Piece, ...]:

@@ -18,6 +18,9 @@ from antiphon.pieces import Piece, said
 from antiphon.template import Side, Template, no_prompt_slot
 from antiphon.tokenizer_json import plain_text, without_prefix
 
+CHARACTERS_A_TOKEN = 32
+"""A text is cut to so many characters for every token that it may have, before it is tokenised: a giant costs no more
+than a long text. Real text has 3 to 5 characters a token."""
 REMEMBERED = 64
 """Frames and instructions whose ids are kept; more than a model meets in practice."""
 
@@ -144,7 +147,11 @@ def sequences(
     fixed = _fixed_ids(pieces, tokenizer, prompt)
     # copies that are written alike are tokenised once
     forms = {(number == 0, piece.space): piece for number, piece in enumerate(pieces) if piece.kind == "text"}
-    ids = {form: tokenizer.texts([piece.fill(t) for t in texts], first=form[0]) for form, piece in forms.items()}
+    most = CHARACTERS_A_TOKEN * room.budget
+    ids = {
+        form: tokenizer.texts([piece.fill(text, most=most) for text in texts], first=form[0])
+        for form, piece in forms.items()
+    }
 
     def parts(row: int) -> Iterator[tuple[list[int], bool]]:
         for number, piece in enumerate(pieces):

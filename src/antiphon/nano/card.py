@@ -24,15 +24,16 @@ CARD = """# antiphon/nano
 
 A causal language model small enough to ship: Llama shape, {parameters:,} parameters ({layers} layers, width {width},
 {heads} heads / {key_value_heads} key-value head, MLP {intermediate}, tied head, {positions:,} positions), bfloat16,
-{megabytes:.1f} MB, with its own byte-level BPE of {vocabulary:,} tokens. It exists so that `antiphon demo`, the tests and
-the first steps of a newcomer run without a model hub. It writes phrases of docstrings, not paragraphs; take a real
+{megabytes:.1f} MB, with its own byte-level BPE of {vocabulary:,} tokens. It exists so that `antiphon demo`, the tests
+and the first steps of a newcomer run without a model hub. It writes phrases of docstrings, not paragraphs; take a real
 model for real work.
 
 **Read:** {documents:,} docstrings ({characters:,} characters, {train_tokens:,} tokens) of the Python packages in
 `recipes/nano/corpus.txt` and of those in the environment that trained it, each text once. The standard library was left
 out, also where packages repeat its docstrings.
 **Trained:** {steps:,} steps of {batch_tokens:,} tokens, {tokens_seen:,} tokens ({epochs:.1f} epochs), Muon and AdamW,
-{minutes:.0f} minutes on {device}; rows of {row} tokens, the last {long_share:.0%} rows of {long_row}.
+{minutes:.0f} minutes on {device}; rows of {row} tokens,
+the last {long_share:.0%} rows of {long_row}.
 **Rebuild:** `make nano` (recipe: `recipes/nano/pretrain.toml`).
 
 | perplexity a token | held-out docstrings | standard library |
@@ -48,8 +49,8 @@ Greedy text, {greedy_tokens} tokens each:
 ## Limits
 
 English, and mostly that of scientific Python. Its vectors carry a topic and little more; whatever bias docstrings have,
-it has. The packages whose docstrings it read are under permissive licences (BSD, MIT, Apache and the like); the weights
-are under this repository's licence.
+it has. Packages carry their own licences: most of those it read are under BSD, MIT or Apache, some under LGPL or GPL
+(ase, gensim, MDAnalysis, paramiko). The weights are under this repository's licence.
 """
 
 

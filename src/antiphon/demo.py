@@ -1,0 +1,169 @@
+"""The whole zero-shot job on data that every Python has: docstrings of its standard library.
+
+A query is the first line of a docstring, its one relevant document the rest of it, and every query searches all
+documents. Nothing is trained; the rows differ by template and pooling alone. Q queries, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from sentence_transformers import SentenceTransformer
+
+from antiphon.corpus import Hit, unit
+from antiphon.docstrings import DocstringPair, harvest, pairs, standard_library
+from antiphon.errors import ConfigError
+from antiphon.model import build
+from antiphon.parity import Vectors
+
+ROWS = (
+    ("classical-write", "mean"),
+    ("classical-write", "last"),
+    ("echo-rewrite", "mean"),
+    ("echo-rewrite", "last"),
+    ("eol", "last"),
+)
+CLASSICAL, ECHO = "classical-write", "echo-rewrite"
+QUERY = "wrap text into lines of a given width"
+CUTOFF = 10
+RESAMPLES = 1000
+MAX_TOKENS = 128
+"""With one copy of the text: the demo is to take minutes on two cores."""
+_CHARACTERS = 16
+"""Characters that a token has at most, on the safe side: what stands behind them is cut off by max_tokens anyway."""
+_SEED = 0
+_SHOWN = 5
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over queries with its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one template and pooling reached."""
+
+    template: str
+    pooling: str
+    ndcg: Interval
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What echo adds to classical with the same pooling, query by query."""
+
+    pooling: str
+    ndcg: Interval
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The outcome: rows, the gains of echo, and a search with the best row."""
+
+    pairs: int
+    max_tokens: int
+    rows: tuple[Row, ...]
+    gains: tuple[Gain, ...]
+    query: str
+    hits: tuple[Hit, ...]
+
+    @property
+    def best(self) -> Row:
+        """The row with the highest nDCG."""
+        return max(self.rows, key=lambda row: row.ndcg.mean)
+
+
+def run(
+    base: str | Path = "nano",
+    *,
+    limit: int = 1000,
+    query: str = QUERY,
+    max_tokens: int = MAX_TOKENS,
+    on_step: Callable[[str], None] | None = None,
+) -> Demo:
+    """Embed the pairs with every row's template and pooling, score the retrieval, and search with the best.
+
+    `limit` pairs are taken evenly from all there are, so the same Python gives the same pairs. `on_step` is told what
+    is done next.
+
+    Raises ConfigError for a limit below 2, and what `build` raises for the base.
+    """
+    if limit < 2:
+        raise ConfigError(f"The demo was asked for {limit} pairs; it needs at least 2.")
+    tell = on_step or (lambda step: None)
+    tell("reading the docstrings of the standard library")
+    chosen = evenly(list(pairs(harvest(standard_library()))), limit)
+    scores: dict[tuple[str, str], Scores] = {}
+    found: dict[tuple[str, str], tuple[Hit, ...]] = {}
+    for number, (template, pooling) in enumerate(ROWS, start=1):
+        tell(f"{template}, {pooling} ({number} of {len(ROWS)}): embedding {2 * len(chosen):,} texts")
+        model = build(base, template, pooling=pooling, max_tokens=max_tokens, dtype="float32")
+        documents_QD = _documents(model, chosen, characters=max_tokens * _CHARACTERS)
+        queries_QD = _queries(model, [pair.summary for pair in chosen])
+        scores[template, pooling] = ndcg(queries_QD @ documents_QD.T)
+        found[template, pooling] = _nearest(_queries(model, [query]), documents_QD, chosen)
+    rows = tuple(Row(*key, bootstrap(values)) for key, values in scores.items())
+    gains = tuple(
+        Gain(pooling, bootstrap(scores[ECHO, pooling] - scores[CLASSICAL, pooling])) for pooling in ("mean", "last")
+    )
+    best = max(rows, key=lambda row: row.ndcg.mean)
+    return Demo(len(chosen), max_tokens, rows, gains, query, found[best.template, best.pooling])
+
+
+def evenly(items: Sequence[DocstringPair], limit: int) -> list[DocstringPair]:
+    """Return at most `limit` items at even distances, so that every part of the library is there."""
+    if len(items) <= limit:
+        return list(items)
+    return [items[n * len(items) // limit] for n in range(limit)]
+
+
+def ndcg(similarity_QQ: npt.NDArray[np.floating]) -> Scores:
+    """Return nDCG@10 of every query, (Q,) numbers, where document i is the one that answers query i.
+
+    With one relevant document the ideal is 1, so it is 1 / log2(1 + rank), and 0 from rank 11 on. Of documents that
+    are as near as the relevant one half count as nearer.
+    """
+    own_Q1 = np.diag(similarity_QQ)[:, None]
+    nearer_Q = (similarity_QQ > own_Q1).sum(1)
+    as_near_Q = (similarity_QQ == own_Q1).sum(1) - 1
+    ranks_Q = 1 + nearer_Q + as_near_Q / 2
+    gains: Scores = np.where(ranks_Q <= CUTOFF, 1 / np.log2(1 + ranks_Q), 0.0)
+    return gains
+
+
+def bootstrap(values: Scores) -> Interval:
+    """Return the mean of (Q,) values and its 95 % percentile interval over resampled queries, seeded."""
+    generator = np.random.default_rng(_SEED)
+    picks = generator.integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def _documents(model: SentenceTransformer, chosen: Sequence[DocstringPair], *, characters: int) -> Vectors:
+    # a tokenizer that says a text twice takes quadratic time over what it cuts off, so it is not given all of it
+    bodies = [pair.body[:characters] for pair in chosen]
+    return unit(np.asarray(model.encode_document(bodies, show_progress_bar=False)), [pair.name for pair in chosen])
+
+
+def _queries(model: SentenceTransformer, texts: Sequence[str]) -> Vectors:
+    return unit(np.asarray(model.encode_query(list(texts), show_progress_bar=False)), texts)
+
+
+def _nearest(query_1D: Vectors, documents_QD: Vectors, chosen: Sequence[DocstringPair]) -> tuple[Hit, ...]:
+    cosines_Q = documents_QD @ query_1D[0]
+    order = np.argsort(-cosines_Q, kind="stable")[:_SHOWN]
+    return tuple(Hit(chosen[n].name, chosen[n].summary, float(cosines_Q[n])) for n in order)

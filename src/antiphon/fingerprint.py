@@ -1,0 +1,51 @@
+"""A hash of all that decides which vector a text gets: weights, modules, tokenizer, prompts and lengths.
+
+Two models with the same fingerprint give the same vectors, wherever they were loaded from; device and attention kernel
+are no part of it. What is hashed is content, never a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+def fingerprint(model: SentenceTransformer) -> str:
+    """Return the fingerprint as 64 hexadecimal digits; it survives saving and loading."""
+    digest = hashlib.sha256(json.dumps(_settings(model), sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Any) -> memoryview:
+    import torch
+
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy())
+
+
+def _settings(model: SentenceTransformer) -> dict[str, Any]:
+    modules = list(model)
+    return {
+        "modules": [[type(module).__qualname__, module.get_config_dict()] for module in modules],
+        "tokenizer": _tokenizer(model),
+        "max_seq_length": model.max_seq_length,
+        "prompts": {name: prompt for name, prompt in (model.prompts or {}).items() if prompt},
+        "default_prompt_name": model.default_prompt_name,
+        "truncate_dim": model.truncate_dim,
+        "is_causal": getattr(getattr(getattr(modules[0], "model", None), "config", None), "is_causal", True),
+    }
+
+
+def _tokenizer(model: SentenceTransformer) -> Any:
+    """Return tokenizer.json without the truncation and padding that the last call to it left behind."""
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return repr(model.tokenizer)
+    return {key: value for key, value in json.loads(backend.to_str()).items() if key not in ("truncation", "padding")}

@@ -1,0 +1,71 @@
+"""The demo's arithmetic against hand-made cases, and the whole of it on a few pairs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from antiphon import demo, report
+from antiphon.docstrings import DocstringPair
+from antiphon.errors import ConfigError
+
+
+def test_ndcg_of_one_relevant_document_is_by_its_rank():
+    similarity = np.zeros((12, 12))
+    similarity[0, 0] = 1.0  # first
+    similarity[1] = np.arange(12)  # document 1 is the last but one
+    similarity[2, [2, 5, 7]] = [0.5, 0.9, 0.8]  # third
+    scores = demo.ndcg(similarity)
+    assert scores[0] == 1.0
+    assert scores[1] == 0.0
+    assert scores[2] == pytest.approx(1 / math.log2(4))
+    # all as near: half of the eleven others count as nearer
+    assert scores[3] == pytest.approx(1 / math.log2(1 + 6.5))
+
+
+def test_a_model_that_gives_every_text_one_vector_earns_no_first_place():
+    assert demo.ndcg(np.ones((100, 100))).max() == 0.0
+
+
+def test_the_bootstrap_is_seeded_and_covers_the_mean():
+    values = np.random.default_rng(3).random(500)
+    interval = demo.bootstrap(values)
+    assert interval == demo.bootstrap(values)
+    assert interval.low < interval.mean < interval.high
+    assert interval.mean == pytest.approx(values.mean())
+    # the normal approximation of the same interval
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(500), rel=0.1)
+    assert str(demo.Interval(0.5, 0.4, 0.6)) == "0.5000 [0.4000, 0.6000]"
+
+
+def test_pairs_are_taken_evenly_and_always_the_same():
+    items = [DocstringPair(str(n), "", "") for n in range(10)]
+    assert [item.name for item in demo.evenly(items, 4)] == ["0", "2", "5", "7"]
+    assert demo.evenly(items, 20) == items
+
+
+def test_too_few_pairs_are_refused(tiny_base):
+    with pytest.raises(ConfigError, match="asked for 1 pairs"):
+        demo.run(tiny_base, limit=1)
+
+
+def test_the_whole_demo_gives_a_row_per_template_and_a_search(tiny_base, capsys):
+    steps = []
+    outcome = demo.run(tiny_base, limit=12, query="a query", max_tokens=256, on_step=steps.append)
+    assert [(row.template, row.pooling) for row in outcome.rows] == list(demo.ROWS)
+    assert all(0 <= row.ndcg.low <= row.ndcg.mean <= row.ndcg.high <= 1 for row in outcome.rows)
+    means = {(row.template, row.pooling): row.ndcg.mean for row in outcome.rows}
+    for gain in outcome.gains:
+        difference = means["echo-rewrite", gain.pooling] - means["classical-write", gain.pooling]
+        assert gain.ndcg.mean == pytest.approx(difference)
+    assert len(outcome.hits) == 5
+    assert len(steps) == 1 + len(demo.ROWS)
+    assert outcome.best.ndcg.mean == max(means.values())
+    report.demo(outcome, "nano")
+    out = capsys.readouterr().out
+    assert "12 docstrings of the standard library" in out
+    assert "95 % interval" in out
+    assert outcome.hits[0].id in out
+    assert "antiphon search docstrings 'a query' --model nano" in out

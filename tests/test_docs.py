@@ -1,0 +1,50 @@
+"""Every block of the README and the guides is executed; links lead somewhere; nothing speaks of one machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCKS = [
+    pytest.param(kind, code, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, (kind, code) in enumerate(BLOCK.findall(page.read_text(encoding="utf-8")))
+    if "make " not in code and "git clone" not in code and "benchmarks/" not in code
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "code"), BLOCKS)
+def test_a_block_runs(kind, code, tmp_path):
+    command = [sys.executable, "-c", code] if kind == "python" else ["bash", "-euc", code]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_the_readme_names_the_templates_that_there_are():
+    from antiphon.template import TEMPLATES
+
+    text = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)) == set(TEMPLATES)
+
+
+def test_the_version_stands_in_the_changelog():
+    import antiphon
+
+    assert f"## [{antiphon.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
