@@ -21,6 +21,7 @@ import antiphon.template
 from antiphon.errors import CheckpointError, ModelError
 from antiphon.modules import TemplateInput
 from antiphon.parity import compare, unlike_texts
+from antiphon.tokens import PieceTokenizer
 
 STOCK = [("echo-rewrite", "last"), ("classical", "last"), ("eol", "last"), ("classical-write", "last")]
 OURS = [("echo-rewrite", "mean"), ("echo", "last"), ("echo", "weighted_mean"), ("classical", "mean"), ("chat", "last")]
@@ -103,6 +104,22 @@ def test_the_head_of_the_language_model_survives(tied, tmp_path):
     assert torch.equal(want(ids).logits, got(ids).logits)
     assert json.loads((second / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
     assert ("lm_head.weight" in load_file(second / "model.safetensors")) is not tied
+
+
+def test_a_head_that_was_trained_is_the_one_that_is_saved(tiny_base, tmp_path):
+    from antiphon.losses.head import head_of
+
+    model = built(tiny_base, "echo", "last")
+    weight = head_of(model).weight
+    with torch.no_grad():
+        weight += 1.0
+    folder = antiphon.save(model, tmp_path / "saved")
+    assert torch.equal(load_file(folder / "model.safetensors")["lm_head.weight"], weight)
+
+
+def test_pieces_of_a_tokenizer_with_the_template_inside_are_still_pieces(tiny_base):
+    baked, plain = (built(tiny_base, "echo-rewrite", pooling)[0].tokenizer for pooling in ("last", "mean"))
+    assert PieceTokenizer(baked).frame("one two", first=True) == PieceTokenizer(plain).frame(" one two", first=True)
 
 
 def test_half_precision_weights_stay_half(tiny_base, tmp_path):

@@ -197,7 +197,7 @@ def test_an_interrupt_ends_with_130_and_leaves_a_folder_to_go_on_with(saved, tmp
     assert running.returncode == 130, err.decode()
     assert b"Traceback" not in err
     assert process("embed", saved, "-", "--out", out, "--shard-size", "2", input="one\ntwo\nthree\n").returncode == 0
-    assert json.loads((out / "embed.json").read_text())["rows"] == 3
+    assert json.loads((out / "_embed.json").read_text())["rows"] == 3
 
 
 def test_parity_is_told_by_the_exit_code(saved, tiny_base, tmp_path, run):
@@ -219,7 +219,7 @@ BAD = [
     (["show", "./nowhere", "x"], "There is no folder ./nowhere"),
     (["show", "{saved}", "x", "--template", "echo", "--max-tokens", "9"], "leave --template, --max-tokens out"),
     (["embed", "{saved}", "{folder}/none.jsonl", "--out", "{folder}/out"], "There is no file"),
-    (["search", "{folder}", "x", "--model", "{saved}"], "holds no embed.json"),
+    (["search", "{folder}", "x", "--model", "{saved}"], "holds no _embed.json"),
     (["search", "{folder}/texts.txt", " ", "--model", "{saved}"], "has no words"),
     (["demo", "--model", "{base}", "--pairs", "1"], "needs at least 2"),
 ]

@@ -72,12 +72,12 @@ def stop_after(texts: int):
 def test_shards_hold_ids_texts_and_the_models_unit_vectors(embedder, source, tmp_path):
     told = []
     out = embed(embedder, source, tmp_path / "out", shard_size=SHARD, on_progress=lambda *at: told.append(at))
-    manifest = json.loads((out / "embed.json").read_text())
+    manifest = json.loads((out / "_embed.json").read_text())
     assert [shard["rows"] for shard in manifest["shards"]] == [6, 6, 6, 2]
     assert manifest["complete"] is True
     assert (manifest["rows"], manifest["side"], manifest["shard_size"]) == (20, "document", SHARD)
     assert manifest["model"] == fingerprint(embedder)
-    assert sorted(path.name for path in out.iterdir()) == ["embed.json", *(f"part-{n:05d}.parquet" for n in range(4))]
+    assert sorted(path.name for path in out.iterdir()) == ["_embed.json", *(f"part-{n:05d}.parquet" for n in range(4))]
     table = pq.read_table(sorted(out.glob("*.parquet")))
     assert str(table.schema.field("vector").type).startswith("fixed_size_list<")
     assert table["id"].to_pylist() == [f"t{n}" for n in range(20)]
@@ -96,7 +96,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(embedder, source, tmp_path
         out = tmp_path / f"stopped-{stop}"
         with pytest.raises(Stopped):
             embed(embedder, source, out, shard_size=SHARD, on_progress=stop_after(stop))
-        assert not json.loads((out / "embed.json").read_text())["complete"]
+        assert not json.loads((out / "_embed.json").read_text())["complete"]
         embed(embedder, source, out, shard_size=SHARD)
         assert hashes(out) == hashes(whole)
 
@@ -125,7 +125,7 @@ def test_a_killed_process_leaves_whole_shards_and_goes_on_to_the_same_bytes(
     out = tmp_path / "killed"
     died = run(KILLED, embedder_folder, source, out)
     assert died.returncode == -signal.SIGKILL, died.stderr
-    assert sorted(hashes(out)) == [".part-00001.parquet.partial", "embed.json", "part-00000.parquet"]
+    assert sorted(hashes(out)) == [".part-00001.parquet.partial", "_embed.json", "part-00000.parquet"]
     embed(embedder, source, out, shard_size=SHARD, batch_size=1)
     assert hashes(out) == hashes(whole)
 
@@ -150,7 +150,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence_and_the_shards_before_stay(em
     told = run(FULL, embedder_folder, source, out, room)
     assert "part-00001.parquet could not be written" in told.stdout, told.stderr
     assert "the 1 shards before are whole. Make room" in told.stdout
-    assert sorted(hashes(out)) == ["embed.json", "part-00000.parquet"]
+    assert sorted(hashes(out)) == ["_embed.json", "part-00000.parquet"]
     embed(embedder, source, out, shard_size=SHARD, batch_size=1)
     assert hashes(out) == hashes(whole)
 
@@ -203,7 +203,7 @@ def test_another_model_or_setting_is_refused_and_nothing_is_touched(embedder, ot
     assert hashes(out) == before
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "part-00000.parquet", "embed.json.bak"])
+@pytest.mark.parametrize("name", ["notes.txt", "part-00000.parquet", "_embed.json.bak"])
 @pytest.mark.parametrize("force", [False, True])
 def test_files_of_others_are_never_touched(name, force, embedder, source, tmp_path):
     out = tmp_path / "out"
@@ -219,7 +219,7 @@ def test_files_of_others_are_never_touched(name, force, embedder, source, tmp_pa
 def test_a_broken_manifest_is_told(embedder, source, tmp_path):
     out = embed(embedder, source, tmp_path / "out")
     for content in ("", "[]", '{"version": 99}', '{"version": 1}'):
-        (out / "embed.json").write_text(content)
+        (out / "_embed.json").write_text(content)
         with pytest.raises(DataError, match=r"embed\.json is no manifest of embeddings .*--force"):
             embed(embedder, source, out)
     embed(embedder, source, out, force=True)
@@ -283,7 +283,7 @@ def test_search_tells_what_cannot_be_searched(embedder, source, tmp_path, caplog
         search(source, "a query", model=embedder, top=0)
     with pytest.raises(DataError, match="The query is ' ', which has no words"):
         search(source, " ", model=embedder)
-    with pytest.raises(DataError, match=r"holds no embed\.json"):
+    with pytest.raises(DataError, match=r"holds no _embed\.json"):
         search(tmp_path, "a query", model=embedder)
     with pytest.raises(Stopped):
         embed(embedder, source, tmp_path / "out", shard_size=SHARD, on_progress=stop_after(SHARD + 1))

@@ -41,7 +41,9 @@ def test_the_shipped_model_is_a_language_model():
     unigram = pretrain.unigram_perplexity(ids, ids, len(tokenizer))
     assert pretrain.perplexity(model, ids, row=128) < unigram / 3
     ids = tokenizer("Return the", return_tensors="pt", add_special_tokens=False)["input_ids"]
-    assert len(tokenizer.decode(model.generate(ids, max_new_tokens=12, do_sample=False)[0]).split()) > 5
+    written = tokenizer.decode(model.generate(ids, max_new_tokens=20, do_sample=False)[0])
+    assert written.startswith("Return the")
+    assert len(written) > 40
 
 
 def tiny_recipe():

@@ -16,11 +16,11 @@ SIGNATURES = {
     "save": "model path",
 }
 COMMANDS = {
-    "show": "text template pooling max-tokens prompt side bidirectional health",
-    "embed": "",
-    "search": "",
+    "show": "template pooling prompt side max-tokens bidirectional health",
+    "embed": "out field side shard-size batch-size force template pooling max-tokens",
+    "search": "model top field template pooling max-tokens",
     "parity": "",
-    "demo": "",
+    "demo": "model pairs query",
 }
 
 

@@ -114,7 +114,7 @@ def test_compute_matched_shares_the_tokens_of_one_copy_out():
 
 @pytest.mark.parametrize("kind", list(PIECES))
 def test_a_tokenizer_that_holds_the_template_says_what_the_pieces_say(kind):
-    """Also for giants: truncation pairs what it cuts off from both copies, by the square, unless a text is cut before."""
+    """Also for giants: truncation pairs what it cuts off from both copies, by the square, unless it is cut before."""
     template, limit = TEMPLATES["echo-rewrite"], 60
     room = Room.of(template, PIECES[kind], "query", limit)
     baked = bake(train_tokenizer(kind), template, budget=room.budget)

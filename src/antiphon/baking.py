@@ -54,9 +54,9 @@ def bake(tokenizer: PreTrainedTokenizerBase, template: Template, *, budget: int)
     """Return the tokenizer with the whole template in its post-processor: plain `tokenizer(text)` then says it.
 
     For a template of one variant without `{prompt}`. The frames become special entries of a TemplateProcessing that
-    names `$A` once for every copy; the slot's space becomes a normalizer. `budget` is the tokens of one copy: a text far
-    longer is cut by a normalizer, because truncation pairs every cut-off part of one copy with every one of the other,
-    which takes time and memory by the square (20,000 words: 2.3 s and a gigabyte).
+    names `$A` once for every copy; the slot's space becomes a normalizer. `budget` is the tokens of one copy. A text
+    far longer is cut by a normalizer, because truncation pairs every cut-off part of one copy with every one of the
+    other: time and memory by the square (20,000 words: 2.3 s and a gigabyte).
     """
     piece_tokenizer = PieceTokenizer(tokenizer)
     specials = piece_tokenizer.specials

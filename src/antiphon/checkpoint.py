@@ -130,14 +130,15 @@ def _record(source: str) -> dict[str, Any] | None:
 def _whole_language_model(module: Transformer) -> Iterator[None]:
     """Let the module save its backbone as the `*ForCausalLM` that it came from."""
     backbone = module.model
-    module.model = _with_head(backbone)
+    module.model = _with_head(backbone, getattr(module, "head", None))
     try:
         yield
     finally:
         module.model = backbone
 
 
-def _with_head(backbone: PreTrainedModel) -> PreTrainedModel:
+def _with_head(backbone: PreTrainedModel, trained: torch.nn.Linear | None) -> PreTrainedModel:
+    """Return the `*ForCausalLM` around the backbone, its untied head the trained one or that of the base."""
     config = copy.deepcopy(backbone.config)
     with torch.device("meta"):
         whole = AutoModelForCausalLM.from_config(config)
@@ -146,13 +147,14 @@ def _with_head(backbone: PreTrainedModel) -> PreTrainedModel:
     if config.get_text_config().tie_word_embeddings:
         whole.tie_weights()
     elif head is not None:
-        weight = _head_weight(config._name_or_path)
+        name = next(name for name, parameter in whole.named_parameters() if parameter is head.weight)
+        weight = head_weight(config._name_or_path, name) if trained is None else trained.weight.detach()
         head.weight = torch.nn.Parameter(weight.to(backbone.dtype), requires_grad=False)
     return whole
 
 
-def _head_weight(source: str, name: str = "lm_head.weight") -> torch.Tensor:
-    """Read the untied head from the folder or hub id that the backbone was loaded from."""
+def head_weight(source: str, name: str) -> torch.Tensor:
+    """Read the untied head (V, D) from the folder or hub id that the backbone came from; CheckpointError if gone."""
     index = cached_file(source, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
     shard = "model.safetensors"
     if index is not None:

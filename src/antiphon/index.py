@@ -1,7 +1,7 @@
 """A folder of vectors: Parquet shards and a manifest that says which are whole and what made them.
 
 `part-00000.parquet` has the columns id, text (strings) and vector (fixed-size list of float32, unit length). Each is
-written under another name and moved into place, the manifest `embed.json` after it: whenever a run dies, what the
+written under another name and moved into place, the manifest `_embed.json` after it: whenever a run dies, what the
 manifest lists is whole. N rows of a shard, D width.
 """
 
@@ -26,10 +26,10 @@ from antiphon.sources import Record
 
 Vectors = npt.NDArray[np.float32]
 
-MANIFEST = "embed.json"
+MANIFEST = "_embed.json"
 VERSION = 1
 PARTIAL = ".partial"
-_OURS = re.compile(r"part-\d{5,}\.parquet|embed\.json")
+_OURS = re.compile(r"part-\d{5,}\.parquet|_embed\.json")
 _ROWS_AT_ONCE = 4096
 
 

@@ -95,6 +95,8 @@ class PieceTokenizer:
 
 def _first_and_inner(raw: dict[str, Any]) -> dict[bool, Tokenizer]:
     """Return the tokenizer of a sequence's first piece (True) and that of every other (False); often they are one."""
+    # a template in the post-processor would say the text twice, special tokens asked for or not
+    raw = {**raw, "post_processor": None}
     first, inner = json.dumps(raw), json.dumps(without_prefix(raw))
     inner_tokenizer = Tokenizer.from_str(inner)
     return {True: inner_tokenizer if first == inner else Tokenizer.from_str(first), False: inner_tokenizer}

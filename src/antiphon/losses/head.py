@@ -17,7 +17,7 @@ from sentence_transformers.base.modules import Transformer
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from antiphon.checkpoint import _head_weight
+from antiphon.checkpoint import head_weight
 from antiphon.errors import ModelError
 
 HeadTraining = Literal["trained", "frozen"]
@@ -72,7 +72,7 @@ def head_of(model: SentenceTransformer, training: HeadTraining = "trained", *, g
         module.head = given
     elif not config.tie_word_embeddings and not hasattr(module, "head"):
         name = next(name for name, parameter in whole.named_parameters() if parameter is shape.weight)
-        weight = _head_weight(config._name_or_path or backbone.config._name_or_path, name)
+        weight = head_weight(config._name_or_path or backbone.config._name_or_path, name)
         module.head = _linear(weight.to(backbone.dtype)).to(backbone.device)
     if hasattr(module, "head"):
         module.head.requires_grad_(training == "trained")
