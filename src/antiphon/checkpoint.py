@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import cached_file
 
 from antiphon import __version__
-from antiphon.errors import CheckpointError, ConfigError
+from antiphon.errors import CheckpointError, ConfigError, first_line
 from antiphon.model import check_ready
 from antiphon.modules import MODULES
 from antiphon.template import Template, template_of
@@ -84,8 +84,7 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
             source, MODULES, device=device, model_kwargs={"dtype": dtype}
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{source} cannot be loaded: {line}") from error
+        raise CheckpointError(f"{source} cannot be loaded: {first_line(error)}") from error
     record = _record(source)
     if record is not None:
         if not hasattr(model[0], "template") and record.get("template"):

@@ -148,11 +148,9 @@ def _chunks(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
 
 def _windows(model: SentenceTransformer, records: Sequence[Record], *, side: str, batch_size: int) -> Iterator[Vectors]:
     """Yield the unit vectors of some batches at a time; the same records always fall into the same batches."""
-    verb = model.encode_document if side == "document" else model.encode_query
     for window in _chunks(records, batch_size * _WINDOW):
-        texts = [record.text for record in window]
-        raw = verb(texts, batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
-        yield unit(np.asarray(raw, dtype=np.float32), [record.id for record in window])
+        vectors = parity.encode(model, [record.text for record in window], side=side, batch_size=batch_size)
+        yield unit(vectors, [record.id for record in window])
 
 
 def _finished(index: Index, shards: int, source: str) -> Index:

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus import Hit, unit
 from antiphon.docstrings import DocstringPair, harvest, pairs, standard_library
 from antiphon.errors import ConfigError
 from antiphon.model import build
-from antiphon.parity import Vectors
+from antiphon.parity import Vectors, encode
 
 ROWS = (
     ("classical-write", "mean"),
@@ -33,8 +32,6 @@ CUTOFF = 10
 RESAMPLES = 1000
 MAX_TOKENS = 128
 """With one copy of the text: the demo is to take minutes on two cores."""
-_CHARACTERS = 16
-"""Characters that a token has at most, on the safe side: what stands behind them is cut off by max_tokens anyway."""
 _SEED = 0
 _SHOWN = 5
 
@@ -112,10 +109,11 @@ def run(
     for number, (template, pooling) in enumerate(ROWS, start=1):
         tell(f"{template}, {pooling} ({number} of {len(ROWS)}): embedding {2 * len(chosen):,} texts")
         model = build(base, template, pooling=pooling, max_tokens=max_tokens, dtype="float32")
-        documents_QD = _documents(model, chosen, characters=max_tokens * _CHARACTERS)
-        queries_QD = _queries(model, [pair.summary for pair in chosen])
+        names = [pair.name for pair in chosen]
+        documents_QD = unit(encode(model, [pair.body for pair in chosen], side="document"), names)
+        queries_QD = unit(encode(model, [pair.summary for pair in chosen]), names)
         scores[template, pooling] = ndcg(queries_QD @ documents_QD.T)
-        found[template, pooling] = _nearest(_queries(model, [query]), documents_QD, chosen)
+        found[template, pooling] = _nearest(unit(encode(model, [query]), ["the query"]), documents_QD, chosen)
     rows = tuple(Row(*key, bootstrap(values)) for key, values in scores.items())
     gains = tuple(
         Gain(pooling, bootstrap(scores[ECHO, pooling] - scores[CLASSICAL, pooling])) for pooling in ("mean", "last")
@@ -151,16 +149,6 @@ def bootstrap(values: Scores) -> Interval:
     picks = generator.integers(len(values), size=(RESAMPLES, len(values)))
     low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high))
-
-
-def _documents(model: SentenceTransformer, chosen: Sequence[DocstringPair], *, characters: int) -> Vectors:
-    # a tokenizer that says a text twice takes quadratic time over what it cuts off, so it is not given all of it
-    bodies = [pair.body[:characters] for pair in chosen]
-    return unit(np.asarray(model.encode_document(bodies, show_progress_bar=False)), [pair.name for pair in chosen])
-
-
-def _queries(model: SentenceTransformer, texts: Sequence[str]) -> Vectors:
-    return unit(np.asarray(model.encode_query(list(texts), show_progress_bar=False)), texts)
 
 
 def _nearest(query_1D: Vectors, documents_QD: Vectors, chosen: Sequence[DocstringPair]) -> tuple[Hit, ...]:

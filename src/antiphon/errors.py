@@ -9,6 +9,11 @@ AntiphonError
 """
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, for a sentence of ours; its type's name where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 class AntiphonError(Exception):
     """The root: the command line prints its message without a traceback and exits with 2."""
 

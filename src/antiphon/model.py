@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from antiphon import attention, nano
 from antiphon.baking import bake, check_specials, with_backend, write_specials
-from antiphon.errors import ConfigError, ModelError
+from antiphon.errors import ConfigError, ModelError, first_line
 from antiphon.modules import POOLINGS, TEXT_ONLY, SpanPooling, TemplateInput
 from antiphon.template import SIDES, Template, named, resolve
 from antiphon.tokens import PieceTokenizer, Room, Specials, sequences
@@ -77,7 +77,7 @@ def build(
 
 
 def check_ready(model: SentenceTransformer) -> None:
-    """Raise unless EOS and BOS survive, attention is what it says it is, and the longest text fits the positions."""
+    """Raise a ModelError unless EOS and BOS survive truncation and attention is what the configuration says."""
     module = model[0]
     check_specials(module.tokenizer, Specials.of(module.tokenizer))
     attention.check(module.model)
@@ -108,7 +108,7 @@ def _read(source: str) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
     try:
         return AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{source} cannot be read as a model with a tokenizer: {_first_line(error)}") from error
+        raise ModelError(f"{source} cannot be read as a model with a tokenizer: {first_line(error)}") from error
 
 
 def _load_module(source: str, slots: Template | None, dtype: str) -> Transformer:
@@ -123,11 +123,7 @@ def _load_module(source: str, slots: Template | None, dtype: str) -> Transformer
             **own,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(f"{source} cannot be loaded: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{source} cannot be loaded: {first_line(error)}") from error
 
 
 def _as_prefixes(template: Template, instructions: Mapping[str, str]) -> dict[str, str]:
@@ -173,9 +169,8 @@ def _prepare(
     max_tokens: int,
 ) -> None:
     """Write BOS, EOS and, where it lives there, the template into the tokenizer; set and check the lengths."""
-    room = max(
-        (Room.of(template, PieceTokenizer(tokenizer), side, max_tokens) for side in SIDES), key=lambda r: r.longest
-    )
+    pieces = PieceTokenizer(tokenizer)
+    room = max((Room.of(template, pieces, side, max_tokens) for side in SIDES), key=lambda room: room.longest)
     positions = getattr(config, "max_position_embeddings", None)
     if isinstance(positions, int) and room.longest > positions:
         fits = max_tokens - -(-(room.longest - positions) // room.copies)

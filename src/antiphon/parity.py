@@ -109,10 +109,11 @@ def between(
     return max(sides, key=lambda side: side.error_against_spread)
 
 
-def encode(model: SentenceTransformer, texts: Sequence[str], *, side: str = "query") -> Vectors:
+def encode(model: SentenceTransformer, texts: Sequence[str], *, side: str = "query", batch_size: int = 32) -> Vectors:
     """Return (N, D) float32 vectors by sentence-transformers' own encode."""
     verb = model.encode_document if side == "document" else model.encode_query
-    vectors: Vectors = np.asarray(verb(list(texts), show_progress_bar=False, convert_to_numpy=True), dtype=np.float32)
+    raw = verb(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
+    vectors: Vectors = np.asarray(raw, dtype=np.float32)
     return vectors
 
 

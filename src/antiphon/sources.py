@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from antiphon.docstrings import Docstring, harvest, standard_library
-from antiphon.errors import DataError
+from antiphon.errors import DataError, first_line
 
 STDIN = "-"
 DOCSTRINGS = "docstrings"
@@ -197,8 +197,7 @@ def _parquet(path: Path, field: str | None) -> Iterator[Record]:
             for number, row in enumerate(rows, start=1):
                 yield _from_row(row, text_field, number, f"{path}, row {number}")
     except (pa.ArrowException, OSError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        _refuse(f"{path} cannot be read as Parquet ({line}); write it anew or name another file.")
+        _refuse(f"{path} cannot be read as Parquet ({first_line(error)}); write it anew or name another file.")
 
 
 @cache
