@@ -1,0 +1,11 @@
+"""The only place that prints: tables, tokens and hits to standard output, progress and messages to standard error.
+
+What goes into a pipe is plain: no colour, no boxes cut to a width. NO_COLOR is honoured. It computes nothing.
+"""
+
+from __future__ import annotations
+
+from antiphon.report.embedding import demo, description, hits
+from antiphon.report.terminal import error, note, progress, say, table
+
+__all__ = ["demo", "description", "error", "hits", "note", "progress", "say", "table"]
