@@ -31,6 +31,7 @@ from antiphon.modules import MODULES
 from antiphon.template import Template, template_of
 
 RECORD = "antiphon.json"
+RUN = "run.json"
 _STOCK = "sentence_transformers."
 
 
@@ -74,10 +75,10 @@ def new_folder(target: Path) -> Iterator[Path]:
 def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") -> SentenceTransformer:
     """Load a folder or hub id that sentence-transformers or antiphon wrote; code inside it is never run.
 
-    Raises CheckpointError where it is broken or wants code that is not antiphon's, ModelError where EOS or attention is
+    A folder of `antiphon.train` stands for the model of its last finished stage. Raises CheckpointError where it is broken or wants code that is not antiphon's, ModelError where EOS or attention is
     not what it should be.
     """
-    source = str(path)
+    source = str(model_folder(path))
     _check_modules(source)
     try:
         model = SentenceTransformer._load_with_module_classes(
@@ -91,6 +92,23 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
             model[0].spelled = Template(**record["template"])
         check_ready(model)
     return model
+
+
+def model_folder(path: str | Path) -> str | Path:
+    """Return where the model of a training run's folder is, or any other path as it is.
+
+    Raises CheckpointError where the run has not finished a stage.
+    """
+    run = Path(path) / RUN
+    if not run.exists():
+        return path
+    try:
+        checkpoint = json.loads(run.read_text(encoding="utf-8"))["checkpoint"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{run} is not the record of a run ({error}).") from error
+    if checkpoint is None:
+        raise CheckpointError(f"The run in {path} has not finished a stage; go on with antiphon train --resume.")
+    return Path(path) / checkpoint
 
 
 def _check_modules(source: str) -> None:

@@ -5,6 +5,7 @@ AntiphonError
 ├── DataError          a source, line or text that cannot be read or embedded
 ├── ModelError         a model that cannot serve as an embedder
 │   └── CheckpointError    a saved folder that is broken or not ours to load
+├── TrainingError      a run that cannot go on: a loss that is no number, no steps to take
 └── ParityError        two models that should give the same vectors and do not
 """
 
@@ -36,3 +37,7 @@ class CheckpointError(ModelError):
 
 class ParityError(AntiphonError):
     """Two models that should give the same vectors and do not."""
+
+
+class TrainingError(AntiphonError):
+    """A run that cannot go on: a loss that is no number, no steps to take."""

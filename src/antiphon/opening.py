@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import load_file_path
 from transformers.utils import logging as transformers_logging
 
-from antiphon.checkpoint import load
+from antiphon.checkpoint import RUN, load
 from antiphon.errors import ConfigError
 from antiphon.model import build
 
@@ -26,18 +26,18 @@ class Shape:
     bidirectional: bool | None = None
 
 
-def open_model(name: str, shape: Shape | None = None) -> SentenceTransformer:
+def open_model(name: str, shape: Shape | None = None, *, dtype: str = "auto") -> SentenceTransformer:
     """Return the embedder in a folder or on the hub, or build one from a language model's folder, hub id or "nano".
 
     Raises ConfigError where a saved embedder is given a shape, which it has already, and what `load` and `build` raise.
     """
     given: dict[str, Any] = {key: value for key, value in asdict(shape or Shape()).items() if value is not None}
     if not _is_embedder(name):
-        return build(name, **given)
+        return build(name, dtype=dtype, **given)
     if given:
         options = ", ".join(f"--{key.replace('_', '-')}" for key in given)
         raise ConfigError(f"{name} is a saved embedder, whose shape is settled; leave {options} out.")
-    return load(name)
+    return load(name, dtype=dtype)
 
 
 def quiet() -> None:
@@ -52,5 +52,5 @@ def _is_embedder(name: str) -> bool:
         return False
     folder = Path(name)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        return (folder / "modules.json").exists()
+        return (folder / "modules.json").exists() or (folder / RUN).exists()
     return load_file_path(name, "modules.json") is not None

@@ -4,27 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
-
 from antiphon.losses.collating import content_collator
+from antiphon.losses.contrastive import ContrastiveLoss, ContrastiveSettings, contrastive_collator
 from antiphon.losses.head import release_padding
 from antiphon.losses.information import Information, information
+from antiphon.losses.kinds import LossKind
 from antiphon.losses.mntp import MaskedNextTokenLoss, MaskedNextTokenSettings, MaskingSettings, masking_collator
 from antiphon.losses.reconstruction import ReconstructionLoss, ReconstructionSettings
+from antiphon.losses.simcse import SimCSELoss, SimCSESettings
 from antiphon.losses.vocabulary import linear_cross_entropy
 
-LOSSES: Mapping[str, type[nn.Module]] = {"reconstruction": ReconstructionLoss, "mntp": MaskedNextTokenLoss}
+_KINDS = (
+    LossKind(
+        "reconstruction",
+        ReconstructionSettings,
+        ReconstructionLoss,
+        lambda model, arguments, settings: content_collator(model, arguments),
+    ),
+    LossKind(
+        "contrastive",
+        ContrastiveSettings,
+        ContrastiveLoss,
+        lambda model, arguments, settings: contrastive_collator(model, arguments),
+    ),
+    LossKind(
+        "mntp",
+        MaskedNextTokenSettings,
+        MaskedNextTokenLoss,
+        lambda model, arguments, settings: masking_collator(model, settings, arguments),
+    ),
+    LossKind(
+        "simcse",
+        SimCSESettings,
+        SimCSELoss,
+        lambda model, arguments, settings: contrastive_collator(model, arguments),
+    ),
+)
+LOSSES: Mapping[str, LossKind] = {kind.name: kind for kind in _KINDS}
 """The losses of recipes, by name."""
 
 __all__ = [
     "LOSSES",
+    "ContrastiveLoss",
+    "ContrastiveSettings",
     "Information",
+    "LossKind",
     "MaskedNextTokenLoss",
     "MaskedNextTokenSettings",
     "MaskingSettings",
     "ReconstructionLoss",
     "ReconstructionSettings",
+    "SimCSELoss",
+    "SimCSESettings",
     "content_collator",
+    "contrastive_collator",
     "information",
     "linear_cross_entropy",
     "masking_collator",

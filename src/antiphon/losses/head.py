@@ -8,19 +8,24 @@ Shapes: T tokens, D width, V vocabulary.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from antiphon.checkpoint import head_weight
-from antiphon.errors import ModelError
+from antiphon.errors import CheckpointError, ModelError
 
 HeadTraining = Literal["trained", "frozen"]
+HEAD_FILE = "head.safetensors"
 
 
 @dataclass(frozen=True)
@@ -69,17 +74,67 @@ def head_of(model: SentenceTransformer, training: HeadTraining = "trained", *, g
     if shape is None or shape.bias is not None:
         raise ModelError(f"The vocabulary head of {config.model_type} is no plain matrix, so it cannot be trained on.")
     if given is not None:
-        module.head = given
+        hang(module, given)
     elif not config.tie_word_embeddings and not hasattr(module, "head"):
         name = next(name for name, parameter in whole.named_parameters() if parameter is shape.weight)
         weight = head_weight(config._name_or_path or backbone.config._name_or_path, name)
-        module.head = _linear(weight.to(backbone.dtype)).to(backbone.device)
+        hang(module, _linear(weight.to(backbone.dtype)).to(backbone.device))
     if hasattr(module, "head"):
         module.head.requires_grad_(training == "trained")
     softcap = getattr(config, "final_logit_softcapping", None)
     head = Head(module, training == "frozen", _scale(config), softcap)
     _check(head, whole)
     return head
+
+
+@contextmanager
+def borrowed_head(model: SentenceTransformer) -> Iterator[Head]:
+    """Give the head and leave the model as it was: none hung there that was not, none frozen that learned."""
+    module = model[0]
+    before = getattr(module, "head", None)
+    learns = before is not None and before.weight.requires_grad
+    try:
+        yield head_of(model, "frozen")
+    finally:
+        if before is not None:
+            before.requires_grad_(learns)
+        elif hasattr(module, "head"):
+            del module.head
+
+
+def hang(module: Transformer, head: nn.Linear) -> None:
+    """Hang an untied head on the input module.
+
+    Sentence-transformers' folders, the trainer's checkpoints among them, hold no head, so a state without one leaves
+    the head as it is; whoever writes a checkpoint writes the head beside it (`write_head`, `read_head`).
+    """
+    module.head = head
+    module.register_load_state_dict_pre_hook(_keep_head)
+
+
+def _keep_head(module: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: object) -> None:
+    head = getattr(module, "head", None)
+    if head is not None:
+        state.setdefault(f"{prefix}head.weight", head.weight.detach())
+
+
+def write_head(model: SentenceTransformer, folder: Path) -> None:
+    """Write the untied head, where one hangs there, into a folder."""
+    head = getattr(model[0], "head", None)
+    if head is not None:
+        save_file({"weight": head.weight.detach().cpu().contiguous()}, folder / HEAD_FILE)
+
+
+@torch.no_grad()
+def read_head(model: SentenceTransformer, folder: Path) -> None:
+    """Take the untied head, where one hangs there, from a folder; CheckpointError where the folder has none."""
+    head = getattr(model[0], "head", None)
+    if head is None:
+        return
+    file = folder / HEAD_FILE
+    if not file.exists():
+        raise CheckpointError(f"{folder} has no {HEAD_FILE}, so the head that was trained with it is gone.")
+    head.weight.copy_(load_file(file)["weight"])
 
 
 def _linear(weight_VD: torch.Tensor) -> nn.Linear:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from sentence_transformers.util import batch_to_device
 from antiphon.errors import DataError
 from antiphon.losses.collating import ContentPreprocessor
 from antiphon.losses.decoding import CONTENT_MASK, cross_entropy, prepare, vectors
-from antiphon.losses.head import Head, embedding_of, head_of
+from antiphon.losses.head import Head, borrowed_head, embedding_of
 from antiphon.losses.vocabulary import CHUNK
 from antiphon.template import SIDES, Side
 from antiphon.tokens import Specials
@@ -76,25 +75,10 @@ def information(
     prepare(model)
     model.eval()
     try:
-        with _borrowed_head(model) as head:
+        with borrowed_head(model) as head:
             return _measure(model, head, _batches(model, pairs, given, batch_size))
     finally:
         model.train(was_training)
-
-
-@contextmanager
-def _borrowed_head(model: SentenceTransformer) -> Iterator[Head]:
-    """Give the head and leave the model as it was: none hung there that was not, none frozen that learned."""
-    module = model[0]
-    before = getattr(module, "head", None)
-    learns = before is not None and before.weight.requires_grad
-    try:
-        yield head_of(model, "frozen")
-    finally:
-        if before is not None:
-            before.requires_grad_(learns)
-        elif hasattr(module, "head"):
-            del module.head
 
 
 _Batch = dict[Side, dict[str, torch.Tensor]]

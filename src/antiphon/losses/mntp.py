@@ -108,8 +108,8 @@ class MaskingPreprocessor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaskedNextTokenSettings:
-    """How the loss is computed."""
+class MaskedNextTokenSettings(MaskingSettings):
+    """What is masked and how the loss is computed."""
 
     head: HeadTraining = "trained"
     chunk_size: int = CHUNK

@@ -1,0 +1,115 @@
+"""`train(recipe)`: the stages of a recipe, one after the other, each from the saved and reloaded folder of the last.
+
+A run's folder holds run.json, and for every stage its checkpoints and the model that came of it. It is never written
+over: a run that stands there is resumed, or another folder is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from antiphon import record
+from antiphon.errors import CheckpointError, ConfigError
+from antiphon.recipe import Recipe, Stage, read
+from antiphon.training.planning import Plan, plan
+from antiphon.training.stage import Place, batching, run_stage, settings_of
+
+__all__ = ["Plan", "plan", "train"]
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    variant: str | None = None,
+    resume: bool = False,
+    first: str | None = None,
+    until: str | None = None,
+    on_step: Callable[[str], None] | None = None,
+) -> Path:
+    """Train what a recipe says and return the run's folder, which `antiphon.load` takes for its last stage's model.
+
+    `overrides` are settings by dotted name (see `antiphon.recipe.read`), `first` and `until` name the stages to begin
+    and to end with, and `resume` goes on with a run that stands in the folder: finished stages are kept, the one that
+    died goes on from its last whole checkpoint to the same weights. Under torchrun or accelerate launch every process
+    calls this.
+
+    Raises ConfigError, DataError and ModelError for what the recipe names and is not to be had, CheckpointError where
+    a run stands in the folder and is not resumed, TrainingError where the loss is not finite.
+    """
+    read_recipe = read(recipe, overrides=overrides, variant=variant)
+    processes = PartialState()
+    tell = on_step if on_step is not None and processes.is_main_process else (lambda step: None)
+    stages = _chosen(read_recipe, first, until)
+    for stage in stages:
+        settings_of(stage)
+        batching(stage, processes.num_processes)
+    folder = Path(read_recipe.out or Path("runs") / read_recipe.name)
+    run = _opened(read_recipe, folder, resume=resume, begins=first is None, processes=processes.num_processes)
+    for stage in stages:
+        place = _place(read_recipe, stage, folder)
+        if resume and place.model.exists() and any(done.name == stage.name for done in run.stages):
+            tell(f"stage {stage.name}: finished before")
+            continue
+        tell(f"stage {stage.name}: {stage.loss} from {place.base}")
+        done = run_stage(read_recipe, stage, place, resume=resume, tell=tell)
+        run = replace(run, stages=[*(before for before in run.stages if before.name != stage.name), done])
+        if processes.is_main_process:
+            record.write(run, folder)
+        processes.wait_for_everyone()
+        tell(f"stage {stage.name}: {done.steps} steps in {done.seconds:,.0f} s, model in {place.model}")
+    return folder
+
+
+def _chosen(recipe: Recipe, first: str | None, until: str | None) -> list[Stage]:
+    """Return the stages from `first` to `until`."""
+    names = [stage.name for stage in recipe.stage]
+    for name in (first, until):
+        if name is not None and name not in names:
+            raise ConfigError(f"The recipe has no stage {name!r}; take one of {', '.join(names)}.")
+    begin = names.index(first) if first is not None else 0
+    end = names.index(until) if until is not None else len(names) - 1
+    if end < begin:
+        raise ConfigError(f"Stage {until!r} comes before {first!r}, so there is nothing to train.")
+    return list(recipe.stage[begin : end + 1])
+
+
+def _opened(recipe: Recipe, folder: Path, *, resume: bool, begins: bool, processes: int) -> record.RunRecord:
+    """Return the record of the run in a folder, a new one where the folder is new."""
+    content = recipe.model_dump(exclude_none=True, mode="json")
+    found = record.read(folder)
+    if found is None:
+        if folder.exists() and any(folder.iterdir()) and not (resume and (folder / "stages").exists()):
+            raise CheckpointError(f"{folder} exists and holds no run; nothing was written. Set out to another folder.")
+        if not begins:
+            raise CheckpointError(f"There is no run in {folder} whose later stage could be trained; leave --from out.")
+        return record.new(recipe.name, content, seed=recipe.seed, processes=processes)
+    if not resume and begins:
+        raise CheckpointError(
+            f"A run stands in {folder}; go on with it by --resume, or set out to another folder. Nothing was written."
+        )
+    record.check_same(found, content, folder)
+    return found
+
+
+def _place(recipe: Recipe, stage: Stage, folder: Path) -> Place:
+    """Return where a stage starts and where it goes.
+
+    Raises CheckpointError where the stage before it has left no model.
+    """
+    number = [one.name for one in recipe.stage].index(stage.name)
+    own = folder / "stages" / f"{number + 1}-{stage.name}"
+    if number == 0:
+        return Place(base=recipe.model.base, run=folder, folder=own)
+    before = recipe.stage[number - 1]
+    base = folder / "stages" / f"{number}-{before.name}" / "model"
+    if not (base / "modules.json").exists():
+        raise CheckpointError(
+            f"Stage {stage.name!r} starts from {base}, which is not there; train {before.name!r} first."
+        )
+    return Place(base=str(base), run=folder, folder=own)
