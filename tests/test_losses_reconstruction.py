@@ -102,13 +102,15 @@ def gradients(model):
     }
 
 
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
 @pytest.mark.parametrize("settings", [{}, {"alpha": 0.7, "own_side": 0.5}, {"detach": True}], ids=str)
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-def test_equals_the_hand_written_loop(two_heads, tied, template, settings):
+def test_equals_the_hand_written_loop(two_heads, tied, template, settings, packed):
     model, hand = built(two_heads[tied], template), Hand(two_heads[tied], template)
     assert hasattr(model[0], "template") == (TEMPLATES[template] == "slots")
-    loss = ReconstructionLoss(model, ReconstructionSettings(**settings))
+    loss = ReconstructionLoss(model, ReconstructionSettings(**settings, packed=packed))
+    assert (loss.packer is not None) == packed
     found = loss(features_of(model))
     wanted = hand.losses(**{"alpha": 0.2, **settings})
     assert list(found) == list(wanted)
@@ -157,13 +159,15 @@ def test_logits_that_the_head_does_not_explain_are_refused(two_heads):
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("detach", [False, True])
-def test_gradients_reach_the_encoding_pass_unless_detached(two_heads, template, detach):
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+def test_gradients_reach_the_encoding_pass_unless_detached(two_heads, template, detach, packed):
     model = built(two_heads[False], template)
+    loss = ReconstructionLoss(model, ReconstructionSettings(detach=detach, packed=packed))
     caught = []
     model[1].register_forward_hook(lambda module, given, out: caught.append(out["sentence_embedding"]))
-    loss = ReconstructionLoss(model, ReconstructionSettings(detach=detach))
     found = loss(features_of(model))
-    encoded = caught[:2]  # both sides are encoded before anything is decoded
+    # both sides are encoded before anything is decoded; rows are pooled too, for nothing
+    encoded = caught[1:3] if packed else caught[:2]
     assert all(vector.shape == (len(PAIRS), 32) for vector in encoded)
     pulled = torch.autograd.grad(sum(found.values()), encoded, allow_unused=True)
     assert [part is None or not part.any() for part in pulled] == [detach, detach]
@@ -247,13 +251,14 @@ def test_a_later_target_never_leaks(two_heads, template, implementation, padded)
 
 @pytest.mark.parametrize("template", TEMPLATES)
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_bidirectional_encodes_both_ways_and_decodes_causally(two_heads, template, checkpointing):
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+def test_bidirectional_encodes_both_ways_and_decodes_causally(two_heads, template, checkpointing, packed):
     """Also with gradient checkpointing, whose second pass runs when the call is over."""
     model = built(two_heads[False], template, bidirectional=True)
     hand = Hand(two_heads[False], template, bidirectional=True)
     if checkpointing:
         model[0].model.gradient_checkpointing_enable({"use_reentrant": False})
-    found = ReconstructionLoss(model)(features_of(model))
+    found = ReconstructionLoss(model, ReconstructionSettings(packed=packed))(features_of(model))
     wanted = hand.losses(0.2)
     for key in wanted:
         assert found[key].item() == pytest.approx(wanted[key].item(), abs=1e-5)

@@ -171,4 +171,5 @@ def test_mntp_learns_under_the_trainer(padded_with_eos, tmp_path):
 
 
 def test_the_table_names_losses():
-    assert {"reconstruction": ReconstructionLoss, "mntp": MaskedNextTokenLoss} == LOSSES
+    assert list(LOSSES) == ["reconstruction", "contrastive", "mntp", "simcse"]
+    assert all(name == kind.name for name, kind in LOSSES.items())

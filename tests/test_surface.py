@@ -9,18 +9,28 @@ import typer.main
 import antiphon
 from antiphon.cli import app
 
-NAMES = ["build", "embed", "load", "save", "search"]
+NAMES = ["Encoder", "build", "embed", "export", "load", "mine", "save", "search", "train"]
 SIGNATURES = {
+    "Encoder": "model budget compile",
+    "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts bidirectional max_tokens dtype device",
     "load": "path device dtype",
     "save": "model path",
+    "mine": "model pairs settings corpus instruction document_instruction cache on_progress",
+    "train": "recipe overrides variant resume first until on_step",
 }
 COMMANDS = {
+    "export": "to out freeze-prompts dimensions template pooling max-tokens",
     "show": "template pooling prompt side max-tokens bidirectional health",
     "embed": "out field side shard-size batch-size force template pooling max-tokens",
     "search": "model top field template pooling max-tokens",
+    "train": "set variant plan resume from until",
+    "reconstruct": "side prompt max-tokens temperature seed",
+    "mine": "out corpus negatives range-min range-max relative-margin absolute-margin max-score min-score sampling seed "
+    "instruction limit cache force template pooling max-tokens",
     "parity": "",
     "demo": "model pairs query",
+    "serve": "host port name api-key max-batch-tokens max-queue template pooling max-tokens",
 }
 
 

@@ -10,18 +10,26 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from antiphon.checkpoint import load, save
     from antiphon.corpus import embed, search
+    from antiphon.encoding import Encoder
+    from antiphon.exporting import export
+    from antiphon.mining import mine
     from antiphon.model import build
+    from antiphon.training import train
 
 # Nothing is imported before it is used: `antiphon --help` must not wait for torch.
 _HOMES = {
+    "Encoder": "antiphon.encoding",
     "build": "antiphon.model",
     "load": "antiphon.checkpoint",
     "save": "antiphon.checkpoint",
     "embed": "antiphon.corpus",
     "search": "antiphon.corpus",
+    "export": "antiphon.exporting",
+    "mine": "antiphon.mining",
+    "train": "antiphon.training",
 }
 
-__all__ = ["build", "embed", "load", "save", "search"]
+__all__ = ["Encoder", "build", "embed", "export", "load", "mine", "save", "search", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from antiphon.errors import ModelError
 from antiphon.pieces import Piece, said
-from antiphon.template import Template
+from antiphon.template import Side, Template
 from antiphon.tokenizer_json import plain_text, without_prefix
 from antiphon.tokens import CHARACTERS_A_TOKEN, PieceTokenizer, Specials
 
@@ -50,32 +50,43 @@ def check_specials(tokenizer: PreTrainedTokenizerBase, specials: Specials) -> No
             )
 
 
-def bake(tokenizer: PreTrainedTokenizerBase, template: Template, *, budget: int) -> PreTrainedTokenizerBase:
-    """Return the tokenizer with the whole template in its post-processor: plain `tokenizer(text)` then says it.
+def bake(
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    *,
+    budget: int,
+    side: Side = "query",
+    prompt: str = "",
+    mark_span: bool = False,
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer with one reading in its post-processor: plain `tokenizer(text)` then says all of it.
 
-    For a template of one variant without `{prompt}`. The frames become special entries of a TemplateProcessing that
-    names `$A` once for every copy; the slot's space becomes a normalizer. `budget` is the tokens of one copy. A text
-    far longer is cut by a normalizer, because truncation pairs every cut-off part of one copy with every one of the
-    other: time and memory by the square (20,000 words: 2.3 s and a gigabyte).
+    The reading is a side's variant with a fixed instruction. The frames become special entries of a TemplateProcessing
+    that names `$A` once for every copy; the slot's space becomes a normalizer. `budget` is the tokens of one copy. A
+    text far longer is cut by a normalizer, because truncation pairs every cut-off part of one copy with every one of
+    the other: time and memory by the square (20,000 words: 2.3 s and a gigabyte). `mark_span` gives the pooled tokens
+    the type id 1.
     """
     piece_tokenizer = PieceTokenizer(tokenizer)
     specials = piece_tokenizer.specials
-    pieces = said(template.pieces("query"), with_prompt=False)
+    pieces = said(template.pieces(side), with_prompt=bool(prompt))
     single: list[dict[str, Any]] = []
     entries: dict[str, dict[str, Any]] = {}
 
-    def add(name: str, ids: list[int]) -> None:
+    def add(name: str, ids: list[int], *, pooled: bool = False) -> None:
         if ids:
             entries[name] = {"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
-            single.append({"SpecialToken": {"id": name, "type_id": 0}})
+            single.append({"SpecialToken": {"id": name, "type_id": int(pooled and mark_span)}})
 
     add("bos", [] if specials.bos is None else [specials.bos])
     for number, piece in enumerate(pieces):
         if piece.kind == "frame":
             add(f"frame{number}", piece_tokenizer.frame(piece.content, first=number == 0))
+        elif piece.kind == "prompt":
+            add(f"prompt{number}", piece_tokenizer.instruction(piece.fill(prompt), first=number == 0))
         else:
-            single.append({"Sequence": {"id": "A", "type_id": 0}})
-    add("eos", [specials.eos])
+            single.append({"Sequence": {"id": "A", "type_id": int(piece.pooled and mark_span)}})
+    add("eos", [specials.eos], pooled=True)
 
     first_text = next(number for number, piece in enumerate(pieces) if piece.kind == "text")
     raw = plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))

@@ -51,7 +51,7 @@ def save(model: SentenceTransformer, path: str | Path) -> Path:
             model.save(str(temporary), create_model_card=False)
             record = {"version": __version__, "template": None if template is None else template.to_dict()}
             (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{target} could not be written ({error}); nothing was left there.") from error
     return target
 
@@ -108,7 +108,7 @@ def model_folder(path: str | Path) -> str | Path:
         raise CheckpointError(f"{run} is not the record of a run ({error}).") from error
     if checkpoint is None:
         raise CheckpointError(f"The run in {path} has not finished a stage; go on with antiphon train --resume.")
-    return Path(path) / checkpoint
+    return Path(path) / str(checkpoint)
 
 
 def _check_modules(source: str) -> None:

@@ -18,6 +18,7 @@ from antiphon.docstrings import DocstringPair, harvest, pairs, standard_library
 from antiphon.errors import ConfigError
 from antiphon.model import build
 from antiphon.parity import Vectors, encode
+from antiphon.statistics import Interval, bootstrap
 
 ROWS = (
     ("classical-write", "mean"),
@@ -29,25 +30,11 @@ ROWS = (
 CLASSICAL, ECHO = "classical-write", "echo-rewrite"
 QUERY = "wrap text into lines of a given width"
 CUTOFF = 10
-RESAMPLES = 1000
 MAX_TOKENS = 128
 """With one copy of the text: the demo is to take minutes on two cores."""
-_SEED = 0
 _SHOWN = 5
 
 Scores = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over queries with its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
 @dataclass(frozen=True)
@@ -141,14 +128,6 @@ def ndcg(similarity_QQ: npt.NDArray[np.floating]) -> Scores:
     ranks_Q = 1 + nearer_Q + as_near_Q / 2
     gains: Scores = np.where(ranks_Q <= CUTOFF, 1 / np.log2(1 + ranks_Q), 0.0)
     return gains
-
-
-def bootstrap(values: Scores) -> Interval:
-    """Return the mean of (Q,) values and its 95 % percentile interval over resampled queries, seeded."""
-    generator = np.random.default_rng(_SEED)
-    picks = generator.integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(values[picks].mean(axis=1), [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))
 
 
 def _nearest(query_1D: Vectors, documents_QD: Vectors, chosen: Sequence[DocstringPair]) -> tuple[Hit, ...]:

@@ -186,5 +186,10 @@ def _weighted(hidden_BTD: torch.Tensor, weights_BT: torch.Tensor) -> torch.Tenso
 
 
 POOL = {"last": pool_last, "mean": pool_mean, "weighted_mean": pool_weighted_mean}
-MODULES = {f"{kind.__module__}.{kind.__name__}": kind for kind in (TemplateInput, SpanPooling)}
-"""The classes that `antiphon.load` admits beside sentence-transformers' own, by the name in modules.json."""
+MODULES = {
+    f"{home}.{kind.__name__}": kind
+    for kind in (TemplateInput, SpanPooling)
+    for home in ("antiphon.modules", "modeling_antiphon")
+}
+"""The classes that `antiphon.load` admits beside sentence-transformers' own, by the name in modules.json; the second
+home is that of a published folder, which carries a copy of them that is never run here."""

@@ -11,7 +11,12 @@ from antiphon.cli.app import app, run_app
 
 # each registers its commands; this is their order in --help
 from antiphon.cli import embedding  # noqa: F401  # isort: skip
+from antiphon.cli import training  # noqa: F401  # isort: skip
+from antiphon.cli import mining  # noqa: F401  # isort: skip
+from antiphon.cli import evaluating  # noqa: F401  # isort: skip
 from antiphon.cli import checking  # noqa: F401  # isort: skip
+from antiphon.cli import exporting  # noqa: F401  # isort: skip
+from antiphon.cli import serving  # noqa: F401  # isort: skip
 
 __all__ = ["app", "main", "run_app"]
 

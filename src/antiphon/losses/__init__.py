@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from antiphon.losses.collating import content_collator
-from antiphon.losses.contrastive import ContrastiveLoss, ContrastiveSettings, contrastive_collator
+from antiphon.losses.contrastive import ContrastiveLoss, ContrastiveSettings
 from antiphon.losses.head import release_padding
 from antiphon.losses.information import Information, information
 from antiphon.losses.kinds import LossKind
 from antiphon.losses.mntp import MaskedNextTokenLoss, MaskedNextTokenSettings, MaskingSettings, masking_collator
 from antiphon.losses.reconstruction import ReconstructionLoss, ReconstructionSettings
 from antiphon.losses.simcse import SimCSELoss, SimCSESettings
+from antiphon.losses.text_keys import contrastive_collator
 from antiphon.losses.vocabulary import linear_cross_entropy
 
 _KINDS = (

@@ -5,18 +5,17 @@ Shapes: B pairs of this process, N pairs of the global batch, C document columns
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.losses.gradcache import RandContext, _create_minibatch
 from sentence_transformers.base.losses.merged_forward import embed_columns
-from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
-from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 from sentence_transformers.util import all_gather, all_gather_with_grad, get_rank
 from torch import distributed
 
@@ -33,12 +32,10 @@ from antiphon.losses.candidates import (
     Texts,
     info_nce,
 )
-from antiphon.losses.collating import collator_of
 from antiphon.losses.head import release_padding
-from antiphon.tokens import check_texts
+from antiphon.losses.packing import Packer
+from antiphon.losses.text_keys import TEXT_KEY
 
-TEXT_KEY = "text_key"
-"""Feature of a column beside the encoder's: a number (B) for each text, equal for equal texts."""
 SCORES = 2**24
 """Scores of a direction that exist at once: 64 MB in fp32."""
 
@@ -71,6 +68,9 @@ class ContrastiveSettings:
     """A weight for each width; 1 for all without it."""
     gather_across_devices: bool = True
     """Whether candidates come from all processes; every process must have equally many rows."""
+    packed: bool = True
+    """Whether texts go through the model without padding between them, and what all texts of a column begin with once
+    for many; where the model cannot, texts are padded and the log says why. Vectors and gradients are the same."""
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
@@ -91,7 +91,7 @@ class ContrastiveSettings:
             raise ConfigError(f"matryoshka is {list(self.matryoshka)}; different widths of at least 1 are wanted.")
         if self.matryoshka_weights and len(self.matryoshka_weights) != len(self.matryoshka):
             raise ConfigError(
-                f"{len(self.matryoshka_weights)} matryoshka_weights came for {len(self.matryoshka)} widths; give one each."
+                f"{len(self.matryoshka_weights)} matryoshka_weights came for {len(self.matryoshka)} widths."
             )
 
     def _check_directions(self) -> None:
@@ -121,7 +121,7 @@ class ContrastiveSettings:
         )
 
 
-class ContrastiveLoss(CachedMultipleNegativesRankingLoss):  # type: ignore[misc]  # an untyped library
+class ContrastiveLoss(CachedMultipleNegativesRankingLoss):
     """InfoNCE over columns query, document and hard negatives, a mean over the pairs of the global batch.
 
     `labels`, where they come, are 0 or 1 of shape (B, hard negatives): 0 says that a pair has no such negative, and
@@ -152,6 +152,7 @@ class ContrastiveLoss(CachedMultipleNegativesRankingLoss):  # type: ignore[misc]
         self.widths = dict(zip(widths, settings.matryoshka_weights or (1.0,) * len(widths), strict=True))
         self.uses_gradient_cache = settings.mini_batch_size is not None or settings.mini_batch_tokens is not None
         release_padding(model)
+        self.packer = Packer.of(model) if settings.packed else None
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: torch.Tensor | None = None) -> torch.Tensor:
         """Return the loss of one batch.
@@ -166,7 +167,29 @@ class ContrastiveLoss(CachedMultipleNegativesRankingLoss):  # type: ignore[misc]
         if self.uses_gradient_cache:
             loss: torch.Tensor = self.forward_cached(features, texts)
             return loss
-        return self.calculate_loss([[vectors] for vectors in embed_columns(self.model, features)], texts)
+        return self.calculate_loss([[vectors] for vectors in self._embed(features)], texts)
+
+    def _embed(self, columns: list[dict[str, Any]]) -> list[torch.Tensor]:
+        """Return the vectors (B, D) of each column."""
+        if self.packer is not None and self.packer.takes(columns):
+            return self.packer.embed(self.model, columns)
+        vectors: list[torch.Tensor] = embed_columns(self.model, columns)
+        return vectors
+
+    def embed_minibatch(
+        self,
+        sentence_feature: dict[str, Any],
+        begin: int,
+        end: int,
+        with_grad: bool,
+        copy_random_state: bool,
+        random_state: RandContext | None = None,
+    ) -> tuple[torch.Tensor, RandContext | None]:
+        """Return the vectors of rows `begin` to `end` of a column, and the state of the generators before them."""
+        column = _create_minibatch(sentence_feature, begin, end)
+        with random_state or nullcontext(), torch.set_grad_enabled(with_grad and torch.is_grad_enabled()):
+            before = RandContext(*column.values()) if copy_random_state else None
+            return self._embed([column])[0], before
 
     def calculate_loss(
         self, reps: list[list[torch.Tensor]], labels: Texts | None = None, *, with_backward: bool = False
@@ -232,33 +255,3 @@ def _present(labels: torch.Tensor, negatives: int) -> list[torch.Tensor]:
         )
     there = labels.long()
     return [torch.ones_like(there.new_empty(len(there))), *there.T.contiguous()]
-
-
-def contrastive_collator(
-    model: SentenceTransformer, arguments: SentenceTransformerTrainingArguments | None = None
-) -> SentenceTransformerDataCollator:
-    """Return the trainer's `data_collator` for the contrastive loss: each text also gets a key, `{column}_text_key`.
-
-    Texts that differ only in the white space around them have the same key.
-    """
-    return collator_of(KeyPreprocessor(model), arguments)
-
-
-class KeyPreprocessor:
-    """The model's `preprocess`, with the key of each text added."""
-
-    def __init__(self, model: SentenceTransformer) -> None:
-        self.model = model
-
-    def __call__(
-        self, inputs: Sequence[str], prompt: str | None = None, task: str | None = None, **options: Any
-    ) -> dict[str, Any]:
-        """Return the features of one column."""
-        features = self.model.preprocess(inputs, prompt=prompt, task=task, **options)
-        return {**features, TEXT_KEY: torch.tensor([key_of(text) for text in check_texts(inputs)], dtype=torch.long)}
-
-
-def key_of(text: str) -> int:
-    """Return 64 bits that stand for a text."""
-    digest = hashlib.blake2b(text.strip().encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)

@@ -6,8 +6,10 @@ decode is passed over. Shapes: B batch, T tokens, D width, V vocabulary, N targe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
@@ -15,6 +17,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from antiphon.attention import is_bidirectional
 from antiphon.errors import DataError, ModelError
 from antiphon.losses.head import Head, embedding_of, embedding_weight
+from antiphon.losses.layout import Group, lay_out
+from antiphon.losses.packing import Packer
 from antiphon.losses.vocabulary import Reduction, linear_cross_entropy
 from antiphon.modules import TemplateInput
 
@@ -106,6 +110,10 @@ def content(features: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     return features[CONTENT_IDS], features[CONTENT_MASK]
 
 
+Decode = tuple[torch.Tensor, dict[str, Any]]
+"""A vector (B, D) of each text, and the features of the column that is decoded behind it."""
+
+
 def cross_entropy(
     model: torch.nn.Module,
     head: Head,
@@ -120,9 +128,43 @@ def cross_entropy(
     The input is [e; Embed(x_1 .. x_T-1)] at positions 0 .. T-1 and the state at position i predicts x_i+1: the last
     token is nobody's context. EOS is no target.
     """
+    return _scored(head, _padded_states(model, head, anchor_BD, features), features, reduction, chunk_size)
+
+
+def cross_entropies(
+    model: torch.nn.Module, head: Head, decodes: Sequence[Decode], *, packer: Packer | None, chunk_size: int
+) -> list[torch.Tensor]:
+    """Return the mean cross-entropy of each decode; with a packer all go through the model at once, unpadded."""
+    if packer is None or not all(bool(content(features)[1].any()) for _, features in decodes):
+        found = [_padded_states(model, head, anchor_BD, features) for anchor_BD, features in decodes]
+    else:
+        found = _packed_states(model, head, decodes, packer)
+    return [
+        _scored(head, states_ND, features, "mean", chunk_size)
+        for states_ND, (_, features) in zip(found, decodes, strict=True)
+    ]
+
+
+def _scored(
+    head: Head, states_ND: torch.Tensor, features: dict[str, Any], reduction: Reduction, chunk_size: int
+) -> torch.Tensor:
     ids_BT, mask_BT = content(features)
-    embedding = embedding_of(head.module)
-    embedded_BTD = embedding(ids_BT[:, :-1])
+    return linear_cross_entropy(
+        states_ND * head.scale,
+        head.weight,
+        ids_BT[mask_BT.bool()],  # padding never reaches the vocabulary
+        chunk_size=chunk_size,
+        reduction=reduction,
+        softcap=head.softcap,
+    )
+
+
+def _padded_states(
+    model: torch.nn.Module, head: Head, anchor_BD: torch.Tensor, features: dict[str, Any]
+) -> torch.Tensor:
+    """Return the states (N, D) that predict the content's tokens."""
+    ids_BT, mask_BT = content(features)
+    embedded_BTD = embedding_of(head.module)(ids_BT[:, :-1])
     first_B1D = anchor_BD[:, None].to(embedded_BTD.dtype)
     attended_BT = torch.cat([mask_BT.new_ones(len(mask_BT), 1), mask_BT[:, :-1]], dim=1)
     hidden_BTD = states(
@@ -131,12 +173,27 @@ def cross_entropy(
         attended_BT,
         causal=is_bidirectional(head.module.model),
     )
-    target_BT = mask_BT.bool()  # padding never reaches the vocabulary
-    return linear_cross_entropy(
-        hidden_BTD[target_BT] * head.scale,
-        head.weight,
-        ids_BT[target_BT],
-        chunk_size=chunk_size,
-        reduction=reduction,
-        softcap=head.softcap,
-    )
+    return hidden_BTD[mask_BT.bool()]
+
+
+def _packed_states(model: torch.nn.Module, head: Head, decodes: Sequence[Decode], packer: Packer) -> list[torch.Tensor]:
+    """Return the same states, from rows without padding in one forward."""
+    inputs, anchors, lengths = [], [], []
+    for anchor_BD, features in decodes:
+        ids_BT, mask_BT = content(features)
+        there_BT = mask_BT.bool()
+        inputs.append(ids_BT[:, :-1][there_BT[:, 1:]])  # all but each text's last token
+        anchors.append(anchor_BD[there_BT[:, 0]])
+        lengths.append(there_BT.sum(dim=1)[there_BT[:, 0]].cpu().numpy())
+    embedded_ND = embedding_of(head.module)(torch.cat(inputs))
+    vectors_BD = torch.cat(anchors).to(embedded_ND.dtype)
+    long_B = np.concatenate(lengths)
+    first_N = np.zeros(int(long_B.sum()), dtype=bool)
+    first_N[np.cumsum(long_B) - long_B] = True
+    source_N = np.where(first_N, np.cumsum(first_N) - 1, len(long_B) + np.cumsum(~first_N) - 1)
+    layout = lay_out(long_B, [Group(np.arange(len(long_B)))], int(long_B.max()))
+    device = embedded_ND.device
+    rows_RWD = torch.cat([vectors_BD, embedded_ND])[torch.from_numpy(source_N[layout.token_RW]).to(device)]
+    states_PD = packer.states(model, {"inputs_embeds": rows_RWD}, layout, causal=True)
+    states_ND = states_PD[torch.from_numpy(layout.place_N).to(device)]
+    return list(states_ND.split([int(part.sum()) for part in lengths]))

@@ -13,8 +13,9 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from antiphon.errors import ConfigError, DataError
-from antiphon.losses.decoding import cross_entropy, prepare, vectors
+from antiphon.losses.decoding import CONTENT_IDS, CONTENT_MASK, Decode, cross_entropies, prepare, vectors
 from antiphon.losses.head import HeadTraining, head_of, release_padding
+from antiphon.losses.packing import Packer
 from antiphon.losses.vocabulary import CHUNK
 
 
@@ -34,6 +35,9 @@ class ReconstructionSettings:
     head: HeadTraining = "trained"
     chunk_size: int = CHUNK
     """Tokens whose logits exist at once; changes memory and time, never the loss."""
+    packed: bool = True
+    """Whether texts go through the model without padding between them, both sides in one forward; where the model
+    cannot, texts are padded and the log says why. Loss and gradients are the same."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
@@ -78,6 +82,7 @@ class ReconstructionLoss(nn.Module):
         release_padding(model)
         self.head = head_of(model, self.settings.head, given=head)
         prepare(model)
+        self.packer = Packer.of(model) if self.settings.packed else None
 
     def forward(self, features: list[dict[str, Any]], labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Return the weighted components of one batch."""
@@ -85,19 +90,27 @@ class ReconstructionLoss(nn.Module):
             raise DataError(f"Reconstruction needs two text columns, query and document; {len(features)} came.")
         query, document = features[:2]
         to_document, to_query = self._directions()
-        own = self.settings.own_side
-        of_query = self._vector(query) if to_document or own else None
-        of_document = self._vector(document) if to_query or own else None
-        nothing = torch.zeros((), device=self.head.module.model.device)
-        alpha = self.settings.alpha
-        components = {
-            "ebq2d": alpha * self._decode(of_query, document) if of_query is not None and to_document else nothing,
-            "ebd2q": (1 - alpha) * self._decode(of_document, query)
-            if of_document is not None and to_query
-            else nothing,
-        }
+        own, alpha = self.settings.own_side, self.settings.alpha
+        of_query, of_document = self._vectors(query, document, (bool(to_document or own), bool(to_query or own)))
+        decodes: list[tuple[str, float, Decode]] = []
+        if of_query is not None and to_document:
+            decodes.append(("ebq2d", alpha, (of_query, document)))
+        if of_document is not None and to_query:
+            decodes.append(("ebd2q", 1 - alpha, (of_document, query)))
         if of_query is not None and of_document is not None and own:
-            components["own"] = own * (self._decode(of_query, query) + self._decode(of_document, document))
+            decodes += [("own", own, (of_query, query)), ("own", own, (of_document, document))]
+        losses = cross_entropies(
+            self.model,
+            self.head,
+            [decode for _, _, decode in decodes],
+            packer=self.packer,
+            chunk_size=self.settings.chunk_size,
+        )
+        components = dict.fromkeys(
+            ("ebq2d", "ebd2q", *(("own",) if own else ())), torch.zeros((), device=self.head.module.model.device)
+        )
+        for (name, weight, _), loss in zip(decodes, losses, strict=True):
+            components[name] = components[name] + weight * loss
         return components
 
     def _directions(self) -> tuple[bool, bool]:
@@ -107,9 +120,16 @@ class ReconstructionLoss(nn.Module):
         self.calls += 1
         return self.calls % 2 == 1, self.calls % 2 == 0
 
-    def _vector(self, features: dict[str, Any]) -> torch.Tensor:
-        vector_BD = vectors(self.model, features)
-        return vector_BD.detach() if self.settings.detach else vector_BD
-
-    def _decode(self, anchor_BD: torch.Tensor, target: dict[str, Any]) -> torch.Tensor:
-        return cross_entropy(self.model, self.head, anchor_BD, target, chunk_size=self.settings.chunk_size)
+    def _vectors(
+        self, query: dict[str, Any], document: dict[str, Any], wanted: tuple[bool, bool]
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return the vectors (B, D) of query and document, None for one that is not wanted."""
+        columns = [column for column, read in zip((query, document), wanted, strict=True) if read]
+        bare = [{k: v for k, v in column.items() if k not in (CONTENT_IDS, CONTENT_MASK)} for column in columns]
+        if self.packer is not None and self.packer.takes(bare):
+            found = self.packer.embed(self.model, bare)
+        else:
+            found = [vectors(self.model, column) for column in columns]
+        found = [vector.detach() if self.settings.detach else vector for vector in found]
+        of_query = found[0] if wanted[0] else None
+        return of_query, found[-1] if wanted[1] else None

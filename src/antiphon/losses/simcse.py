@@ -73,4 +73,4 @@ def set_dropout(model: SentenceTransformer, share: float) -> None:
     if not layers:
         raise ConfigError(f"{model[0].model.config.model_type} has no attention dropout, on which SimCSE lives.")
     for layer in layers:
-        layer.attention_dropout = share  # type: ignore[assignment]  # nn.Module knows tensors and modules only
+        layer.attention_dropout = share

@@ -6,6 +6,21 @@ What goes into a pipe is plain: no colour, no boxes cut to a width. NO_COLOR is 
 from __future__ import annotations
 
 from antiphon.report.embedding import demo, description, hits
+from antiphon.report.evaluation import comparison, scores, write_comparison
 from antiphon.report.terminal import error, note, progress, say, table
+from antiphon.report.training import plan
 
-__all__ = ["demo", "description", "error", "hits", "note", "progress", "say", "table"]
+__all__ = [
+    "comparison",
+    "demo",
+    "description",
+    "error",
+    "hits",
+    "note",
+    "plan",
+    "progress",
+    "say",
+    "scores",
+    "table",
+    "write_comparison",
+]

@@ -43,8 +43,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str |
     for row in rows:
         out.add_row(*map(Text, row))
     screen = console()
-    # a pipe has no width, and a number that is cut is a wrong number
-    screen.print(out, width=None if screen.is_terminal else 200)
+    if not screen.is_terminal:
+        screen.width = 200  # a pipe has no width, and a number that is cut is a wrong number
+    screen.print(out)
 
 
 @contextmanager

@@ -37,8 +37,8 @@ def plan(planned: Plan) -> None:
     for stage in planned.stages:
         if stage.sets:
             table(
-                (f"sets of {stage.name}", "rows", "batches", "tokens/text"),
-                [(one.name, f"{one.rows:,}", f"{one.batches:,.1f}", f"{one.tokens:,.0f}") for one in stage.sets],
+                (f"sets of {stage.name}", "rows", "batches an epoch"),
+                [(one.name, f"{one.rows:,}", f"{one.batches:,}") for one in stage.sets],
             )
     if not all(stage.measured for stage in planned.stages):
         say("'at most': the data was not there to be counted, so every text was taken for as long as it may be.")

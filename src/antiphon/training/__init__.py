@@ -16,6 +16,7 @@ from accelerate import PartialState
 from antiphon import record
 from antiphon.errors import CheckpointError, ConfigError
 from antiphon.recipe import Recipe, Stage, read
+from antiphon.training.data import Library
 from antiphon.training.planning import Plan, plan
 from antiphon.training.stage import Place, batching, run_stage, settings_of
 
@@ -51,13 +52,16 @@ def train(
         batching(stage, processes.num_processes)
     folder = Path(read_recipe.out or Path("runs") / read_recipe.name)
     run = _opened(read_recipe, folder, resume=resume, begins=first is None, processes=processes.num_processes)
+    if processes.is_main_process:
+        record.write(run, folder)
+    library = Library(read_recipe)
     for stage in stages:
         place = _place(read_recipe, stage, folder)
         if resume and place.model.exists() and any(done.name == stage.name for done in run.stages):
             tell(f"stage {stage.name}: finished before")
             continue
         tell(f"stage {stage.name}: {stage.loss} from {place.base}")
-        done = run_stage(read_recipe, stage, place, resume=resume, tell=tell)
+        done = run_stage(library, stage, place, resume=resume, tell=tell)
         run = replace(run, stages=[*(before for before in run.stages if before.name != stage.name), done])
         if processes.is_main_process:
             record.write(run, folder)
@@ -84,7 +88,7 @@ def _opened(recipe: Recipe, folder: Path, *, resume: bool, begins: bool, process
     content = recipe.model_dump(exclude_none=True, mode="json")
     found = record.read(folder)
     if found is None:
-        if folder.exists() and any(folder.iterdir()) and not (resume and (folder / "stages").exists()):
+        if folder.exists() and any(folder.iterdir()):
             raise CheckpointError(f"{folder} exists and holds no run; nothing was written. Set out to another folder.")
         if not begins:
             raise CheckpointError(f"There is no run in {folder} whose later stage could be trained; leave --from out.")

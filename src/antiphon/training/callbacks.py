@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from antiphon.losses.head import write_head
 
 COMPLETE = "antiphon-complete"
 WATCHED = ("loss", "grad_norm")
+_UNTOLD = ("epoch", "learning_rate", "step")
 
 
 class Watch(TrainerCallback):
@@ -48,7 +50,7 @@ class Watch(TrainerCallback):
             if value is not None and not math.isfinite(value):
                 raise TrainingError(
                     f"Stage {self.stage!r}: {name} is {value} at step {state.global_step}. Nothing was saved of it; "
-                    "the last checkpoint is good. Lower learning_rate, raise warmup_steps, or train in float32."
+                    "the last checkpoint is whole. Train again with a lower learning_rate, longer warm-up, or in fp32."
                 )
 
 
@@ -69,6 +71,27 @@ class Mark(TrainerCallback):
         processes.wait_for_everyone()
 
 
+class Tell(TrainerCallback):
+    """Hand each log entry on as a line."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self.tell = tell
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Say step, loss and its parts, or what an evaluation gave."""
+        values = {name: value for name, value in (logs or {}).items() if name not in _UNTOLD}
+        if values and "train_runtime" not in values:
+            figures = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, float))
+            self.tell(f"  step {state.global_step:,} of {state.max_steps:,}: {figures}")
+
+
 class Calls(TrainerCallback):
     """Tell a loss that counts its calls how many there were before a resumed run."""
 
@@ -80,7 +103,7 @@ class Calls(TrainerCallback):
     ) -> None:
         """Set the count."""
         if hasattr(self.loss, "calls"):
-            self.loss.calls = state.global_step * args.gradient_accumulation_steps  # type: ignore[assignment]
+            self.loss.calls = state.global_step * args.gradient_accumulation_steps
 
 
 def last_checkpoint(folder: Path) -> Path | None:

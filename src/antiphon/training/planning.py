@@ -10,8 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from antiphon.errors import ConfigError
+from antiphon.mixtures import SetPlan
 from antiphon.recipe import Recipe, Stage
+from antiphon.training.data import Library
 from antiphon.training.shapes import Shape, shape_of
+from antiphon.training.workload import Workload, workload
 
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 OPTIMIZER_BYTES = 8
@@ -37,18 +40,6 @@ CARDS: Mapping[str, Card] = {
     "L40S": Card(362, 48),
     "RTX4090": Card(165, 24),
 }
-
-
-@dataclass(frozen=True)
-class SetPlan:
-    """What one data set gives to a stage."""
-
-    name: str
-    rows: int
-    batches: float
-    """Batches of it that are expected in the stage."""
-    tokens: float
-    """Tokens of a text in its template, a mean over a sample."""
 
 
 @dataclass(frozen=True)
@@ -94,28 +85,14 @@ class Plan:
         return sum(stage.hours for stage in self.stages)
 
 
-@dataclass(frozen=True)
-class Workload:
-    """What the data of a stage asks for."""
-
-    steps: int
-    texts: int
-    tokens_a_text: float
-    content: float
-    """Tokens of a text alone, the ones that reconstruction predicts."""
-    measured: bool
-    sets: tuple[SetPlan, ...] = ()
-
-
 def plan(recipe: Recipe) -> Plan:
     """Return what the run costs; ConfigError for a card that is not in the table."""
-    from antiphon.training.data import workload  # it loads data sets and tokenizers, which a plan by itself does not
-
     card = recipe.plan.gpu
     if card not in CARDS:
         raise ConfigError(f"plan.gpu is {card!r}; take one of {', '.join(CARDS)}.")
     shape = shape_of(recipe.model.base)
-    stages = tuple(_stage(recipe, stage, shape, workload(recipe, stage)) for stage in recipe.stage)
+    library = Library(recipe)
+    stages = tuple(_stage(recipe, stage, shape, workload(library, stage)) for stage in recipe.stage)
     return Plan(recipe.name, recipe.model.base, shape, card, recipe.plan.gpus, recipe.plan.utilization, stages)
 
 

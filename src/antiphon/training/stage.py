@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardCallback
 from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import nn
-from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, set_seed
 
 from antiphon import parity
 from antiphon.adapters import Adapter, attach, merge
 from antiphon.checkpoint import load, save
-from antiphon.errors import CheckpointError, ConfigError, TrainingError, first_line
+from antiphon.errors import CheckpointError, ConfigError, ParityError, TrainingError, first_line
 from antiphon.fingerprint import fingerprint
 from antiphon.losses import LOSSES, LossKind
 from antiphon.losses.head import read_head, release_padding
@@ -31,11 +33,12 @@ from antiphon.overriding import fill
 from antiphon.parity import Parity, Vectors
 from antiphon.recipe import Model, Recipe, Stage
 from antiphon.record import StageRecord
-from antiphon.training.callbacks import Calls, Mark, Watch, last_checkpoint
-from antiphon.training.data import Rows, rows_of
+from antiphon.training.callbacks import Calls, Mark, Tell, Watch, last_checkpoint
+from antiphon.training.data import Library, Rows, rows_of
 
 SAVES = 10
 _PRECISIONS: Mapping[str, dict[str, bool]] = {"float32": {}, "bf16": {"bf16": True}, "fp16": {"fp16": True}}
+_CHECKPOINTING = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,24 +73,33 @@ def settings_of(stage: Stage) -> Any:
     return fill(loss_kind(stage).settings, stage.settings, f"stage.{stage.name}.settings")
 
 
-def run_stage(recipe: Recipe, stage: Stage, place: Place, *, resume: bool) -> StageRecord:
+def run_stage(
+    library: Library, stage: Stage, place: Place, *, resume: bool, tell: Callable[[str], None]
+) -> StageRecord:
     """Train one stage and return its record; the folder of its model is written by the main process.
 
     Raises TrainingError where the loss is not finite, CheckpointError where the disk is full, ParityError where the
     saved model is not the trained one.
     """
+    recipe = library.recipe
     set_seed(recipe.seed)
     started = time.monotonic()
     settings = settings_of(stage)
     model = opened(recipe.model, place.base)
     base_fingerprint = fingerprint(model)
     normalize = _take_off_normalize(model)
-    rows = rows_of(recipe, stage, model)
+    most = model.max_seq_length
+    if stage.max_tokens is not None:
+        model.max_seq_length = stage.max_tokens
+    rows = rows_of(library, stage, model)
+    for one in rows.sets:
+        counted = "" if one.tokens_per_row is None else f", {one.tokens_per_row:,.0f} tokens a row"
+        tell(f"  {one.name}: {one.rows:,} rows, {one.batches:,} batches an epoch{counted}")
     if stage.lora is not None:
         attach(model, Adapter(**stage.lora.model_dump()))
     kind = loss_kind(stage)
     loss = kind.build(model, settings)
-    trainer = _trainer(recipe, stage, place, model, loss, rows)
+    trainer = _trainer(recipe, stage, place, model, loss, rows, tell)
     trainer.data_collator = kind.collator(model, trainer.args, settings) or trainer.data_collator
     checkpoint = last_checkpoint(place.checkpoints) if resume else None
     if checkpoint is not None:
@@ -96,6 +108,7 @@ def run_stage(recipe: Recipe, stage: Stage, place: Place, *, resume: bool) -> St
     best = _take_best(trainer, stage)
     history = list(trainer.state.log_history)
     steps = trainer.state.global_step
+    model.max_seq_length = most
     outcome = _finish(model, place.model, normalize)
     return StageRecord(
         name=stage.name,
@@ -129,7 +142,7 @@ def opened(settings: Model, base: str) -> SentenceTransformer:
         except (ValueError, ImportError) as error:
             raise ConfigError(f"model.attention is {settings.attention!r}: {first_line(error)}") from error
     release_padding(model)
-    model.model_card_data.generate_widget_examples = False  # they would draw from the seeded generators
+    model.model_card_data.widget = [{}]  # or the trainer computes examples for a card that nobody asked for
     return model
 
 
@@ -156,13 +169,19 @@ def batching(stage: Stage, processes: int) -> tuple[int, int]:
 
 
 def _trainer(
-    recipe: Recipe, stage: Stage, place: Place, model: SentenceTransformer, loss: nn.Module, rows: Rows
+    recipe: Recipe,
+    stage: Stage,
+    place: Place,
+    model: SentenceTransformer,
+    loss: nn.Module,
+    rows: Rows,
+    tell: Callable[[str], None],
 ) -> SentenceTransformerTrainer:
     device, accumulation = batching(stage, PartialState().num_processes)
-    steps = stage.steps if stage.steps is not None else rows.steps(stage, device)
+    steps = rows.steps(stage)
     evaluation = stage.evaluation
     every = evaluation.every if evaluation else stage.save_every or max(1, steps // SAVES)
-    callbacks: list[TrainerCallback] = [Watch(stage.name), Mark(model), Calls(loss)]
+    callbacks: list[TrainerCallback] = [Watch(stage.name), Mark(model), Calls(loss), Tell(tell)]
     evaluator = None
     if evaluation is not None:
         from antiphon.evaluation import evaluator as evaluator_of  # the one edge between verbs
@@ -182,8 +201,6 @@ def _trainer(
         weight_decay=stage.weight_decay,
         optim=stage.optimizer,
         max_grad_norm=stage.gradient_clip,
-        gradient_checkpointing=stage.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False} if stage.gradient_checkpointing else None,
         seed=recipe.seed,
         use_cpu=not torch.cuda.is_available(),
         dataloader_drop_last=True,
@@ -203,8 +220,9 @@ def _trainer(
         router_mapping=rows.router_mapping,
         multi_dataset_batch_sampler=rows.sampler,
         **_PRECISIONS[stage.precision],
+        **(_CHECKPOINTING if stage.gradient_checkpointing else {}),
     )
-    return SentenceTransformerTrainer(
+    trainer = SentenceTransformerTrainer(
         model=model,
         args=arguments,
         train_dataset=rows.datasets,
@@ -212,15 +230,21 @@ def _trainer(
         evaluator=evaluator,
         callbacks=callbacks,
     )
+    trainer.remove_callback(PrinterCallback)  # a library prints nothing; Tell hands the lines on
+    # a run's card is made where it is exported
+    trainer.remove_callback(SentenceTransformerModelCardCallback)
+    return trainer
 
 
 def _train(trainer: SentenceTransformerTrainer, stage: Stage, checkpoint: Path | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    except OSError as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
         raise CheckpointError(
-            f"Stage {stage.name!r}: a checkpoint could not be written ({error}). The one before it is whole; make room "
-            "and go on with --resume."
+            f"Stage {stage.name!r}: a checkpoint could not be written ({first_line(error)}). The one before it is "
+            "whole; make room and go on with --resume."
         ) from error
     if not trainer.state.global_step:
         raise TrainingError(f"Stage {stage.name!r} took no step; its data gives no whole batch.")
@@ -255,7 +279,7 @@ def _finish(model: SentenceTransformer, folder: Path, normalize: bool) -> tuple[
         same = parity.compare(before, _vectors(again), limit=limit)
         outcome = [fingerprint(again), same]
         if not same.equal:
-            raise parity.ParityError(f"The model saved in {folder} is not the trained one: {same}.")
+            raise ParityError(f"The model saved in {folder} is not the trained one: {same}.")
     processes.wait_for_everyone()
     return (outcome[0], outcome[1]) if outcome else ("", Parity(1.0, 0.0, 0.0, 0))
 

@@ -1,0 +1,169 @@
+"""The Encoder: what `model.encode` returns, faster.
+
+N texts, D width of a vector.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import quantize_embeddings, truncate_embeddings
+
+from antiphon.encoding.reading import Reading
+from antiphon.encoding.running import Runner
+from antiphon.encoding.support import differs, obstacle
+from antiphon.errors import ConfigError
+from antiphon.tokens import check_texts
+
+Vectors = npt.NDArray[np.float32]
+Task = Literal["query", "document"]
+PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+WINDOW = 2048
+"""Texts that `encode_iter` draws, sorts and packs together."""
+
+logger = logging.getLogger(__name__)
+
+
+class Encoder:
+    """Embeds texts with a sentence-transformers model over a decoder, ours or not: the same vectors, faster.
+
+    What stands before every text is run once, texts are packed by tokens, identical texts run once, and the last layer
+    runs only where it is pooled. A model that cannot be run so is handed to `model.encode`; `reason` says why.
+
+    One call runs at a time; the model's weights may change between calls, its modules too.
+    """
+
+    def __init__(self, model: SentenceTransformer, *, budget: int | None = None, compile: bool = False) -> None:  # noqa: A002
+        """Check the model; `budget` is the tokens of a forward pass, None finds it by a short probe.
+
+        `compile` compiles each layer at its first use (a minute or less, then kept by PyTorch). Raises ConfigError for
+        a budget below 1.
+        """
+        if budget is not None and budget < 1:
+            raise ConfigError(f"budget is {budget}; a whole number of at least 1 token is wanted.")
+        self.model = model
+        self.reason = _sentence(obstacle(model))
+        self._runner: Runner | None = None
+        if self.reason is None:
+            self._runner = Runner(model, budget=budget, compiled=compile)
+            self.reason = _sentence(differs(model, self._checked, dtype=str(model.dtype).removeprefix("torch.")))
+        if self.reason is not None:
+            self._runner = None
+            logger.warning("%s", self.reason)
+
+    def encode(  # noqa: PLR0913  (sentence-transformers' own parameters)
+        self,
+        texts: str | Sequence[str],
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        task: Task | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        precision: str = "float32",
+    ) -> Any:
+        """Return the vectors (N, D) in the texts' order, or (D,) for a single string; every parameter as in `encode`.
+
+        Raises DataError for a text that is no string, ConfigError for a prompt or precision that there is not.
+        """
+        if precision not in PRECISIONS:
+            raise ConfigError(f"There is no precision {precision!r}; take one of {', '.join(PRECISIONS)}.")
+        single = isinstance(texts, str)
+        distinct, places = _distinct(check_texts([texts] if isinstance(texts, str) else list(texts)))
+        reading = self._reading(prompt, prompt_name, task)
+        found = self._vectors(distinct, reading, normalize_embeddings, truncate_dim)
+        vectors = found if places is None else found[places]
+        if precision != "float32" and len(vectors):
+            vectors = quantize_embeddings(vectors, precision=precision)  # type: ignore[arg-type]
+        return vectors[0] if single else vectors
+
+    def encode_query(self, texts: str | Sequence[str], **settings: Any) -> Any:
+        """Return the vectors of queries: `encode` with the query's prompt and task."""
+        return self.encode(texts, **self._of_side("query", ("query",), settings))
+
+    def encode_document(self, texts: str | Sequence[str], **settings: Any) -> Any:
+        """Return the vectors of documents: `encode` with the documents' prompt and task."""
+        return self.encode(texts, **self._of_side("document", ("document", "passage", "corpus"), settings))
+
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        *,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        task: Task | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> Iterator[Vectors]:
+        """Yield the vector (D,) of every text in order; memory does not grow with the texts."""
+        reading = self._reading(prompt, prompt_name, task)
+        iterator = iter(texts)
+        while window := list(islice(iterator, WINDOW)):
+            distinct, places = _distinct(check_texts(window))
+            found = self._vectors(distinct, reading, normalize_embeddings, truncate_dim)
+            yield from found if places is None else found[places]
+
+    def _of_side(self, task: Task, names: tuple[str, ...], settings: dict[str, Any]) -> dict[str, Any]:
+        if settings.get("prompt") is None and settings.get("prompt_name") is None:
+            settings["prompt_name"] = next((name for name in names if name in self.model.prompts), None)
+        return {**settings, "task": task}
+
+    def _reading(self, prompt: str | None, prompt_name: str | None, task: Task | None) -> Reading:
+        try:
+            return Reading(self.model._resolve_prompt(prompt, prompt_name), task)
+        except ValueError as error:
+            raise ConfigError(f"{error}") from None
+
+    def _checked(self, texts: Sequence[str]) -> Vectors:
+        assert self._runner is not None
+        return _finished(self._runner.run(texts, self._reading(None, None, None)), False, self.model.truncate_dim)
+
+    def _vectors(
+        self, texts: Sequence[str], reading: Reading, normalize: bool, truncate_dim: int | None
+    ) -> Vectors:
+        """Return the vectors (N, D) of distinct texts."""
+        truncate_dim = self.model.truncate_dim if truncate_dim is None else truncate_dim
+        if not texts:
+            width = truncate_dim or self.model.get_embedding_dimension() or 0
+            return np.zeros((0, width), dtype=np.float32)
+        if self._runner is not None:
+            return _finished(self._runner.run(texts, reading), normalize, truncate_dim)
+        kwargs: dict[str, Any] = {} if reading.task is None else {"task": reading.task}
+        raw = self.model.encode(
+            list(texts),
+            prompt=reading.prompt or "",
+            normalize_embeddings=normalize,
+            truncate_dim=truncate_dim,
+            show_progress_bar=False,
+            **kwargs,
+        )
+        return np.asarray(raw, dtype=np.float32)
+
+
+def _sentence(reason: str | None) -> str | None:
+    return None if reason is None else f"Texts go through model.encode, because {reason}."
+
+
+def _distinct(texts: Sequence[str]) -> tuple[list[str], npt.NDArray[np.intp] | None]:
+    """Return each text once, and where each of them all is among these; None where all are distinct."""
+    number = {text: at for at, text in enumerate(dict.fromkeys(texts))}
+    if len(number) == len(texts):
+        return list(texts), None
+    return list(number), np.fromiter((number[text] for text in texts), dtype=np.intp, count=len(texts))
+
+
+def _finished(vectors: torch.Tensor, normalize: bool, truncate_dim: int | None) -> Vectors:
+    """Return vectors as numpy's, cut and of length 1 where that is asked for, in sentence-transformers' order."""
+    if truncate_dim is not None:
+        vectors = truncate_embeddings(vectors, truncate_dim)
+    if normalize:
+        vectors = torch.nn.functional.normalize(vectors, p=2, dim=1)
+    finished: Vectors = vectors.float().numpy()
+    return finished

@@ -1,0 +1,74 @@
+"""From texts to token ids, by the model's own first module; T tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sentence_transformers.base.modules import Transformer
+
+CHUNK = 64
+"""Texts that are tokenised at a time: the module pads them to the longest of them."""
+_PROBES = ("a", "Zebra 7", "\n(", "東京", "12")
+"""Texts that begin with nothing in common: what their ids begin with alike stands before every text."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How texts are read: what `prompt` and `task` say to the first module."""
+
+    prompt: str | None = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The ids of one text in full, and which of them are pooled."""
+
+    ids: list[int]
+    pooled: list[bool] | None
+    """None where all are."""
+    prompt_length: int | None = None
+    """The tokens that sentence-transformers' pooling may leave out; None where it is told nothing."""
+
+
+def read(module: Transformer, texts: Sequence[str], reading: Reading) -> list[Tokens]:
+    """Return the tokens of texts as the module would hand them to the model, without padding."""
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    found: dict[int, Tokens] = {}
+    for start in range(0, len(order), CHUNK):
+        chunk = order[start : start + CHUNK]
+        features = module.preprocess([texts[number] for number in chunk], prompt=reading.prompt, task=reading.task)
+        found.update(zip(chunk, _unpadded(features), strict=True))
+    return [found[number] for number in range(len(texts))]
+
+
+def shared_by_probes(module: Transformer, reading: Reading) -> list[int]:
+    """Return the ids that stand before every text: the longest common beginning of unlike probes."""
+    return common([tokens.ids for tokens in read(module, _PROBES, reading)])
+
+
+def common(rows: Sequence[Sequence[int]]) -> list[int]:
+    """Return the longest beginning that all have in common."""
+    first, last = min(rows, default=[]), max(rows, default=[])
+    length = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return list(first[:length])
+
+
+def _unpadded(features: dict[str, Any]) -> list[Tokens]:
+    """Return the rows of features without padding, whichever side it is on; flattened features are cut apart."""
+    prompt_length = features.get("prompt_length")
+    length = None if prompt_length is None else int(prompt_length)
+    if "attention_mask" not in features:
+        ids = features["input_ids"].reshape(-1).tolist()
+        ends = features["cu_seq_lens_q"].tolist()
+        return [Tokens(ids[start:end], None, length) for start, end in zip(ends, ends[1:], strict=False)]
+    mask_BT: torch.Tensor = features["attention_mask"].bool()
+    counts = mask_BT.sum(dim=1).tolist()
+    ids_rows = features["input_ids"][mask_BT].split(counts)
+    if "pool_mask" not in features:
+        return [Tokens(row.tolist(), None, length) for row in ids_rows]
+    pooled_rows = features["pool_mask"].bool()[mask_BT].split(counts)
+    return [Tokens(row.tolist(), pooled.tolist(), length) for row, pooled in zip(ids_rows, pooled_rows, strict=True)]

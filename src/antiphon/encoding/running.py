@@ -1,0 +1,146 @@
+"""Runs distinct texts through the view of a model: read ahead, packed, with the shared prefix, smaller when memory ends.
+
+N texts, B texts of a batch, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from antiphon.encoding.decoder import Decoder
+from antiphon.encoding.forward import vectors_of
+from antiphon.encoding.planning import Batch, batches
+from antiphon.encoding.prefix import Prefix, Prefixes
+from antiphon.encoding.reading import Reading, Tokens, common, read, shared_by_probes
+
+WINDOW = 2048
+"""Texts that are tokenised, sorted and packed together, while the window before them runs."""
+LEAST_SAVED = 0.03
+"""The part of the tokens that a shared prefix must save."""
+BUDGET = {"cpu": 2048, "cuda": 16384}
+REMEMBERED = 64
+
+
+class Runner:
+    """A model's view, its prefixes and its budget."""
+
+    def __init__(self, model: SentenceTransformer, *, budget: int | None, compiled: bool) -> None:
+        self.model = model
+        self.budget = budget or BUDGET.get(model.device.type, BUDGET["cuda"])
+        self._compiled = compiled
+        self._lock = Lock()
+        self._state: tuple[object, ...] = ()
+        self._shared: dict[Reading, list[int]] = {}
+
+    @torch.inference_mode()
+    def run(self, texts: Sequence[str], reading: Reading) -> torch.Tensor:
+        """Return the vectors of texts (N, D) on the CPU, in the model's dtype."""
+        with self._lock:
+            self.model.eval()
+            self._refresh()
+            out: torch.Tensor | None = None
+            for numbers, tokens in self._windows(texts, reading):
+                for places, vectors in self._window(tokens, reading):
+                    if out is None:
+                        out = torch.empty(len(texts), vectors.shape[1], dtype=vectors.dtype)
+                    out[torch.tensor([numbers[place] for place in places])] = vectors.cpu()
+            assert out is not None
+            return out
+
+    def _refresh(self) -> None:
+        """Make the view and its prefixes anew where the model is not what it was."""
+        state = _state(self.model)
+        if state != self._state:
+            self._state = state
+            self._decoder = Decoder.of(self.model[0].model, compiled=self._compiled)
+            self._prefixes = Prefixes()
+            self._shared.clear()
+
+    def _windows(self, texts: Sequence[str], reading: Reading) -> Iterator[tuple[list[int], list[Tokens]]]:
+        """Yield windows of texts, the longest first, tokenised one window ahead of what runs."""
+        order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
+        windows = [order[start : start + WINDOW] for start in range(0, len(order), WINDOW)]
+
+        def tokens(window: list[int]) -> list[Tokens]:
+            return read(self.model[0], [texts[number] for number in window], reading)
+
+        if len(windows) == 1:
+            yield windows[0], tokens(windows[0])
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="antiphon-tokenise") as pool:
+            ahead: Future[list[Tokens]] = pool.submit(tokens, windows[0])
+            for number, window in enumerate(windows):
+                ready = ahead.result()
+                if number + 1 < len(windows):
+                    ahead = pool.submit(tokens, windows[number + 1])
+                yield window, ready
+
+    def _window(self, texts: Sequence[Tokens], reading: Reading) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Yield the vectors (B, D) of a window batch by batch, with the texts' numbers in it."""
+        prefix = self._prefix(texts, reading)
+        before = 0 if prefix is None else len(prefix)
+        lengths = [len(tokens.ids) - before for tokens in texts]
+        for batch in batches(lengths, self.budget):
+            for part, vectors in self._run(batch, texts, prefix):
+                yield part.texts, vectors
+
+    def _run(
+        self, batch: Batch, texts: Sequence[Tokens], prefix: Prefix | None
+    ) -> Iterator[tuple[Batch, torch.Tensor]]:
+        """Yield a batch's vectors, in halves where the memory does not suffice; the budget stays halved."""
+        try:
+            vectors = vectors_of(self.model, self._decoder, batch, texts, prefix)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error) or len(batch.placed) == 1:
+                raise
+            vectors = None
+        if vectors is not None:
+            yield batch, vectors
+            return
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.budget = max(1, min(self.budget, batch.rows * batch.width) // 2)
+        numbers = batch.texts
+        for part in batches([place.length for place in batch.placed], self.budget):
+            part.renumber(numbers)
+            yield from self._run(part, texts, prefix)
+
+    def _prefix(self, texts: Sequence[Tokens], reading: Reading) -> Prefix | None:
+        """Return the prefix that all of the texts share, if it saves enough."""
+        if not self._decoder.causal:
+            return None
+        if reading not in self._shared:
+            if len(self._shared) >= REMEMBERED:
+                self._shared.clear()
+            self._shared[reading] = shared_by_probes(self.model[0], reading)
+        ids = common([self._shared[reading], *(tokens.ids for tokens in texts)])
+        shortest = min(len(tokens.ids) for tokens in texts)
+        ids = ids[: shortest - 1]
+        total = sum(len(tokens.ids) for tokens in texts)
+        if not ids or len(ids) * len(texts) < LEAST_SAVED * total:
+            return None
+        return self._prefixes.get(self._decoder, ids)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    words = str(error).lower()
+    return "not enough memory" in words or "out of memory" in words or "can't allocate memory" in words
+
+
+def _state(model: SentenceTransformer) -> tuple[object, ...]:
+    """Return what changes when the weights, the modules or the adapters of the first module change."""
+    module = model[0]
+    decoder = module.model
+    tensors = tuple((id(p), p.data_ptr(), p._version if not p.is_inference() else 0) for p in decoder.parameters())
+    layers = tuple(
+        (id(part), getattr(part, "_disable_adapters", None), tuple(getattr(part, "_active_adapter", None) or ()))
+        for part in decoder.modules()
+    )
+    return tensors, layers, getattr(decoder.config, "is_causal", True), id(module.tokenizer), module.max_seq_length

@@ -1,0 +1,78 @@
+"""Which models can be run packed, and the check that a model's packed vectors are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
+from transformers import PreTrainedModel
+
+from antiphon.errors import first_line
+from antiphon.modules import SpanPooling
+from antiphon.parity import LIMITS
+
+Vectors = npt.NDArray[np.float32]
+
+_KINDS = {"full_attention", "sliding_attention"}
+_CHECKED = ("One.", "A second text, of some more words than the first one has.", "Third " * 24)
+_TINY = 1e-6
+
+
+def obstacle(model: SentenceTransformer) -> str | None:
+    """Return why a model cannot be run packed, as the end of a sentence; None where nothing speaks against it."""
+    modules = list(model)
+    if not modules or not isinstance(modules[0], Transformer):
+        return f"its first module is {type(modules[0]).__name__ if modules else 'missing'} and no Transformer"
+    if len(modules) < 2 or not isinstance(modules[1], Pooling | SpanPooling):
+        return "its second module is no pooling"
+    strange = [module for module in modules[2:] if not isinstance(module, Normalize | Dense | LayerNorm | Dropout)]
+    if strange:
+        return f"what {type(strange[0]).__name__} does behind the pooling is not known"
+    return _decoder_obstacle(modules[0])
+
+
+def _decoder_obstacle(module: Transformer) -> str | None:
+    decoder = module.model
+    kind = getattr(getattr(decoder, "config", None), "model_type", type(decoder).__name__)
+    if module.backend != "torch" or not isinstance(decoder, PreTrainedModel):
+        return f"{kind} does not run on plain PyTorch"
+    if getattr(decoder, "hf_device_map", None) is not None and len(set(decoder.hf_device_map.values())) > 1:
+        return f"{kind} is spread over several devices"
+    if module.modality_config.get("text", {}).get("method_output_name") not in (
+        "last_hidden_state",
+        ("last_hidden_state",),
+        ["last_hidden_state"],
+    ):
+        return f"{kind} does not give the states of its last layer"
+    if not (hasattr(decoder, "layers") and hasattr(decoder, "rotary_emb")):
+        return f"{kind} is no decoder with rotary positions"
+    if not decoder.is_backend_compatible():
+        return f"{kind} does not use transformers' attention interface"
+    if set(getattr(decoder.config, "layer_types", None) or _KINDS) - _KINDS:
+        return f"{kind} has layers that are no attention"
+    return None
+
+
+def differs(
+    model: SentenceTransformer, encode: Callable[[Sequence[str]], Vectors], *, dtype: str
+) -> str | None:
+    """Return how the packed vectors of three texts differ from the model's own; None where they do not."""
+    try:
+        packed = encode(_CHECKED)
+    except Exception as error:  # noqa: BLE001  (whatever a foreign model raises is the reason)
+        return f"running it packed fails: {first_line(error)}"
+    plain = np.asarray(model.encode(list(_CHECKED), show_progress_bar=False), dtype=np.float32)
+    a_ND, b_ND = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(_TINY) for vectors in (packed, plain))
+    if not np.isfinite(a_ND).all():
+        return None if not np.isfinite(b_ND).all() else "its packed vectors are not finite"
+    apart = np.linalg.norm(b_ND[:, None] - b_ND[None], axis=-1)
+    spread = max(float(np.median(apart[~np.eye(len(apart), dtype=bool)])), _TINY)
+    error = float(np.linalg.norm(a_ND - b_ND, axis=1).max()) / spread
+    limit = LIMITS.get(dtype, LIMITS["float32"])
+    if error > limit:
+        return f"its packed vectors differ (error against spread {error:.1e}, limit {limit:.0e})"
+    return None

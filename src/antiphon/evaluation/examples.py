@@ -1,0 +1,122 @@
+"""What a main score was made of, example by example: read from mteb's predictions, kept only where it adds up."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytrec_eval
+from mteb.abstasks import AbsTask
+
+from antiphon.statistics import Sample
+
+TOLERANCE = 1e-4  # mteb rounds retrieval scores to five digits
+_TREC = {
+    "ndcg_at": "ndcg_cut",
+    "map_at": "map_cut",
+    "recall_at": "recall",
+    "precision_at": "P",
+    "hit_rate_at": "success",
+}
+_SIMILARITIES = {
+    "cosine": ("cosine_scores", 1.0),
+    "similarity": ("similarity_scores", 1.0),
+    "dot": ("dot_scores", 1.0),
+    "manhattan": ("manhattan_distances", -1.0),
+    "euclidean": ("euclidean_distances", -1.0),
+}
+
+logger = logging.getLogger(__name__)
+
+
+def sample_of(task: AbsTask, main: float, metrics: Mapping[str, Any], folder: Path) -> Sample | None:
+    """Return the sample behind a task's main score, None where it cannot be told.
+
+    That is so for tasks of several subsets or splits, and for metrics that are no statistic of single examples.
+    """
+    make = _MAKERS.get(task.metadata.type)
+    found = _predictions(task, folder)
+    if make is None or found is None:
+        return None
+    try:
+        sample = make(task, metrics, *found)
+    except (KeyError, IndexError, TypeError) as error:
+        logger.debug("No examples of %s: %r", task.metadata.name, error)
+        return None
+    if sample is None or not abs(sample.score() - main) < TOLERANCE:
+        return None
+    return sample
+
+
+def _predictions(task: AbsTask, folder: Path) -> tuple[Any, Any] | None:
+    """Return the data and the predictions of the only subset and split."""
+    path = folder / task.prediction_file_name
+    if not path.exists() or len(task.hf_subsets) != 1 or len(task.eval_splits) != 1:
+        return None
+    subset, split = task.hf_subsets[0], task.eval_splits[0]
+    predictions = json.loads(path.read_text(encoding="utf-8"))[subset][split]
+    dataset: Any = task.dataset
+    return dataset.get(subset, dataset)[split], predictions
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(map(str, range(count)))
+
+
+def _retrieval(task: Any, metrics: Mapping[str, Any], data: Any, ranked: Any) -> Sample | None:
+    name, _, cutoff = str(task.metadata.main_score).rpartition("_")
+    if name not in _TREC:
+        return None
+    if task.ignore_identical_ids:
+        ranked = {query: {d: s for d, s in found.items() if d != query} for query, found in ranked.items()}
+    relevant = {query: dict(grades) for query, grades in data["relevant_docs"].items()}
+    measure = f"{_TREC[name]}_{cutoff}"
+    of_query = pytrec_eval.RelevanceEvaluator(relevant, {f"{_TREC[name]}.{cutoff}"}).evaluate(ranked)
+    ids = tuple(sorted(of_query))
+    return Sample("mean", ids, np.array([of_query[query][measure] for query in ids]))
+
+
+def _sts(task: Any, metrics: Mapping[str, Any], data: Any, scores: Any) -> Sample:
+    similarity = str(task.metadata.main_score).removesuffix("_spearman")
+    column, sign = _SIMILARITIES[similarity]
+    gold = np.asarray(data["score"], dtype=np.float64)
+    return Sample("spearman", _numbered(len(gold)), sign * np.asarray(scores[column], dtype=np.float64), gold)
+
+
+def _pairs(task: Any, metrics: Mapping[str, Any], data: Any, scores: Any) -> Sample:
+    main = str(task.metadata.main_score)
+    similarity = main.removesuffix("_ap")
+    if similarity == "max":
+        similarity = max(_SIMILARITIES, key=lambda name: float(metrics.get(f"{name}_ap", -1.0)))
+    column, sign = _SIMILARITIES[similarity]
+    labels = data[task.label_column_name]
+    gold = np.asarray(labels[0] if len(labels) == 1 else labels, dtype=np.float64)
+    return Sample("average_precision", _numbered(len(gold)), sign * np.asarray(scores[column]), gold)
+
+
+def _classification(task: Any, metrics: Mapping[str, Any], data: Any, experiments: Any) -> Sample:
+    """How often each text was given its label, over mteb's experiments."""
+    gold = np.asarray(data[task.label_column_name])
+    right = np.mean([np.asarray(given) == gold for given in experiments], axis=0)
+    return Sample("mean", _numbered(len(gold)), right)
+
+
+def _clustering(task: Any, metrics: Mapping[str, Any], data: Any, assignments: Any) -> Sample:
+    """The experiments of mteb, each on texts drawn anew: a V-measure is no mean over texts."""
+    values = metrics["v_measures"]
+    flat = [value for level in values.values() for value in level] if isinstance(values, Mapping) else values
+    return Sample("mean", _numbered(len(flat)), np.asarray(flat, dtype=np.float64))
+
+
+_MAKERS: Mapping[str, Callable[[Any, Mapping[str, Any], Any, Any], Sample | None]] = {
+    "Retrieval": _retrieval,
+    "Reranking": _retrieval,
+    "STS": _sts,
+    "PairClassification": _pairs,
+    "Classification": _classification,
+    "Clustering": _clustering,
+}

@@ -1,0 +1,130 @@
+"""From an embedder to the folders that other tools read: each form ends in a check in that tool's own runtime."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+
+from antiphon.adapters import is_adapted, merge
+from antiphon.checkpoint import new_folder
+from antiphon.errors import CheckpointError, ConfigError
+from antiphon.exporting import hub, onnx_form, portable
+from antiphon.exporting.checking import ONNX, PLAIN, Call, Settings, ask, check, reference
+from antiphon.exporting.onnx_form import INT8_LIMIT, Cost
+from antiphon.exporting.readings import probes, readings
+from antiphon.opening import open_model
+from antiphon.parity import LIMITS, Parity
+
+__all__ = ["FORMS", "Exported", "export"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a form is written, in which runtime it is checked, and how far it may be off."""
+
+    write: Callable[[SentenceTransformer, Path, Settings], dict[str, Call]]
+    program: str
+    limit: float = LIMITS["float32"]
+    finish: Callable[[Mapping[str, Call]], Cost] | None = None
+
+
+FORMS: Mapping[str, Form] = {
+    "portable": Form(portable.write, PLAIN),
+    "hub": Form(hub.write, PLAIN),
+    "onnx": Form(onnx_form.write, ONNX),
+    "onnx-int8": Form(onnx_form.write_small, ONNX, INT8_LIMIT, onnx_form.finish),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written, and how near it is to the model."""
+
+    form: str
+    folder: Path
+    prompts: dict[str, Path]
+    """The folder of every prompt; all the same where the caller puts prompts before the text."""
+    parity: Parity
+    """Of the worst prompt, both sides computed in float32."""
+    cost: Cost | None = None
+    """What 8 bits cost."""
+
+
+def export(
+    model: SentenceTransformer | str | Path,
+    *,
+    to: str,
+    out: str | Path,
+    freeze_prompts: bool = False,
+    dimensions: Sequence[int] = (),
+) -> Exported:
+    """Write a model in another tool's form to a new folder, and check it there against the model over real texts.
+
+    `to` is "portable" (stock files: the template in tokenizer.json, a sub-folder for every prompt that reads
+    differently), "hub" (with its own module file, for what stock files cannot say), "onnx" or "onnx-int8" (graph and
+    tokenizer.json, pooled and normalised). `freeze_prompts` puts prompts that are prefixes into the tokenizer as well.
+    `dimensions` are the widths that a Matryoshka model's vectors may be cut to. Adapters are merged into what is
+    written; vectors come out at length 1.
+
+    Raises ConfigError for a setting that cannot be used, ModelError, with the way out, for what the form cannot say,
+    CheckpointError where something stands at `out`, ParityError where the export gives other vectors than the model.
+    Nothing is left at `out` then.
+    """
+    if to not in FORMS:
+        raise ConfigError(f"There is no form {to!r}; take one of {', '.join(FORMS)}.")
+    target = Path(out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(
+            f"{target} exists and is not empty; nothing was written. Name another folder or remove it."
+        )
+    opened = _opened(model)
+    settings = Settings(
+        freeze_prompts=freeze_prompts,
+        dimensions=_checked(dimensions, opened),
+        source="" if isinstance(model, SentenceTransformer) else str(model),
+    )
+    form = FORMS[to]
+    was_training = opened.training
+    opened.eval()
+    try:
+        with new_folder(target) as temporary:
+            calls = form.write(opened, temporary, settings)
+            texts = probes(opened)
+            parity = check(
+                ask(form.program, calls, texts),
+                reference(opened, readings(opened), texts),
+                form=to,
+                limit=form.limit,
+            )
+            cost = form.finish(calls) if form.finish else None
+    except OSError as error:
+        raise CheckpointError(f"{target} could not be written ({error}); nothing was left there.") from error
+    finally:
+        opened.train(was_training)
+    places = {name: target / call.folder.relative_to(temporary) for name, call in calls.items()}
+    return Exported(form=to, folder=target, prompts=places, parity=parity, cost=cost)
+
+
+def _opened(model: SentenceTransformer | str | Path) -> SentenceTransformer:
+    """Return the model without adapters; one that was handed over keeps its own."""
+    if not isinstance(model, SentenceTransformer):
+        opened = open_model(str(model))
+        merge(opened)
+        return opened
+    if not is_adapted(model):
+        return model
+    merged = copy.deepcopy(model)
+    merge(merged)
+    return merged
+
+
+def _checked(dimensions: Sequence[int], model: SentenceTransformer) -> tuple[int, ...]:
+    width = model.get_embedding_dimension()
+    for wanted in dimensions:
+        if not isinstance(wanted, int) or not 1 <= wanted <= width:
+            raise ConfigError(f"A vector of {width} dimensions cannot be cut to {wanted!r}; name 1 to {width}.")
+    return tuple(sorted(set(dimensions)))

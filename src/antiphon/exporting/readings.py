@@ -1,0 +1,152 @@
+"""What a model says to its texts, prompt by prompt, and a tokenizer that says one of these by itself.
+
+A reading is a prompt and a side. A frozen reading lives in tokenizer.json: whoever reads that file reads the text so.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerBase
+
+from antiphon.baking import bake
+from antiphon.errors import ModelError
+from antiphon.parity import unlike_texts
+from antiphon.pieces import said
+from antiphon.template import Side, Template, fills_slots, template_of
+from antiphon.tokens import PieceTokenizer, Room
+
+DOCUMENT_NAMES = ("document", "passage", "corpus")
+LONGEST_CUT = 2048
+"""A text is made too long on purpose only for models that cut at so many tokens or earlier."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way in which a model reads a text."""
+
+    name: str
+    """The prompt's name: query, document, or another of the model's."""
+    side: Side
+    prompt: str
+    """What sentence-transformers is handed as `prompt`."""
+    folder: str
+    """Where it lives in the export: a sub-folder, or nothing where it is the only one."""
+
+
+def readings(model: SentenceTransformer) -> list[Reading]:
+    """Return the readings of a model that differ, the query's first; they are one where sides and prompts are alike."""
+    prompts = {name: prompt or "" for name, prompt in (model.prompts or {}).items()}
+    own = next((name for name in DOCUMENT_NAMES if name in prompts), "document")
+    found: dict[object, Reading] = {}
+    for name in ["query", own, *(name for name in prompts if name not in ("query", own))]:
+        side: Side = "document" if name in DOCUMENT_NAMES else "query"
+        reading = Reading(name, side, prompts.get(name, ""), name)
+        found.setdefault(_words(model, reading), reading)
+    kept = list(found.values())
+    return kept if len(kept) > 1 else [Reading(kept[0].name, kept[0].side, kept[0].prompt, "")]
+
+
+def _words(model: SentenceTransformer, reading: Reading) -> object:
+    """Return something that two readings share where they say the same."""
+    template = template_of(model)
+    if template is None or not fills_slots(model):
+        return reading.prompt
+    return said(template.pieces(reading.side), with_prompt=bool(reading.prompt)), reading.prompt
+
+
+def freeze(model: SentenceTransformer, reading: Reading, *, mark_span: bool = False) -> PreTrainedTokenizerBase:
+    """Return a copy of the model's tokenizer that says the reading by itself.
+
+    `mark_span` gives the pooled tokens the type id 1. Raises ModelError where this tokenizer cannot say it exactly.
+    """
+    template = template_of(model)
+    if template is not None and fills_slots(model):
+        tokenizer = _with_slots(model, template, reading, mark_span=mark_span)
+        candidates = [tokenizer]
+    else:
+        candidates = _with_prefix(model, reading.prompt)
+    texts = probes(model)
+    wanted = [_ids(model, text, reading) for text in texts]
+    for tokenizer in candidates:
+        if [tokenizer(text, truncation=True)["input_ids"] for text in texts] == wanted:
+            return tokenizer
+    raise ModelError(
+        f"The tokenizer cannot hold the {reading.name} prompt exactly: some texts get other tokens than the "
+        "model gives them. Export to 'hub', where the model's own code says it."
+    )
+
+
+def probes(model: SentenceTransformer) -> list[str]:
+    """Return the texts that an export is checked on: unlike ones, odd white space, and one that is cut."""
+    unlike = unlike_texts()
+    odd = ["  two spaces before", "a\n  new line  and  spaces\n", "naïve — 東京 🎶"]
+    most = model.max_seq_length
+    # a token is rarely more than five characters of these texts
+    cut = [" ".join(unlike * (5 * most // len(" ".join(unlike)) + 1))] if most and most <= LONGEST_CUT else []
+    return [*unlike, *odd, *cut]
+
+
+def kept(model: SentenceTransformer) -> PreTrainedTokenizerBase:
+    """Return a copy of the tokenizer as it is; prompts stay in the model's configuration."""
+    return copy.deepcopy(model.tokenizer)
+
+
+def _with_slots(
+    model: SentenceTransformer, template: Template, reading: Reading, *, mark_span: bool
+) -> PreTrainedTokenizerBase:
+    tokenizer = copy.deepcopy(model.tokenizer)
+    most = model.max_seq_length
+    room = Room.of(template, PieceTokenizer(tokenizer), reading.side, most, prompt=reading.prompt)
+    bake(tokenizer, template, budget=room.budget, side=reading.side, prompt=reading.prompt, mark_span=mark_span)
+    tokenizer.model_max_length = room.overhead + room.budget  # a tokenizer cuts one copy and then says it again
+    return tokenizer
+
+
+def _with_prefix(model: SentenceTransformer, prefix: str) -> list[PreTrainedTokenizerBase]:
+    """Return two ways to put a prefix before every text: glued to its first word, or as tokens of its own."""
+    if not prefix:
+        return [copy.deepcopy(model.tokenizer)]
+    glued, framed = copy.deepcopy(model.tokenizer), copy.deepcopy(model.tokenizer)
+    raw = json.loads(glued.backend_tokenizer.to_str())
+    own = raw["normalizer"]
+    after = own["normalizers"] if own and own["type"] == "Sequence" else [own] if own else []
+    raw["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": prefix}, *after]}
+    backend = Tokenizer.from_str(json.dumps(raw))
+    glued._tokenizer = backend
+    framed.backend_tokenizer.post_processor = _framing(framed, prefix)
+    return [glued, framed]
+
+
+def _framing(tokenizer: PreTrainedTokenizerBase, prefix: str) -> TemplateProcessing:
+    """Return a post-processor that puts the tokens of a prefix where the text begins."""
+    backend = tokenizer.backend_tokenizer
+    bare, whole = (backend.encode("x", add_special_tokens=added).ids for added in (False, True))
+    start = next((n for n in range(len(whole)) if whole[n : n + len(bare)] == bare), 0)
+    parts = {
+        "before": whole[:start],
+        "prefix": tokenizer(prefix, add_special_tokens=False)["input_ids"],
+        "after": whole[start + len(bare) :],
+    }
+    said_parts = [name for name in ("before", "prefix") if parts[name]] + ["$A"] + ["after"] * bool(parts["after"])
+    return TemplateProcessing(
+        single=" ".join(said_parts),
+        pair="$A $B:1",
+        special_tokens=[
+            {"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
+            for name, ids in parts.items()
+            if ids
+        ],
+    )
+
+
+def _ids(model: SentenceTransformer, text: str, reading: Reading) -> list[int]:
+    features = model.preprocess([text], prompt=reading.prompt or None, task=reading.side)
+    mask = features["attention_mask"][0].bool()
+    ids: list[int] = features["input_ids"][0][mask].tolist()
+    return ids

@@ -1,0 +1,120 @@
+"""A server's parts in one place, and how a request waits for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import Request
+from sentence_transformers import SentenceTransformer
+
+from antiphon.errors import ConfigError
+from antiphon.serving.batching import Batcher
+from antiphon.serving.embedder import Embedder, Reading, Vectors
+from antiphon.serving.errors import ApiError
+from antiphon.serving.metrics import Metrics
+from antiphon.serving.settings import ServerSettings
+
+Answer = TypeVar("Answer")
+
+CHARACTERS_AT_ONCE = 20_000
+"""Texts shorter than this together are counted in the event loop: quicker than to hand them to a thread."""
+
+
+class ClientGoneError(Exception):
+    """The client closed its connection before the answer was there."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Vectors of texts, and the tokens of the texts themselves."""
+
+    vectors: Vectors
+    tokens: int
+
+
+class Service:
+    """The model behind its queue."""
+
+    def __init__(self, model: SentenceTransformer, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.embedder = Embedder(model)
+        self.metrics = Metrics(lambda: self.batcher.open_texts)
+        self.batcher: Batcher[Reading] = Batcher(
+            self.embedder.encode,
+            max_batch_tokens=settings.max_batch_tokens,
+            max_queue=settings.max_queue,
+            on_batch=self.metrics.batch,
+        )
+
+    async def embed(self, texts: Sequence[str], reading: Reading, request: Request) -> Embedded:
+        """Return (N, D) vectors of length 1; raises what the batcher raises, ClientGoneError for nobody there."""
+        tokenizer = self.embedder.tokenizer
+        if sum(map(len, texts)) > CHARACTERS_AT_ONCE:
+            counts = await asyncio.to_thread(tokenizer.counts, texts)
+        else:
+            counts = tokenizer.counts(texts)
+        costs = self.embedder.costs(counts, reading)
+        vectors = await answered(self.batcher.embed(texts, costs, reading), request)
+        return Embedded(vectors, sum(counts))
+
+    async def call(self, function: Callable[[], Answer], request: Request) -> Answer:
+        """Return what a function gives that needs the model for itself."""
+        return await answered(self.batcher.call(function), request)
+
+    def check_model(self, name: str | None) -> None:
+        """Raise a 404 for any model but this server's."""
+        if name is not None and name != self.settings.name:
+            raise ApiError(
+                404,
+                f"There is no model {name[:100]!r} here; this server has {self.settings.name!r}.",
+                param="model",
+                code="model_not_found",
+            )
+
+    def reading(self, input_type: str | None, prompt_name: str | None) -> Reading:
+        """Return how a request's texts are read; a 400 for a prompt that there is not."""
+        try:
+            return self.embedder.reading(input_type, prompt_name)
+        except ConfigError as error:
+            raise ApiError(400, str(error), param="prompt_name") from None
+
+    def check_texts(self, texts: Sequence[str], field: str) -> None:
+        """Raise a 400 for too many texts, an empty one, or one that is not Unicode."""
+        if len(texts) > self.settings.max_inputs:
+            raise ApiError(
+                400,
+                f"{field} holds {len(texts):,} texts; at most {self.settings.max_inputs:,} fit into a request.",
+                param=field,
+                code="too_many_inputs",
+            )
+        for number, text in enumerate(texts):
+            if not text:
+                raise ApiError(
+                    400, f"Text {number} of {field} is empty, so there is nothing to embed; leave it out.", param=field
+                )
+            if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+                raise ApiError(400, f"Text {number} of {field} holds half of a surrogate pair.", param=field)
+
+
+async def answered(future: Future[Answer], request: Request) -> Answer:
+    """Wait for an answer and for the client to go, whichever comes first; a client that goes cancels its work."""
+    answer = asyncio.wrap_future(future)
+    gone = asyncio.ensure_future(_gone(request))
+    waiting: set[asyncio.Future[Any]] = {answer, gone}
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise ClientGoneError
+    finally:
+        answer.cancel()
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

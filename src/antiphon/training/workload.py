@@ -1,0 +1,110 @@
+"""How much a stage has to read: steps, texts and tokens, counted on a sample of its data where that is at hand."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from statistics import fmean
+
+from transformers import AutoTokenizer
+
+from antiphon import nano
+from antiphon.errors import ConfigError, DataError
+from antiphon.mixtures import Mixture, SetPlan
+from antiphon.mixtures.planning import plan as plan_of
+from antiphon.recipe import Recipe, Stage
+from antiphon.template import Side, named, resolve
+from antiphon.tokens import PieceTokenizer, Room, sequences
+from antiphon.training.data import TEXT, Library, Rows, text_columns, texts_rows
+
+SAMPLE = 64
+TEMPLATE, MAX_TOKENS = "echo-rewrite", 512
+"""`build`'s defaults."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the data of a stage asks for."""
+
+    steps: int
+    texts: int
+    """Texts in a row."""
+    tokens_a_text: float
+    """Tokens of a text in its template, a mean."""
+    content: float
+    """Tokens of a text alone."""
+    measured: bool
+    """Whether they were counted; else every text is taken for as long as it may be."""
+    sets: tuple[SetPlan, ...] = ()
+
+
+def workload(library: Library, stage: Stage) -> Workload:
+    """Return what a stage has to read; ConfigError where its length is in epochs and its data is not there."""
+    try:
+        texts, columns, steps, sets = _read(library, stage)
+    except DataError as error:
+        logger.warning("The data of stage %s cannot be counted: %s", stage.name, error)
+        return _longest(library.recipe, stage)
+    recipe = library.recipe
+    counted = _count(recipe, stage, texts)
+    if counted is None:
+        longest = _longest(recipe, stage, steps=steps, texts=columns)
+        return Workload(steps, columns, longest.tokens_a_text, longest.content, False, sets)
+    return Workload(steps, columns, *counted, True, sets)
+
+
+def _read(library: Library, stage: Stage) -> tuple[list[str], int, int, tuple[SetPlan, ...]]:
+    """Return a sample of texts, the texts of a row, the steps and the sets."""
+    data = library.recipe.data_of(stage)
+    if data.texts is not None:
+        rows: Rows = texts_rows(data, stage.batch_size)
+        dataset = next(iter(rows.datasets.values()))
+        copies = 2 if stage.loss == "simcse" else 1
+        return dataset[:SAMPLE][TEXT], copies, rows.steps(stage), rows.sets
+    mixture: Mixture = library.mixture(data)
+    planned = plan_of(mixture, stage.batch_size)
+    steps = stage.steps if stage.steps is not None else max(1, round((stage.epochs or 1) * planned.batches))
+    share = max(1, SAMPLE // len(mixture.parts))
+    sample = [
+        text
+        for part in mixture.parts
+        for column in part.sides()
+        for text in part.dataset[:share][column]
+        if text
+    ]  # fmt: skip
+    columns = 2 if stage.loss == "reconstruction" else text_columns(mixture.datasets)
+    return sample, columns, steps, planned.sets
+
+
+def _count(recipe: Recipe, stage: Stage, texts: list[str]) -> tuple[float, float] | None:
+    """Return mean tokens in the template and alone, None where the base's tokenizer is not to be had."""
+    base = str(nano.folder()) if recipe.model.base == "nano" else recipe.model.base
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+    except (OSError, ValueError, KeyError):
+        return None
+    template = resolve(named(recipe.model.template or TEMPLATE), tokenizer)
+    pieces = PieceTokenizer(tokenizer)
+    most = stage.max_tokens or recipe.model.max_tokens or MAX_TOKENS
+    side: Side = "query"
+    rows = sequences(texts, template, pieces, prompt="", side=side, max_tokens=most)
+    room = Room.of(template, pieces, side, most)
+    alone = [min(len(row), room.budget) for row in pieces.texts(texts, first=False)]
+    return fmean(len(row.ids) for row in rows), fmean(alone)
+
+
+def _longest(recipe: Recipe, stage: Stage, *, steps: int | None = None, texts: int | None = None) -> Workload:
+    """Return the workload of texts that are all as long as they may be: query, document and one hard negative."""
+    steps = steps or stage.steps
+    if steps is None:
+        raise ConfigError(
+            f"stage.{stage.name} lasts {stage.epochs} epochs of data that is not there, so its steps are unknown; "
+            "name the data's folder by data.root, or set steps."
+        )
+    most = stage.max_tokens or recipe.model.max_tokens or MAX_TOKENS
+    template = named(recipe.model.template or TEMPLATE)
+    copies = 1 if template.compute_matched else max(template.copies("query"), template.copies("document"))
+    columns = texts or {"reconstruction": 2, "mntp": 1, "simcse": 2}.get(stage.loss, 3)
+    return Workload(steps, columns, float(copies * most), float(most), False)
