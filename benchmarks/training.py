@@ -251,8 +251,8 @@ def main() -> None:
         lengths = [column["attention_mask"].sum(dim=1).tolist() for column in features]
         places = sum(column["attention_mask"].numel() for column in features)
         print(
-            f"{workload.name}: {options.shape}, {options.dtype}, {torch.get_num_threads()} threads, {options.pairs} rows, "
-            f"{sum(map(sum, lengths))} tokens in {places} places",
+            f"{workload.name}: {options.shape}, {options.dtype}, {torch.get_num_threads()} threads, "
+            f"{options.pairs} rows, {sum(map(sum, lengths))} tokens in {places} places",
             flush=True,
         )
         (check if options.check else measure)(model, arms, features, *([] if options.check else [options.rounds]))

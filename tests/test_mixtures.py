@@ -99,6 +99,13 @@ def test_the_collator_says_what_the_model_would_encode(folder):
             assert batch[f"{column}_input_ids"].tolist() == wanted["input_ids"].tolist()
 
 
+def test_what_the_trainer_does_to_its_data_sets_leaves_the_mixture_as_it_was(folder):
+    mixture = Mixture.of([setting("b")], seed=0, root=folder)
+    mixture.datasets["b"].set_transform(lambda batch: {"gone": list(batch["anchor"])})
+    assert mixture.datasets["b"]["anchor"][0] == "b q0"
+    assert plan(mixture, 4).sets[0].batches == 10
+
+
 def test_weights_are_shared_by_the_parts_of_a_set(folder):
     sets = [setting("a", weight=2.0), setting("b", weight=1.0, instruction=("one", "two", "three"))]
     mixture = Mixture.of(sets, seed=0, root=folder)

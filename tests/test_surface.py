@@ -9,9 +9,11 @@ import typer.main
 import antiphon
 from antiphon.cli import app
 
-NAMES = ["Encoder", "build", "embed", "export", "load", "mine", "save", "search", "train"]
+NAMES = ["Encoder", "build", "compare", "embed", "evaluate", "export", "load", "mine", "save", "search", "train"]
 SIGNATURES = {
     "Encoder": "model budget compile",
+    "evaluate": "model tasks out instructions limit seed budget label cache on_task",
+    "compare": "runs",
     "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts bidirectional max_tokens dtype device",
     "load": "path device dtype",
@@ -28,7 +30,9 @@ COMMANDS = {
     "reconstruct": "side prompt max-tokens temperature seed",
     "mine": "out corpus negatives range-min range-max relative-margin absolute-margin max-score min-score sampling seed "
     "instruction limit cache force template pooling max-tokens",
-    "parity": "",
+    "evaluate": "tasks out adapter template pooling max-tokens instructions limit seed budget label cache",
+    "compare": "out",
+    "parity": "side",
     "demo": "model pairs query",
     "serve": "host port name api-key max-batch-tokens max-queue template pooling max-tokens",
 }

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from antiphon.checkpoint import load, save
     from antiphon.corpus import embed, search
     from antiphon.encoding import Encoder
+    from antiphon.evaluation import compare, evaluate
     from antiphon.exporting import export
     from antiphon.mining import mine
     from antiphon.model import build
@@ -24,12 +25,14 @@ _HOMES = {
     "save": "antiphon.checkpoint",
     "embed": "antiphon.corpus",
     "search": "antiphon.corpus",
+    "compare": "antiphon.evaluation",
+    "evaluate": "antiphon.evaluation",
     "export": "antiphon.exporting",
     "mine": "antiphon.mining",
     "train": "antiphon.training",
 }
 
-__all__ = ["Encoder", "build", "embed", "export", "load", "mine", "save", "search", "train"]
+__all__ = ["Encoder", "build", "compare", "embed", "evaluate", "export", "load", "mine", "save", "search", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,7 +18,7 @@ from antiphon.docstrings import DocstringPair, harvest, pairs, standard_library
 from antiphon.errors import ConfigError
 from antiphon.model import build
 from antiphon.parity import Vectors, encode
-from antiphon.statistics import Interval, bootstrap
+from antiphon.statistics import Interval, bootstrap, ndcg
 
 ROWS = (
     ("classical-write", "mean"),
@@ -29,7 +29,6 @@ ROWS = (
 )
 CLASSICAL, ECHO = "classical-write", "echo-rewrite"
 QUERY = "wrap text into lines of a given width"
-CUTOFF = 10
 MAX_TOKENS = 128
 """With one copy of the text: the demo is to take minutes on two cores."""
 _SHOWN = 5
@@ -114,20 +113,6 @@ def evenly(items: Sequence[DocstringPair], limit: int) -> list[DocstringPair]:
     if len(items) <= limit:
         return list(items)
     return [items[n * len(items) // limit] for n in range(limit)]
-
-
-def ndcg(similarity_QQ: npt.NDArray[np.floating]) -> Scores:
-    """Return nDCG@10 of every query, (Q,) numbers, where document i is the one that answers query i.
-
-    With one relevant document the ideal is 1, so it is 1 / log2(1 + rank), and 0 from rank 11 on. Of documents that
-    are as near as the relevant one half count as nearer.
-    """
-    own_Q1 = np.diag(similarity_QQ)[:, None]
-    nearer_Q = (similarity_QQ > own_Q1).sum(1)
-    as_near_Q = (similarity_QQ == own_Q1).sum(1) - 1
-    ranks_Q = 1 + nearer_Q + as_near_Q / 2
-    gains: Scores = np.where(ranks_Q <= CUTOFF, 1 / np.log2(1 + ranks_Q), 0.0)
-    return gains
 
 
 def _nearest(query_1D: Vectors, documents_QD: Vectors, chosen: Sequence[DocstringPair]) -> tuple[Hit, ...]:

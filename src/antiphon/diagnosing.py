@@ -66,7 +66,9 @@ class _Trial:
 class _Seen:
     """What every trial is made on."""
 
+    everything: Sequence[str]
     texts: Sequence[str]
+    """The first of them: those that agree but for the cause."""
     side: str
     before: Parity
     cutting: bool
@@ -102,10 +104,10 @@ def diagnose(
         return Diagnosis(parity, notes=notes)
     # where texts that nobody cuts agree, only where to cut is left; where they do not, the cut one would hide the cause
     cutting = uncut >= FEWEST and compare(of_a[:uncut], of_b[:uncut], limit=limit).equal
-    seen = _Seen(texts if cutting or uncut < FEWEST else texts[:uncut], side, parity, cutting)
-    tested = _search(a, seen, of_b[: len(seen.texts)], names, b if isinstance(b, SentenceTransformer) else None)
+    seen = _Seen(texts, texts if cutting or uncut < FEWEST else texts[:uncut], side, parity, cutting)
+    tested = _search(a, seen, of_b, names, b if isinstance(b, SentenceTransformer) else None)
     if isinstance(b, SentenceTransformer) and not any(cause.explains for cause in tested):
-        tested += _search(b, seen, of_a[: len(seen.texts)], names[::-1], a)
+        tested += _search(b, seen, of_a, names[::-1], a)
     return Diagnosis(parity, [cause for cause in tested if cause.explains], tested, notes)
 
 
@@ -194,13 +196,14 @@ def _both(first: _Trial, second: _Trial) -> _Trial | None:
 
 def _test(model: SentenceTransformer, seen: _Seen, trial: _Trial, wanted: Vectors) -> Cause:
     """Make the mistake and compare; a dtype must bring the two nearer as well, since its limit is wide."""
-    limit = _limit(model)
-    if trial.topic == "dtype":
-        limit = min(LIMITS["bfloat16"], seen.before.error_against_spread / 2)
+    limit, texts = _limit(model), seen.texts
+    if trial.topic == "dtype":  # rounding depends on the batch, so the same texts again
+        limit, texts = min(LIMITS["bfloat16"], seen.before.error_against_spread / 2), seen.everything
     try:
-        outcome = compare(variants.encode(model, seen.texts, seen.side, trial.variant), wanted, limit=limit)
+        found = variants.encode(model, texts, seen.side, trial.variant)
+        outcome = compare(found, wanted[: len(texts)], limit=limit)
     except (ConfigError, DataError, ParityError):  # such a model says nothing, or the same of all texts: not the cause
-        outcome = Parity(-1.0, float("inf"), limit, len(seen.texts))
+        outcome = Parity(-1.0, float("inf"), limit, len(texts))
     return Cause(trial.topic, trial.sentence, outcome)
 
 

@@ -99,6 +99,10 @@ class Evaluation(Strict):
     """Tasks to look at while training."""
 
     tasks: tuple[str, ...] = Field(min_length=1)
+    instructions: str | dict[str, str] | None = None
+    """By task; "own" for the model's own prompts, a JSON file, or the table itself."""
+    limit: Positive | None = None
+    """Examples of a task that are taken at most, the same ones each time."""
     every: Positive
     """Steps between two looks; a checkpoint is written at each."""
     best: bool = False

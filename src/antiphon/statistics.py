@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ RESAMPLES = 1000
 LEVEL = 0.95
 _NUMBERS_AT_ONCE = 2**22
 _SEED = 0
+_CUTOFF = 10
 
 Numbers = npt.NDArray[np.float64]
 Picks = npt.NDArray[np.int64]
@@ -113,6 +115,20 @@ def over_tasks(figures_and_draws: Sequence[tuple[float, Numbers]]) -> Interval:
     """
     figures, resampled = zip(*figures_and_draws, strict=True)
     return percentiles(float(np.mean(figures)), np.mean(resampled, axis=0))
+
+
+def ndcg(similarity_QQ: npt.NDArray[Any]) -> Numbers:
+    """Return nDCG@10 of every query, (Q,) numbers, where document i is the one that answers query i.
+
+    With one relevant document the ideal is 1, so it is 1 / log2(1 + rank), and 0 from rank 11 on. Of documents that
+    are as near as the relevant one half count as nearer.
+    """
+    own_Q1 = np.diag(similarity_QQ)[:, None]
+    nearer_Q = (similarity_QQ > own_Q1).sum(1)
+    as_near_Q = (similarity_QQ == own_Q1).sum(1) - 1
+    ranks_Q = 1 + nearer_Q + as_near_Q / 2
+    gains: Numbers = np.where(ranks_Q <= _CUTOFF, 1 / np.log2(1 + ranks_Q), 0.0)
+    return gains
 
 
 def spearman(a_RN: Numbers, b_RN: Numbers) -> Numbers:

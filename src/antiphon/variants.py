@@ -46,14 +46,14 @@ class Variant:
 def encode(model: SentenceTransformer, texts: Sequence[str], side: str, variant: Variant) -> Vectors:
     """Return (N, D) vectors of the changed model; one text at a time, so that nothing depends on padding."""
     if variant == Variant(dtype=variant.dtype):  # in batches, whose rounding is what another tool's batches have
-        with _cast(model, variant.dtype):
+        with in_dtype(model, variant.dtype):
             return parity.encode(model, texts, side=side)
     was_training = model.training
     model.eval()
     side = variant.side or side
     prompt = own_prompt(model, side) if variant.prompt is None else variant.prompt
     try:
-        with _cast(model, variant.dtype), _cut(model, variant.max_tokens):
+        with in_dtype(model, variant.dtype), _cut(model, variant.max_tokens):
             rows = [_vector(model, text, prompt, side, variant) for text in texts]
     finally:
         model.train(was_training)
@@ -134,15 +134,18 @@ def _cut(model: SentenceTransformer, most: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _cast(model: SentenceTransformer, dtype: torch.dtype | None) -> Iterator[None]:
-    """Let the model compute in another dtype; its own weights are kept aside and put back."""
+def in_dtype(model: SentenceTransformer, dtype: torch.dtype | None) -> Iterator[None]:
+    """Let the model compute in another dtype; its own weights and buffers are kept aside and put back."""
     if dtype is None:
         yield
         return
-    kept = {name: parameter.data for name, parameter in model.named_parameters()}
+    weights = {name: parameter.data for name, parameter in model.named_parameters()}
+    buffers = [(part, name, buffer) for part in model.modules() for name, buffer in part._buffers.items()]
     model.to(dtype)
     try:
         yield
     finally:
         for name, parameter in model.named_parameters():
-            parameter.data = kept[name]
+            parameter.data = weights[name]
+        for part, name, buffer in buffers:  # rotary frequencies, which a 16-bit dtype would round for good
+            part._buffers[name] = buffer

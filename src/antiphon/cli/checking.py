@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
-from antiphon.cli.app import MODEL_HELP, ModelOption, app, examples, open_named
+from antiphon.cli.app import MODEL_HELP, ModelOption, SideOption, app, examples, open_named
 
 
-@app.command(epilog=examples("antiphon parity my-embedder exported", "antiphon parity nano my-embedder"))
+@app.command(
+    epilog=examples(
+        "antiphon parity my-embedder exported",
+        "antiphon parity my-embedder http://localhost:8000/v1",
+        "antiphon parity served/document https://host/v1 --side document",
+    )
+)
 def parity(
     a: Annotated[str, typer.Argument(metavar="A", help=MODEL_HELP, show_default=False)],
-    b: Annotated[str, typer.Argument(metavar="B", help=MODEL_HELP, show_default=False)],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help=MODEL_HELP + " Or the address of an OpenAI-compatible server.", show_default=False
+        ),
+    ],
+    side: Annotated[
+        SideOption | None, typer.Option(help="One side only; a server is compared with the query side without it.")
+    ] = None,
 ) -> None:
-    """Say whether two models give the same vectors; exit code 1 where they do not."""
+    """Say whether two models, or a model and a server, give the same vectors, and why not; exit code 1 then.
+
+    A key for the server is read from OPENAI_API_KEY.
+    """
     from antiphon import report
+    from antiphon.remote import Server, is_url
 
-    models = [open_named(name) for name in (a, b)]
-    from antiphon.parity import between
+    opened = open_named(a)
+    other = Server(b, os.environ.get("OPENAI_API_KEY")) if is_url(b) else open_named(b)
+    from antiphon.diagnosing import diagnose
 
-    outcome = between(*models)
-    report.say(str(outcome))
-    if not outcome.equal:
+    sides = [side.value] if side is not None else ["query"] if is_url(b) else ["query", "document"]
+    found = [diagnose(opened, other, side=one) for one in sides]
+    worst = max(found, key=lambda one: one.parity.error_against_spread / one.parity.limit)
+    report.diagnosis(worst)
+    if not worst.parity.equal:
         raise typer.Exit(1)
 
 

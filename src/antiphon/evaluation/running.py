@@ -6,37 +6,26 @@ prompts, the data, the seed and mteb's version. So no model is ever shown anothe
 
 from __future__ import annotations
 
-import random
-import tempfile
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import mteb
-import numpy as np
-from mteb.abstasks import AbsTask
 from sentence_transformers import SentenceTransformer
 
 from antiphon import nano
-from antiphon.errors import DataError
 from antiphon.evaluation import instructions as instructing
 from antiphon.evaluation import randomness
-from antiphon.evaluation.caching import default_folder, key_of, read_score, write_score
-from antiphon.evaluation.costs import cost_of
-from antiphon.evaluation.embedding import Embedder, Encode, VectorStore, encoder
-from antiphon.evaluation.examples import sample_of
+from antiphon.evaluation.caching import default_folder, key_of
+from antiphon.evaluation.embedding import Encode, VectorStore, encoder
 from antiphon.evaluation.instructions import OWN, Instructions
 from antiphon.evaluation.scores import Scores, TaskScore
-from antiphon.evaluation.selecting import Selected, quiet, select
-from antiphon.evaluation.wrapper import TaskEncoder
+from antiphon.evaluation.selecting import Selected, SelectedProbe, Selection, quiet, select
+from antiphon.evaluation.turns import Turns
 from antiphon.fingerprint import fingerprint
-from antiphon.template import Side, template_of
+from antiphon.template import template_of
 
 SEED = 42
 """mteb's own."""
-_LOADED_AT_ONCE = 1024
 Tasks = str | Path | Sequence[str | Path]
 OnTask = Callable[[str, int, int], None]
 """Told the task that is begun, its number from 1, and how many there are."""
@@ -89,7 +78,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
 
 def run(
     model: SentenceTransformer,
-    selected: Sequence[Selected],
+    selected: Sequence[Selection],
     settings: Settings,
     *,
     label: str | None = None,
@@ -106,19 +95,23 @@ def run(
     words = {
         task.name: instructing.chosen(model, settings.instructions, given, task.name, task.metadata)
         for task in selected
+        if isinstance(task, Selected)
     }
     own = settings.instructions == OWN or (given is None and not instructing.hears(model))
     identity = identity or fingerprint(model)
     encode = encode or encoder(model, budget=settings.budget)
     store = VectorStore(settings.cache / "vectors" / f"{identity[:32]}.sqlite") if settings.cache is not None else None
     try:
+        turns = Turns(model, identity, settings.seed, encode, settings.cache, store)
         found: dict[str, TaskScore] = {}
         for number, task in enumerate(selected, start=1):
             if on_task is not None:
                 on_task(task.name, number, len(selected))
-            prompts = instructing.prompts_for(model, words[task.name], own=own)
-            turn = _Turn(model, task, words[task.name], prompts, identity, settings, encode, store)
-            found[task.name] = turn.score()
+            if isinstance(task, SelectedProbe):
+                found[task.name] = turns.probe(task)
+            else:
+                prompts = instructing.prompts_for(model, words[task.name], own=own)
+                found[task.name] = turns.task(task, words[task.name], prompts)
     finally:
         if store is not None:
             store.close()
@@ -136,96 +129,6 @@ def run(
             "template": spelled.name if spelled else None,
         },
     )
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """One task's turn: a kept score, or the run that gives it."""
-
-    model: SentenceTransformer
-    task: Selected
-    instruction: str
-    prompts: Mapping[Side, str]
-    identity: str
-    settings: Settings
-    encode: Encode
-    store: VectorStore | None
-
-    def score(self) -> TaskScore:
-        loaded, notes = self.task.load()
-        key = key_of(
-            {
-                "model": self.identity,
-                "prompts": dict(self.prompts),
-                "task": self.task.name,
-                "revision": _revision(loaded),
-                "splits": [loaded.eval_splits, loaded.hf_subsets],
-                "seed": self.settings.seed,
-                "mteb": mteb.__version__,
-            }
-        )
-        cache = self.settings.cache
-        known = None if cache is None else read_score(cache, key)
-        if known is None:
-            known = self._run(loaded, notes)
-            if cache is not None:
-                write_score(cache, key, known)
-        return known
-
-    def _run(self, task: AbsTask, notes: tuple[str, ...]) -> TaskScore:
-        reseed(task, self.settings.seed)
-        embedder = Embedder(self.encode, store=self.store)
-        name = f"antiphon/{self.identity[:16]}"
-        wrapped = TaskEncoder(self.model, embedder, self.prompts, name=name, revision=self.identity)
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of scikit-learn and mteb, about labels that no text was given
-            outcome = mteb.evaluate(
-                wrapped,
-                task,
-                cache=None,
-                co2_tracker=False,
-                encode_kwargs={"batch_size": _LOADED_AT_ONCE, "show_progress_bar": False},
-                prediction_folder=Path(folder),
-                show_progress_bar=False,
-            ).task_results[0]
-            main = float(outcome.get_score())
-            metrics = _metrics(outcome)
-            sample = sample_of(task, main, metrics, Path(folder))
-        if not np.isfinite(main):
-            raise DataError(f"The score of {self.task.name} is {main}: its predictions are all alike, or its gold is.")
-        return TaskScore(
-            name=self.task.name,
-            category=str(task.metadata.type),
-            metric=str(task.metadata.main_score),
-            main=main,
-            metrics={name: value for name, value in metrics.items() if isinstance(value, float) and np.isfinite(value)},
-            revision=_revision(task),
-            instruction=self.instruction,
-            cost=cost_of(self.model, embedder),
-            notes=notes,
-            sample=sample,
-        )
-
-
-def reseed(task: AbsTask, seed: int) -> None:
-    """Set the generators of a task back, so that its second run draws what its first did."""
-    for part in (task, *getattr(task.metadata, "tasks", ())):
-        part.seed = seed
-        part.rng_state, part.np_rng = random.Random(seed), np.random.default_rng(seed)
-
-
-def _metrics(outcome: Any) -> dict[str, Any]:
-    """Return the metrics of the first split and subset, as mteb names them."""
-    rows = next(iter(outcome.scores.values()))
-    return {
-        name: float(value) if isinstance(value, int | float | np.number) and not isinstance(value, bool) else value
-        for name, value in rows[0].items()
-    }
-
-
-def _revision(task: AbsTask) -> str:
-    parts = getattr(task.metadata, "tasks", None) or [task]
-    return " ".join(str(part.metadata.dataset["revision"]) for part in parts)
 
 
 def _name(model: SentenceTransformer) -> str:

@@ -17,6 +17,7 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from antiphon.errors import ConfigError, DataError, first_line
 from antiphon.evaluation.layouts import Layout, find
 from antiphon.evaluation.names import SETS
+from antiphon.evaluation.probes import PREFIX, Context, Finding, Material, named
 from antiphon.evaluation.tasks import local_task
 
 _ENGLISH = ["eng"]
@@ -34,7 +35,20 @@ class Selected:
     """mteb's, where it is mteb's task."""
 
 
-def select(tasks: str | Path | Sequence[str | Path], *, limit: int | None = None, seed: int = 42) -> list[Selected]:
+@dataclass(frozen=True)
+class SelectedProbe:
+    """A probe that was chosen."""
+
+    name: str
+    run: Callable[[Context], Finding]
+    material: Material
+    metadata: None = None
+
+
+Selection = Selected | SelectedProbe
+
+
+def select(tasks: str | Path | Sequence[str | Path], *, limit: int | None = None, seed: int = 42) -> list[Selection]:
     """Return the tasks of names of sets, mteb's names and local paths, each once, in the order given.
 
     `limit` caps the examples of local tasks; mteb's tasks are always whole.
@@ -42,7 +56,7 @@ def select(tasks: str | Path | Sequence[str | Path], *, limit: int | None = None
     Raises ConfigError for an unknown name, for two tasks of one name, and for a limit on mteb's tasks.
     """
     given = [tasks] if isinstance(tasks, str | Path) else list(tasks)
-    found: dict[str, Selected] = {}
+    found: dict[str, Selection] = {}
     for name in given:
         for task in _named(name, limit, seed):
             other = found.get(task.name)
@@ -56,7 +70,11 @@ def select(tasks: str | Path | Sequence[str | Path], *, limit: int | None = None
     return list(found.values())
 
 
-def _named(name: str | Path, limit: int | None, seed: int) -> list[Selected]:
+def _named(name: str | Path, limit: int | None, seed: int) -> Sequence[Selection]:
+    if isinstance(name, str) and name.startswith(PREFIX):
+        probe, material = named(name, limit=limit, seed=seed)
+        words = name.partition("=")[0]
+        return [SelectedProbe(f"{words}={Path(material.source).stem}" if "=" in name else words, probe, material)]
     if isinstance(name, str) and name in SETS:
         chosen = SETS[name]
         return [_of_mteb(task) for task in (*_benchmark(chosen.benchmark), *map(_english, chosen.tasks))]

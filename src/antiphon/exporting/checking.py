@@ -6,17 +6,18 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ParityError
 from antiphon.exporting.readings import Reading
 from antiphon.parity import LIMITS, Parity, Vectors, compare
+from antiphon.variants import in_dtype
 
 PLAIN, ONNX = "plain_encode.py", "onnx_encode.py"
 
@@ -74,7 +75,7 @@ def ask(program: str, calls: Mapping[str, Call], texts: Sequence[str]) -> dict[s
 
 def reference(model: SentenceTransformer, wanted: Sequence[Reading], texts: Sequence[str]) -> dict[str, Vectors]:
     """Return the model's own vectors in float32, by the names of the readings."""
-    with in_float32(model):
+    with in_dtype(model, torch.float32):  # where an error cannot hide behind rounding
         return {
             reading.name: np.asarray(
                 (model.encode_document if reading.side == "document" else model.encode_query)(
@@ -84,21 +85,6 @@ def reference(model: SentenceTransformer, wanted: Sequence[Reading], texts: Sequ
             )
             for reading in wanted
         }
-
-
-@contextmanager
-def in_float32(model: SentenceTransformer) -> Iterator[None]:
-    """Let the model compute in float32, where an error cannot hide behind rounding; its weights come back as they were.
-
-    A 16-bit weight is the same number in 32 bits, so nothing is lost on the way back.
-    """
-    dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
-    model.float()
-    try:
-        yield
-    finally:
-        for name, parameter in model.named_parameters():
-            parameter.data = parameter.data.to(dtypes[name])
 
 
 def check(

@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus import unit
 from antiphon.demo import evenly, ndcg
 from antiphon.docstrings import harvest, pairs, standard_library
 from antiphon.exporting import graph
-from antiphon.exporting.checking import ONNX, Call, Settings, ask, in_float32
+from antiphon.exporting.checking import ONNX, Call, Settings, ask
 from antiphon.exporting.readings import freeze, readings
 from antiphon.exporting.stock_files import cut_length, link
 from antiphon.statistics import Interval, bootstrap
+from antiphon.variants import in_dtype
 
 INT8_LIMIT = 0.2
 """The largest error against spread of 8-bit weights: a fifth of the distance between unlike texts."""
@@ -49,7 +51,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
         graph.write_text_tokenizer(tokenizer, inside / "tokenizer.json", cut_at=cut_length(model, tokenizer))
         written = next((call.folder for call in calls.values()), None)
         if written is None:
-            with in_float32(model):
+            with in_dtype(model, torch.float32):
                 graph.write_graph(model, inside / graph.GRAPH)
         else:
             for file in written.glob(f"{graph.GRAPH}*"):

@@ -131,6 +131,9 @@ class ContrastiveLoss(CachedMultipleNegativesRankingLoss):
     Raises ConfigError for a width that the model does not have.
     """
 
+    share_beginnings = True
+    """Whether texts in a packed row share the beginning that they have in common."""
+
     def __init__(self, model: SentenceTransformer, settings: ContrastiveSettings | None = None) -> None:
         settings = settings or ContrastiveSettings()
         super().__init__(
@@ -172,7 +175,7 @@ class ContrastiveLoss(CachedMultipleNegativesRankingLoss):
     def _embed(self, columns: list[dict[str, Any]]) -> list[torch.Tensor]:
         """Return the vectors (B, D) of each column."""
         if self.packer is not None and self.packer.takes(columns):
-            return self.packer.embed(self.model, columns)
+            return self.packer.embed(self.model, columns, share=self.share_beginnings)
         vectors: list[torch.Tensor] = embed_columns(self.model, columns)
         return vectors
 

@@ -24,6 +24,7 @@ class SimCSESettings:
     """As in ContrastiveSettings."""
     mini_batch_tokens: int | None = None
     mask_identical_texts: bool = True
+    packed: bool = True
     gather_across_devices: bool = True
 
     def __post_init__(self) -> None:
@@ -41,6 +42,7 @@ class SimCSESettings:
             mini_batch_size=self.mini_batch_size,
             mini_batch_tokens=self.mini_batch_tokens,
             mask_identical_texts=self.mask_identical_texts,
+            packed=self.packed,
             gather_across_devices=self.gather_across_devices,
         )
 
@@ -50,6 +52,8 @@ class SimCSELoss(ContrastiveLoss):
 
     Raises ConfigError for a backbone without attention dropout.
     """
+
+    share_beginnings = False  # what dropout leaves of them would be alike in both passes, or in unlike texts
 
     def __init__(self, model: SentenceTransformer, settings: SimCSESettings | None = None) -> None:
         settings = settings or SimCSESettings()

@@ -93,7 +93,8 @@ class Mixture:
         """The trainer's `train_dataset`: a data set for each part, even where there is one."""
         from datasets import DatasetDict
 
-        return DatasetDict({part.name: part.dataset for part in self.parts})
+        # views, because the trainer sets a transform on what it gets
+        return DatasetDict({part.name: part.dataset.with_format(None) for part in self.parts})
 
     @property
     def router_mapping(self) -> dict[str, dict[str, Side]]:

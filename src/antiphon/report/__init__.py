@@ -5,6 +5,7 @@ What goes into a pipe is plain: no colour, no boxes cut to a width. NO_COLOR is 
 
 from __future__ import annotations
 
+from antiphon.report.checking import diagnosis
 from antiphon.report.embedding import demo, description, hits
 from antiphon.report.evaluation import comparison, scores, write_comparison
 from antiphon.report.terminal import error, note, progress, say, table
@@ -14,6 +15,7 @@ __all__ = [
     "comparison",
     "demo",
     "description",
+    "diagnosis",
     "error",
     "hits",
     "note",

@@ -186,7 +186,9 @@ def _trainer(
     if evaluation is not None:
         from antiphon.evaluation import evaluator as evaluator_of  # the one edge between verbs
 
-        evaluator = evaluator_of(evaluation.tasks)
+        evaluator = evaluator_of(
+            evaluation.tasks, instructions=evaluation.instructions, limit=evaluation.limit, seed=recipe.seed
+        )
         if evaluation.patience is not None:
             callbacks.append(EarlyStoppingCallback(evaluation.patience))
     arguments = SentenceTransformerTrainingArguments(

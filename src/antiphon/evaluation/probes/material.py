@@ -1,0 +1,109 @@
+"""What probes work on: triples, pairs and scored pairs, from a file or from the docstrings of the standard library."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from antiphon.docstrings import DocstringPair, harvest, pairs, standard_library
+from antiphon.errors import ConfigError, DataError
+from antiphon.evaluation.layouts import find
+from antiphon.evaluation.reading import objects, text_of
+
+DOCSTRINGS = "docstrings"
+_Item = TypeVar("_Item")
+_MOST = 1000
+"""Triples, and so pairs, that a probe takes by default."""
+
+
+@dataclass(frozen=True)
+class Triple:
+    """A query, a text that belongs to it, and one that does not."""
+
+    query: str
+    positive: str
+    negative: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Two sentences and how alike people found them."""
+
+    first: str
+    second: str
+    gold: float
+
+
+@dataclass(frozen=True)
+class Material:
+    """The data of one probe."""
+
+    source: str
+    """The file, or "docstrings"."""
+    limit: int | None
+    seed: int
+
+    @property
+    def revision(self) -> str:
+        """A hash of what is read."""
+        content = repr(_docstrings()).encode() if self.source == DOCSTRINGS else Path(self.source).read_bytes()
+        return hashlib.sha256(f"{self.limit} {self.seed} ".encode() + content).hexdigest()[:16]
+
+    def triples(self) -> list[Triple]:
+        """Return triples: rows with query, positive and negative; or the summary of a docstring, what follows it, and
+        what follows another's.
+
+        Raises DataError for a file without such rows.
+        """
+        if self.source == DOCSTRINGS:
+            found = _docstrings()
+            shifted = [*found[1:], found[0]]
+            every = [
+                Triple(one.summary, _opening(one.body), _opening(other.body))
+                for one, other in zip(found, shifted, strict=True)
+            ]
+        else:
+            every = [
+                Triple(*(text_of(row[field], where, field) for field in ("query", "positive", "negative")))
+                for where, row in objects(Path(self.source), ("query", "positive", "negative"))
+            ]
+        if len(every) < 2:
+            raise DataError(f"{self.source} has {len(every)} triples; a probe needs at least 2.")
+        return self._sampled(every)
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return (query, text that belongs to it); of docstrings the whole text."""
+        if self.source == DOCSTRINGS:
+            return self._sampled([(one.summary, one.body) for one in _docstrings()])
+        return [(triple.query, triple.positive) for triple in self.triples()]
+
+    def scored(self) -> list[Scored]:
+        """Return scored pairs of an STS file; ConfigError where the source is none."""
+        layouts = [] if self.source == DOCSTRINGS else find(self.source)
+        if [layout.kind for layout in layouts] != ["STS"]:
+            raise ConfigError(
+                f"This probe works on scored pairs and {self.source!r} has none; name a .tsv with the header sentence1 "
+                "sentence2 score behind it, as in probe:halves=pairs.tsv."
+            )
+        columns = layouts[0].read(limit=self.limit, seed=self.seed).parts["test"]
+        return [Scored(*row) for row in zip(*(columns[n] for n in ("sentence1", "sentence2", "score")), strict=True)]
+
+    def _sampled(self, items: Sequence[_Item]) -> list[_Item]:
+        limit = min(self.limit or _MOST, len(items))
+        kept = sorted(random.Random(self.seed).sample(range(len(items)), limit))
+        return [items[number] for number in kept]
+
+
+@cache
+def _docstrings() -> tuple[DocstringPair, ...]:
+    return tuple(pairs(harvest(standard_library())))
+
+
+def _opening(body: str) -> str:
+    """Return the first paragraph of a docstring's body, which is about as long as a sentence."""
+    return " ".join(body.split("\n\n")[0].split())

@@ -1,0 +1,70 @@
+"""Where echo begins to pay, and how much the words of a prompt matter."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from antiphon.errors import ConfigError, DataError
+from antiphon.evaluation.costs import tokens
+from antiphon.evaluation.embedding import own_prompt
+from antiphon.evaluation.probes.context import Context, Finding
+from antiphon.prompt_grammar import variants
+from antiphon.statistics import Sample, ndcg
+from antiphon.template import template_of
+
+LENGTHS = (8, 16, 32, 64, 128)
+"""Words of a document."""
+PROMPTS = 12
+"""As many echo prompts as the paper tries (appendix D)."""
+_FEWEST = 10
+
+
+def length(context: Context) -> Finding:
+    """Return nDCG@10 of a search for documents cut to ever more words, the same documents at every length.
+
+    The mean over lengths is the main figure. Raises DataError where too few documents are long enough.
+    """
+    pairs = [pair for pair in context.material.pairs() if len(pair[1].split()) >= LENGTHS[-1]]
+    if len(pairs) < _FEWEST:
+        raise DataError(
+            f"{context.material.source} has {len(pairs)} documents of at least {LENGTHS[-1]} words; {_FEWEST} are needed."
+        )
+    queries = context.embed([query for query, _ in pairs])
+    metrics, by_length = {}, []
+    for words in LENGTHS:
+        texts = [" ".join(document.split()[:words]) for _, document in pairs]
+        found = ndcg(queries @ context.embed(texts, "document").T)
+        counted = tokens(context.model, texts, own_prompt(context.model, "document"), "document")
+        metrics[f"nDCG@10 at {words} words"] = float(found.mean())
+        metrics[f"tokens at {words} words"] = float(np.mean(counted))
+        by_length.append(found)
+    each = np.mean(by_length, axis=0)
+    main = {"nDCG@10 over lengths": float(each.mean())}
+    sample = Sample("mean", tuple(map(str, range(len(each)))), each)
+    note = f"{len(pairs)} documents; those that the model's max_tokens cut are no longer than it allows"
+    return Finding(*next(iter(main.items())), main | metrics, sample, (note,))
+
+
+def prompts(context: Context) -> Finding:
+    """Return the spread of nDCG@10 over seeded prompts of the model's kind: echo where its template says a text twice.
+
+    The standard deviation over prompts is the main figure (Echo, figure 3 and appendix D).
+    """
+    template = template_of(context.model)
+    if template is None:
+        raise ConfigError("This probe varies antiphon's templates, and this model has none.")
+    kind = "echo" if template.copies("query") > 1 else "classical"
+    pairs = context.material.pairs()
+    scores = []
+    for variant in variants(kind, PROMPTS, seed=context.material.seed):
+        other = context.with_template(variant)
+        queries = other.embed([query for query, _ in pairs])
+        scores.append(float(ndcg(queries @ other.embed([text for _, text in pairs], "document").T).mean()))
+    figures = {
+        "deviation over prompts": float(np.std(scores, ddof=1)),
+        "mean nDCG@10": float(np.mean(scores)),
+        "lowest nDCG@10": min(scores),
+        "highest nDCG@10": max(scores),
+    }
+    note = f"{PROMPTS} {kind} prompts of the seeded grammar, {len(pairs)} pairs"
+    return Finding(*next(iter(figures.items())), figures, notes=(note,), details={"scores": scores})
