@@ -24,7 +24,7 @@ from antiphon.recipe import read
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "nano"
 ARMS = ("baseline", "anchor", "anchor-echo")
-HELD_OUT = 400
+HELD_OUT = 300
 
 
 def beir(folder: Path) -> list[tuple[str, str]]:

@@ -3,10 +3,11 @@
     python benchmarks/serving.py nano --clients 64 --seconds 60
     python benchmarks/serving.py nano --clients 64 --seconds 60 --trouble
 
-It starts `antiphon serve MODEL` in a process of its own. The texts are the first 200 characters of
-the standard library's docstrings, 1 to 8 of them in a request; each client sends the next request when it has its answer. The offline figure is
-the Encoder's over the same texts with as many threads, taken before and after the load, for a machine's speed changes.
-`--trouble` adds clients that close their connection while they wait, and clients that read a large answer drop by drop.
+It starts `antiphon serve MODEL` in a process of its own. The texts are the first 200 characters of the standard
+library's docstrings, 1 to 8 of them in a request; each client sends the next request when it has its answer. The
+offline figure is the Encoder's over the same texts with as many threads, taken before and after the load, for a
+machine's speed changes. `--trouble` adds clients that close their connection while they wait, and clients that read a
+large answer drop by drop.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -191,6 +193,8 @@ def main() -> None:
     server, port = start_server(options)
     try:
         seconds = asyncio.run(load(options, port, texts, tally))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            busy = float(re.search(r"^antiphon_busy_seconds_total (\S+)", answer.read().decode(), re.MULTILINE)[1])
     finally:
         server.send_signal(signal.SIGTERM)
         ended = server.wait(120)
@@ -204,6 +208,7 @@ def main() -> None:
     print(f"answers {tally.requests:,} with {tally.texts:,} texts; lost {tally.lost}, refused (429) {tally.refused}")
     print(f"error against spread {error:.1e} (limit {limit:.0e}): {'equal' if error <= limit else 'NOT equal'}")
     print(f"texts/s {rate:.1f}; Encoder offline {before:.1f} before, {after:.1f} after; {rate / base:.0%} of its mean")
+    print(f"the model worked {busy / seconds:.0%} of the time")
     print(
         "latency: "
         + ", ".join(f"{name} {wait:.2f} s" for name, wait in zip(("p50", "p99", "worst"), waits, strict=True))

@@ -48,10 +48,10 @@ def batch_of(model, pairs):
     ], batch["label"]
 
 
-def outcome(model, case, pairs, wrap=lambda model: model):
+def outcome(model, case, pairs, wrapped=None):
     _, cache, options = case
     loss = ContrastiveLoss(model, ContrastiveSettings(temperature=0.2, **cache, **options))
-    loss.model = wrap(model)  # what the trainer does
+    loss.model = wrapped or model  # what the trainer does
     value = loss(*batch_of(model, pairs))
     gradients = learned(model, value)
     return value.item(), gradients
@@ -60,11 +60,9 @@ def outcome(model, case, pairs, wrap=lambda model: model):
 def one_process(rank: int, folder: str, base: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    found = []
-    for case in CASES:
-        model = built(base)
-        share = case[0][2 * rank : 2 * rank + 2]
-        found.append(outcome(model, case, share, torch.nn.parallel.DistributedDataParallel))
+    model = built(base)
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    found = [outcome(model, case, case[0][2 * rank : 2 * rank + 2], wrapped) for case in CASES]
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.barrier()
     os._exit(0)  # gloo's threads and the interpreter can wait for each other for ever when the group is taken down
@@ -74,8 +72,9 @@ def one_process(rank: int, folder: str, base: str) -> None:
 def test_two_processes_learn_what_one_does(tmp_path, tiny_base):
     processes.spawn(one_process, (str(tmp_path), str(tiny_base)), nprocs=2)
     shares = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    model = built(tiny_base)
     for case, *found in zip(CASES, *shares, strict=True):
-        loss, alone = outcome(built(tiny_base), case, case[0])
+        loss, alone = outcome(model, case, case[0])
         assert sum(value for value, _ in found) / 2 == pytest.approx(loss, abs=1e-5), case[1:]
         for name, gradient in alone.items():
             assert torch.equal(found[0][1][name], found[1][1][name]), name

@@ -74,11 +74,11 @@ SPOILERS = {
 
 @pytest.mark.parametrize("topic", SPOILERS)
 def test_the_cause_is_named_and_no_other(model, topic):
+    if topic == "dtype":  # rounding is above the limit only where vectors lie close, as this one's do
+        model = antiphon.build("nano", "classical", pooling="last", max_tokens=96, dtype="float32")
     other = copy.deepcopy(model)
     SPOILERS[topic](other)
     found = diagnose(model, other, names=("mine", "theirs"))
-    if topic == "dtype" and found.parity.equal:
-        pytest.skip("bfloat16 is within the limit on this machine")
     assert not found.parity.equal
     assert {cause.topic for cause in found.causes} == {topic}
     assert any(cause.sentence.startswith("theirs") for cause in found.causes)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import openai
@@ -22,6 +24,8 @@ from antiphon.parity import LIMITS, compare, unlike_texts
 
 pytestmark = pytest.mark.slow
 QUERY = "Find the function"
+GUIDE = Path(__file__).resolve().parents[1] / "docs" / "guides" / "serve.md"
+CLIENT_BLOCKS = re.findall(r"^```py\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +113,14 @@ def test_langchain_with_ids_of_another_tokenizer_is_told_the_way_out(server, mon
     embeddings = OpenAIEmbeddings(model="my-embedder", base_url=server.url + "/v1", api_key=KEY)
     with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
         embeddings.embed_documents(["The cat sat on the mat."])
+
+
+@pytest.mark.parametrize("block", CLIENT_BLOCKS, ids=lambda block: re.search(r"from (\w+)", block)[1])
+def test_the_clients_of_the_guide(server, block):
+    code = block.replace("http://127.0.0.1:8000", server.url).replace('"nano"', '"my-embedder"').replace("unused", KEY)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[0].isdigit()
 
 
 def test_concurrent_clients_get_their_own_answers(server, model):

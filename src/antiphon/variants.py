@@ -76,11 +76,9 @@ def tokens(model: SentenceTransformer, text: str, prompt: str, side: str) -> tup
 
 
 def is_cut(model: SentenceTransformer, text: str, side: str) -> bool:
-    """Return whether a text is too long for the model."""
+    """Return whether a text is too long for the model: what is said after it goes unheard."""
     prompt = own_prompt(model, side)
-    with _cut(model, 2 * (model.max_seq_length or 1)):
-        roomy = tokens(model, text, prompt, side)
-    return roomy != tokens(model, text, prompt, side)
+    return tokens(model, text, prompt, side) == tokens(model, text + " and so on", prompt, side)
 
 
 def _vector(model: SentenceTransformer, text: str, prompt: str, side: str, variant: Variant) -> Vectors:

@@ -22,7 +22,7 @@ def parity(
     b: Annotated[
         str,
         typer.Argument(
-            metavar="B", help=MODEL_HELP + " Or the address of an OpenAI-compatible server.", show_default=False
+            metavar="B", help=MODEL_HELP + " Or the address of a server with OpenAI's API.", show_default=False
         ),
     ],
     side: Annotated[

@@ -37,6 +37,8 @@ def train(
     from antiphon.opening import quiet
 
     quiet()
+    from accelerate import PartialState
+
     from antiphon import training
     from antiphon.overriding import assignments
     from antiphon.recipe import read
@@ -46,7 +48,8 @@ def train(
         report.plan(training.plan(chosen))
         return
     folder = training.train(chosen, resume=resume, first=from_, until=until, on_step=report.note)
-    report.say(str(folder))
+    if PartialState().is_main_process:  # under torchrun every process runs this
+        report.say(str(folder))
 
 
 @app.command(

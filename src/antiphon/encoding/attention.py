@@ -13,15 +13,20 @@ from transformers import AttentionInterface
 
 from antiphon.errors import ModelError
 
-NAME = "antiphon"
+PREFIX = "antiphon-"
+BLOCK = 128
+"""Queries of a row that are multiplied at a time: the keys behind them are left out."""
+SCORES = 1 << 20
+"""Scores that are held at a time, about: more would leave the processor's cache."""
 
 
 def register() -> None:
-    """Make the attention known to transformers under its name; again does no harm."""
-    AttentionInterface.register(NAME, attend)
+    """Make the calls known to transformers under their names; again does no harm."""
+    for name, call in CALLS.items():
+        AttentionInterface.register(PREFIX + name, call)
 
 
-def attend(  # noqa: PLR0913  (the signature that transformers calls)
+def attend_sdpa(  # noqa: PLR0913  (the signature that transformers calls)
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -36,13 +41,15 @@ def attend(  # noqa: PLR0913  (the signature that transformers calls)
 ) -> tuple[torch.Tensor, None]:
     """Return attention (R, W, H, d) of queries (R, H, W, d) over keys (R, K, P + W, d), which are not repeated.
 
-    Without a mask the texts stand alone: causal if the model is. Raises ModelError for attention sinks.
+    Without a mask the texts stand alone: causal if the model is. Scores with a cap are multiplied out, which PyTorch's
+    own call cannot do. Raises ModelError for attention sinks.
     """
     if s_aux is not None:
         raise ModelError("attention with sinks is not known here")
-    if softcap is not None:
-        return _capped(query, key, value, attention_mask, scaling, softcap, is_causal is not False), None
     causal = attention_mask is None and is_causal is not False and query.shape[2] > 1
+    if softcap is not None:
+        mask = _triangle(query, key) if causal else attention_mask
+        return _multiplied(query, key, value, mask, scaling, softcap), None
     out = F.scaled_dot_product_attention(
         query,
         key,
@@ -55,27 +62,90 @@ def attend(  # noqa: PLR0913  (the signature that transformers calls)
     return out.transpose(1, 2).contiguous(), None
 
 
-def _capped(  # noqa: PLR0913  (what attention takes)
+def attend_matmul(  # noqa: PLR0913  (the signature that transformers calls)
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return the same by plain matrix products, a block of queries and some rows at a time.
+
+    PyTorch's own call on a CPU does not use the processor's 16-bit products; these do. A causal block leaves out the
+    keys behind it.
+    """
+    width = query.shape[2]
+    causal = is_causal is not False
+    if attention_mask is None or kwargs.get("s_aux") is not None or width != key.shape[2] - _before(query, key):
+        return attend_sdpa(
+            module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, softcap=softcap, **kwargs
+        )
+    rows = len(query)
+    out = query.new_empty(rows, width, query.shape[1], value.shape[3])
+    before = key.shape[2] - width
+    for start in range(0, width, BLOCK):
+        end = min(start + BLOCK, width)
+        seen = before + end if causal else key.shape[2]
+        step = max(1, SCORES // (query.shape[1] * (end - start) * seen))
+        for row in range(0, rows, step):
+            part = slice(row, row + step)
+            out[part, start:end] = _multiplied(
+                query[part, :, start:end],
+                key[part, :, :seen],
+                value[part, :, :seen],
+                attention_mask[part, :, start:end, :seen],
+                scaling,
+                softcap,
+            )
+    return out, None
+
+
+CALLS = {"sdpa": attend_sdpa, "matmul": attend_matmul}
+"""The attention calls by name."""
+
+
+def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a mask of what is seen as what is added to scores; one that is so already as it is."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
+def _before(query: torch.Tensor, key: torch.Tensor) -> int:
+    return max(0, key.shape[2] - query.shape[2])
+
+
+def _triangle(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Return the causal mask of one text alone, (1, 1, W, W)."""
+    ones = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
+    return ones.tril()[None, None]
+
+
+def _multiplied(  # noqa: PLR0913  (what attention takes)
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     mask: torch.Tensor | None,
     scaling: float | None,
-    softcap: float,
-    causal: bool,
+    softcap: float | None,
 ) -> torch.Tensor:
-    """Return attention with capped scores (Gemma 2), by matrix products in the order of transformers' eager one."""
+    """Return attention (R, W, H, d) by two products; heads that share keys are folded into one product's rows."""
     rows, heads, width, size = query.shape
-    groups = heads // key.shape[1]
-    key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
-    scores = query @ key.transpose(2, 3) * (size**-0.5 if scaling is None else scaling)
-    scores = torch.tanh(scores / softcap) * softcap
-    if mask is None and causal and width > 1:
-        mask = torch.ones(width, key.shape[2], dtype=torch.bool, device=query.device).tril()
+    shared = key.shape[1]
+    query = query * (size**-0.5 if scaling is None else scaling)
+    scores = query.reshape(rows, shared, -1, size) @ key.transpose(2, 3)
+    scores = scores.view(rows, shared, heads // shared, width, -1)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    return (weights @ value).transpose(1, 2).contiguous()
+        scores = scores.add_(additive(mask, scores.dtype)[:, :, None])
+    weights = scores.softmax(dim=-1).view(rows, shared, -1, key.shape[2])
+    return (weights @ value).view(rows, heads, width, -1).transpose(1, 2)
 
 
 def packed_mask(  # noqa: PLR0913  (what a mask depends on)

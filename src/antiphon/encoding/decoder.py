@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -124,14 +124,14 @@ class Decoder:
     """The width of sliding-window layers; None where there are none."""
     by_kind: bool
     """Whether the model takes one mask for every kind of layer."""
-    layers: int
-    _unbounded: bool = field(default=False)
+    call: str
+    """The name of the attention call."""
 
     @classmethod
-    def of(cls, model: PreTrainedModel, *, compiled: bool = False) -> Decoder:
-        """Return a view of a model that has `layers`, sharing its weights."""
+    def of(cls, model: PreTrainedModel, *, call: str = "sdpa", compiled: bool = False) -> Decoder:
+        """Return a view of a model that has `layers`, sharing its weights; `call` names its attention call."""
         attention.register()
-        shown = _view(model, {}, {})
+        shown = _view(model, call, {}, {})
         config = shown.config
         last = config.num_hidden_layers - 1
         shown._modules["layers"] = nn.ModuleList(
@@ -143,7 +143,7 @@ class Decoder:
         window = getattr(config, "sliding_window", None) if slides else None
         if not kinds and getattr(config, "use_sliding_window", True) is False:
             window = None
-        return cls(shown, is_causal(config), window, bool(kinds), last + 1)
+        return cls(shown, is_causal(config), window, bool(kinds), call)
 
     def __call__(
         self, ids_RW: torch.Tensor, text_RW: torch.Tensor, position_RW: torch.Tensor, run: Pass
@@ -168,9 +168,11 @@ class Decoder:
             window = None if window is None or span <= window else window
             if alone and window is None:
                 return None
-            return attention.packed_mask(
+            seen = attention.packed_mask(
                 text_RW, position_RW, prefix=prefix, causal=self.causal, window=window, inclusive=_inclusive(self)
             )
+            # every layer adds it to its scores, so it is made what they are once
+            return attention.additive(seen, self.model.dtype) if self.call == "matmul" else seen
 
         if self.by_kind:
             return {"full_attention": mask(None), "sliding_attention": mask(self.window)}
@@ -187,7 +189,7 @@ def is_causal(config: PretrainedConfig) -> bool:
     return getattr(config, "is_causal", True) is not False and not getattr(config, "use_bidirectional_attention", False)
 
 
-def _view(module: nn.Module, seen: dict[int, nn.Module], configs: dict[int, PretrainedConfig]) -> Any:
+def _view(module: nn.Module, call: str, seen: dict[int, nn.Module], configs: dict[int, PretrainedConfig]) -> Any:
     """Return a copy of a tree of modules over the same parameters and buffers, with a configuration of its own."""
     if id(module) in seen:
         return seen[id(module)]
@@ -197,10 +199,10 @@ def _view(module: nn.Module, seen: dict[int, nn.Module], configs: dict[int, Pret
     if isinstance(config, PretrainedConfig):
         if id(config) not in configs:
             configs[id(config)] = copy.copy(config)
-            configs[id(config)]._attn_implementation = attention.NAME
+            configs[id(config)]._attn_implementation = attention.PREFIX + call
         shown.__dict__["config"] = configs[id(config)]
     shown.__dict__["_modules"] = {
-        name: None if child is None else _view(child, seen, configs) for name, child in module._modules.items()
+        name: None if child is None else _view(child, call, seen, configs) for name, child in module._modules.items()
     }
     shown.__dict__["training"] = False
     return shown

@@ -16,6 +16,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import quantize_embeddings, truncate_embeddings
 
+from antiphon.encoding.attention import CALLS
 from antiphon.encoding.reading import Reading
 from antiphon.encoding.running import Runner
 from antiphon.encoding.support import differs, obstacle
@@ -40,23 +41,42 @@ class Encoder:
     One call runs at a time; the model's weights may change between calls, its modules too.
     """
 
-    def __init__(self, model: SentenceTransformer, *, budget: int | None = None, compile: bool = False) -> None:  # noqa: A002
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        *,
+        budget: int | None = None,
+        compile: bool = False,
+        attention: str | None = None,
+    ) -> None:
         """Check the model; `budget` is the tokens of a forward pass, None finds it by a short probe.
 
-        `compile` compiles each layer at its first use (a minute or less, then kept by PyTorch). Raises ConfigError for
-        a budget below 1.
+        `compile` compiles each layer at its first use (a minute or less, then kept by PyTorch). `attention` is "sdpa"
+        or "matmul", None takes the faster. Raises ConfigError for a budget below 1 or an attention that there is not.
         """
+        if attention is not None and attention not in CALLS:
+            raise ConfigError(f"There is no attention {attention!r}; take one of {', '.join(CALLS)}.")
         if budget is not None and budget < 1:
             raise ConfigError(f"budget is {budget}; a whole number of at least 1 token is wanted.")
         self.model = model
         self.reason = _sentence(obstacle(model))
         self._runner: Runner | None = None
         if self.reason is None:
-            self._runner = Runner(model, budget=budget, compiled=compile)
+            self._runner = Runner(model, budget=budget, attention=attention, compiled=compile)
             self.reason = _sentence(differs(model, self._checked, dtype=str(model.dtype).removeprefix("torch.")))
         if self.reason is not None:
             self._runner = None
             logger.warning("%s", self.reason)
+
+    @property
+    def budget(self) -> int | None:
+        """The tokens of a forward pass; None where they are not settled yet or `model.encode` runs."""
+        return None if self._runner is None else self._runner.budget
+
+    @property
+    def attention(self) -> str | None:
+        """The name of the attention call that is used."""
+        return None if self._runner is None else self._runner.attention
 
     def encode(  # noqa: PLR0913  (sentence-transformers' own parameters)
         self,

@@ -16,22 +16,28 @@ from antiphon.encoding.decoder import Decoder
 from antiphon.encoding.forward import vectors_of
 from antiphon.encoding.planning import Batch, batches
 from antiphon.encoding.prefix import Prefix, Prefixes
+from antiphon.encoding.probing import attention_call, budget
 from antiphon.encoding.reading import Reading, Tokens, common, read, shared_by_probes
 
 WINDOW = 2048
 """Texts that are tokenised, sorted and packed together, while the window before them runs."""
 LEAST_SAVED = 0.03
 """The part of the tokens that a shared prefix must save."""
-BUDGET = {"cpu": 2048, "cuda": 16384}
+PROBE_FROM = 16384
+"""Tokens of a call from which on a probe of the budget pays; before, it is `BEFORE_PROBE`."""
+BEFORE_PROBE = 2048
 REMEMBERED = 64
 
 
 class Runner:
     """A model's view, its prefixes and its budget."""
 
-    def __init__(self, model: SentenceTransformer, *, budget: int | None, compiled: bool) -> None:
+    def __init__(
+        self, model: SentenceTransformer, *, budget: int | None, attention: str | None, compiled: bool
+    ) -> None:
         self.model = model
-        self.budget = budget or BUDGET.get(model.device.type, BUDGET["cuda"])
+        self.budget = budget
+        self.attention = attention
         self._compiled = compiled
         self._lock = Lock()
         self._state: tuple[object, ...] = ()
@@ -57,7 +63,10 @@ class Runner:
         state = _state(self.model)
         if state != self._state:
             self._state = state
-            self._decoder = Decoder.of(self.model[0].model, compiled=self._compiled)
+            decoder = self.model[0].model
+            if self.attention is None:
+                self.attention = attention_call(decoder.config, decoder.device, decoder.dtype)
+            self._decoder = Decoder.of(decoder, call=self.attention, compiled=self._compiled)
             self._prefixes = Prefixes()
             self._shared.clear()
 
@@ -85,7 +94,9 @@ class Runner:
         prefix = self._prefix(texts, reading)
         before = 0 if prefix is None else len(prefix)
         lengths = [len(tokens.ids) - before for tokens in texts]
-        for batch in batches(lengths, self.budget):
+        if self.budget is None and sum(lengths) >= PROBE_FROM:
+            self.budget = budget(self._decoder)
+        for batch in batches(lengths, self.budget or BEFORE_PROBE):
             for part, vectors in self._run(batch, texts, prefix):
                 yield part.texts, vectors
 
@@ -104,7 +115,7 @@ class Runner:
             return
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self.budget = max(1, min(self.budget, batch.rows * batch.width) // 2)
+        self.budget = max(1, min(self.budget or BEFORE_PROBE, batch.rows * batch.width) // 2)
         numbers = batch.texts
         for part in batches([place.length for place in batch.placed], self.budget):
             part.renumber(numbers)

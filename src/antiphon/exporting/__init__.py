@@ -101,6 +101,8 @@ def export(
                 limit=form.limit,
             )
             cost = form.finish(calls) if form.finish else None
+            for file in temporary.rglob("*"):  # a server seldom runs as the user who exported
+                file.chmod(0o755 if file.is_dir() else 0o644)
     except OSError as error:
         raise CheckpointError(f"{target} could not be written ({error}); nothing was left there.") from error
     finally:

@@ -18,7 +18,8 @@ from antiphon.errors import CheckpointError, ConfigError
 from antiphon.recipe import Recipe, Stage, read
 from antiphon.training.data import Library
 from antiphon.training.planning import Plan, plan
-from antiphon.training.stage import Place, batching, run_stage, settings_of
+from antiphon.training.stage import Place, run_stage, settings_of
+from antiphon.training.trainer import batching
 
 __all__ = ["Plan", "plan", "train"]
 

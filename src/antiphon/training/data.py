@@ -16,7 +16,7 @@ from antiphon import sources
 from antiphon.errors import ConfigError, DataError
 from antiphon.mixtures import Mixture, PairSettings, SetPlan, read_settings, settings_of
 from antiphon.mixtures.planning import plan as plan_of
-from antiphon.pairs import texts_of
+from antiphon.pairs import LABEL, texts_of
 from antiphon.recipe import Data, Recipe, Stage
 from antiphon.sampling import Sampling
 from antiphon.template import Side
@@ -137,4 +137,5 @@ def texts_rows(data: Data, size: int) -> Rows:
 
 def text_columns(datasets: Mapping[str, Dataset]) -> int:
     """Return the most texts that a row has."""
-    return max(sum(name != "label" for name in dataset.column_names) for dataset in datasets.values())
+    texts = [sum(name != LABEL for name in dataset.column_names) for dataset in datasets.values()]
+    return max(texts)

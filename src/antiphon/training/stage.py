@@ -8,18 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from safetensors import SafetensorError
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardCallback
 from sentence_transformers.sentence_transformer.modules import Normalize
-from torch import nn
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, set_seed
+from transformers import set_seed
 
 from antiphon import parity
 from antiphon.adapters import Adapter, attach, merge
@@ -31,14 +27,11 @@ from antiphon.losses.head import read_head, release_padding
 from antiphon.opening import Shape, open_model
 from antiphon.overriding import fill
 from antiphon.parity import Parity, Vectors
-from antiphon.recipe import Model, Recipe, Stage
+from antiphon.recipe import Model, Stage
 from antiphon.record import StageRecord
-from antiphon.training.callbacks import Calls, Mark, Tell, Watch, last_checkpoint
-from antiphon.training.data import Library, Rows, rows_of
-
-SAVES = 10
-_PRECISIONS: Mapping[str, dict[str, bool]] = {"float32": {}, "bf16": {"bf16": True}, "fp16": {"fp16": True}}
-_CHECKPOINTING = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False}}
+from antiphon.training.callbacks import last_checkpoint
+from antiphon.training.data import Library, rows_of
+from antiphon.training.trainer import Job, make_trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +92,7 @@ def run_stage(
         attach(model, Adapter(**stage.lora.model_dump()))
     kind = loss_kind(stage)
     loss = kind.build(model, settings)
-    trainer = _trainer(recipe, stage, place, model, loss, rows, tell)
-    trainer.data_collator = kind.collator(model, trainer.args, settings) or trainer.data_collator
+    trainer = make_trainer(Job(recipe, stage, place.checkpoints, model, loss, rows), kind.collator, settings, tell)
     checkpoint = last_checkpoint(place.checkpoints) if resume else None
     if checkpoint is not None:
         read_head(model, checkpoint)
@@ -109,6 +101,8 @@ def run_stage(
     history = list(trainer.state.log_history)
     steps = trainer.state.global_step
     model.max_seq_length = most
+    # or autocast would stay on the forward, and the vectors be those of bf16
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     outcome = _finish(model, place.model, normalize)
     return StageRecord(
         name=stage.name,
@@ -152,90 +146,6 @@ def _take_off_normalize(model: SentenceTransformer) -> bool:
         del model[-1]
         return True
     return False
-
-
-def batching(stage: Stage, processes: int) -> tuple[int, int]:
-    """Return the rows on a device and the steps of accumulation that make up the batch.
-
-    Raises ConfigError where the batch cannot be shared out evenly.
-    """
-    device = stage.device_batch_size or stage.batch_size // processes
-    if not device or stage.batch_size % (device * processes):
-        raise ConfigError(
-            f"stage.{stage.name}: a batch of {stage.batch_size} cannot be shared out over {processes} processes with "
-            f"{device} rows each; choose a multiple of {max(1, device) * processes}."
-        )
-    return device, stage.batch_size // (device * processes)
-
-
-def _trainer(
-    recipe: Recipe,
-    stage: Stage,
-    place: Place,
-    model: SentenceTransformer,
-    loss: nn.Module,
-    rows: Rows,
-    tell: Callable[[str], None],
-) -> SentenceTransformerTrainer:
-    device, accumulation = batching(stage, PartialState().num_processes)
-    steps = rows.steps(stage)
-    evaluation = stage.evaluation
-    every = evaluation.every if evaluation else stage.save_every or max(1, steps // SAVES)
-    callbacks: list[TrainerCallback] = [Watch(stage.name), Mark(model), Calls(loss), Tell(tell)]
-    evaluator = None
-    if evaluation is not None:
-        from antiphon.evaluation import evaluator as evaluator_of  # the one edge between verbs
-
-        evaluator = evaluator_of(
-            evaluation.tasks, instructions=evaluation.instructions, limit=evaluation.limit, seed=recipe.seed
-        )
-        if evaluation.patience is not None:
-            callbacks.append(EarlyStoppingCallback(evaluation.patience))
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(place.checkpoints),
-        run_name=f"{recipe.name}/{stage.name}",
-        per_device_train_batch_size=device,
-        gradient_accumulation_steps=accumulation,
-        max_steps=steps,
-        learning_rate=stage.learning_rate,
-        warmup_steps=stage.warmup_steps,
-        lr_scheduler_type=stage.schedule,
-        weight_decay=stage.weight_decay,
-        optim=stage.optimizer,
-        max_grad_norm=stage.gradient_clip,
-        seed=recipe.seed,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_drop_last=True,
-        ddp_find_unused_parameters=False,
-        logging_steps=stage.log_every,
-        logging_nan_inf_filter=False,  # a loss that is no number has to be seen
-        save_strategy="steps",
-        save_steps=every,
-        save_total_limit=stage.keep,
-        eval_strategy="steps" if evaluation else "no",
-        eval_steps=every if evaluation else None,
-        metric_for_best_model=evaluator.primary_metric if evaluator else None,
-        greater_is_better=True if evaluator else None,
-        report_to=list(recipe.report_to),
-        disable_tqdm=True,
-        prompts=rows.prompts,
-        router_mapping=rows.router_mapping,
-        multi_dataset_batch_sampler=rows.sampler,
-        **_PRECISIONS[stage.precision],
-        **(_CHECKPOINTING if stage.gradient_checkpointing else {}),
-    )
-    trainer = SentenceTransformerTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=rows.datasets,
-        loss=loss,
-        evaluator=evaluator,
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(PrinterCallback)  # a library prints nothing; Tell hands the lines on
-    # a run's card is made where it is exported
-    trainer.remove_callback(SentenceTransformerModelCardCallback)
-    return trainer
 
 
 def _train(trainer: SentenceTransformerTrainer, stage: Stage, checkpoint: Path | None) -> None:

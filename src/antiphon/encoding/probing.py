@@ -1,0 +1,84 @@
+"""What is fastest on this device: which attention call, and how many tokens in a forward pass. Measured, briefly.
+
+R rows, W their width, H heads, d head width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from transformers import PretrainedConfig
+
+from antiphon.encoding import attention
+from antiphon.encoding.decoder import Decoder, Pass
+
+BUDGETS = (1024, 2048, 4096, 8192, 16384, 32768)
+"""Budgets that are tried, in tokens; the smallest that is nearly the fastest is taken."""
+GAIN = 1.04
+"""A larger budget must be so much faster."""
+LONGEST_TRY = 0.3
+"""Seconds of one layer beyond which no larger budget is tried."""
+_WIDTH = 128
+_REPEATS = 3
+_SPIN = 2
+
+
+def attention_call(config: PretrainedConfig, device: torch.device, dtype: torch.dtype) -> str:
+    """Return the name of the faster attention call for rows of this model; "sdpa" wherever there is a GPU."""
+    if device.type != "cpu":
+        return "sdpa"
+    heads = config.num_attention_heads
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (
+        torch.randn(4, number, _WIDTH, size, generator=generator).to(dtype) for number in (heads, shared, shared)
+    )
+    seen = torch.ones(4, 1, _WIDTH, _WIDTH, dtype=torch.bool).tril()
+    masks = {"sdpa": seen, "matmul": attention.additive(seen, dtype)}
+    module = torch.nn.Module()
+    taken = {
+        name: _seconds(lambda call=call, name=name: call(module, query, key, value, masks[name]))  # type: ignore[misc]
+        for name, call in attention.CALLS.items()
+    }
+    return min(taken, key=lambda name: taken[name])
+
+
+def budget(decoder: Decoder) -> int:
+    """Return how many tokens a forward pass had best have, found by running the first layer on made-up rows."""
+    model = decoder.model
+    kept, model.config.num_hidden_layers = model.config.num_hidden_layers, 1
+    try:
+        best, best_rate = BUDGETS[0], 0.0
+        for tokens in BUDGETS:
+            seconds = _seconds(lambda tokens=tokens: _one_layer(decoder, tokens))  # type: ignore[misc]
+            if tokens / seconds < GAIN * best_rate and best_rate:
+                break
+            best, best_rate = tokens, tokens / seconds
+            if seconds > LONGEST_TRY:
+                break
+    finally:
+        model.config.num_hidden_layers = kept
+    return best
+
+
+def _one_layer(decoder: Decoder, tokens: int) -> None:
+    device = decoder.model.device
+    ids_RW = torch.ones(tokens // _WIDTH, _WIDTH, dtype=torch.long, device=device)
+    text_RW = torch.arange(len(ids_RW), device=device)[:, None].expand(-1, _WIDTH)
+    decoder(ids_RW, text_RW, torch.arange(_WIDTH, device=device).expand(len(ids_RW), -1), Pass())
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Return the least time of some runs, after some that are not counted."""
+    best = float("inf")
+    for repeat in range(_SPIN + _REPEATS):
+        began = time.perf_counter()
+        work()
+        if repeat >= _SPIN:
+            best = min(best, time.perf_counter() - began)
+    return best

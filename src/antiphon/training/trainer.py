@@ -1,0 +1,140 @@
+"""A stage's settings in the words of sentence-transformers' trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
+from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardCallback
+from torch import nn
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
+
+from antiphon.errors import ConfigError
+from antiphon.losses.kinds import Collate
+from antiphon.recipe import Recipe, Stage
+from antiphon.sampling import KeepEpoch
+from antiphon.training.callbacks import Calls, Mark, Tell, Watch
+from antiphon.training.data import Rows
+
+SAVES = 10
+"""Checkpoints of a stage that does not say how often."""
+_PRECISIONS: Mapping[str, dict[str, bool]] = {"float32": {}, "bf16": {"bf16": True}, "fp16": {"fp16": True}}
+_CHECKPOINTING = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False}}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a trainer is made of."""
+
+    recipe: Recipe
+    stage: Stage
+    checkpoints: Path
+    model: SentenceTransformer
+    loss: nn.Module
+    rows: Rows
+
+
+def batching(stage: Stage, processes: int) -> tuple[int, int]:
+    """Return the rows on a device and the steps of accumulation that make up the batch.
+
+    Raises ConfigError where the batch cannot be shared out evenly.
+    """
+    device = stage.device_batch_size or stage.batch_size // processes
+    if not device or stage.batch_size % (device * processes):
+        raise ConfigError(
+            f"stage.{stage.name}: a batch of {stage.batch_size} cannot be shared out over {processes} processes with "
+            f"{device} rows each; choose a multiple of {max(1, device) * processes}."
+        )
+    return device, stage.batch_size // (device * processes)
+
+
+def make_trainer(job: Job, collate: Collate, settings: Any, tell: Callable[[str], None]) -> SentenceTransformerTrainer:
+    """Return the trainer of a stage; `tell` is given a line for each entry of its log."""
+    stage = job.stage
+    callbacks: list[TrainerCallback] = [Watch(stage.name), Mark(job.model), Calls(job.loss), Tell(tell), KeepEpoch()]
+    if stage.evaluation is not None and stage.evaluation.patience is not None:
+        callbacks.append(EarlyStoppingCallback(stage.evaluation.patience))
+    evaluator = _evaluator(job)
+    arguments = SentenceTransformerTrainingArguments(**_optimization(job), **_bookkeeping(job, evaluator))
+    trainer = SentenceTransformerTrainer(
+        model=job.model,
+        args=arguments,
+        train_dataset=job.rows.datasets,
+        loss=job.loss,
+        evaluator=evaluator,
+        data_collator=collate(job.model, arguments, settings),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)  # a library prints nothing; Tell hands the lines on
+    trainer.remove_callback(SentenceTransformerModelCardCallback)  # a run's card is made where it is exported
+    return trainer
+
+
+def _evaluator(job: Job) -> SentenceEvaluator | None:
+    evaluation = job.stage.evaluation
+    if evaluation is None:
+        return None
+    from antiphon.evaluation import evaluator  # the one edge between verbs; mteb takes seconds to import
+
+    return evaluator(
+        evaluation.tasks, instructions=evaluation.instructions, limit=evaluation.limit, seed=job.recipe.seed
+    )
+
+
+def _optimization(job: Job) -> dict[str, Any]:
+    """Return the arguments that decide what is learned."""
+    stage = job.stage
+    device, accumulation = batching(stage, PartialState().num_processes)
+    return {
+        "per_device_train_batch_size": device,
+        "gradient_accumulation_steps": accumulation,
+        "max_steps": job.rows.steps(stage),
+        "learning_rate": stage.learning_rate,
+        "warmup_steps": stage.warmup_steps,
+        "lr_scheduler_type": stage.schedule,
+        "weight_decay": stage.weight_decay,
+        "optim": stage.optimizer,
+        "max_grad_norm": stage.gradient_clip,
+        "seed": job.recipe.seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_drop_last": True,
+        "ddp_find_unused_parameters": False,
+        "prompts": job.rows.prompts,
+        "router_mapping": job.rows.router_mapping,
+        "multi_dataset_batch_sampler": job.rows.sampler,
+        **_PRECISIONS[stage.precision],
+        **(_CHECKPOINTING if stage.gradient_checkpointing else {}),
+    }
+
+
+def _bookkeeping(job: Job, evaluator: SentenceEvaluator | None) -> dict[str, Any]:
+    """Return the arguments that decide what is kept and told."""
+    stage = job.stage
+    every = stage.save_every or max(1, job.rows.steps(stage) // SAVES)
+    if stage.evaluation is not None:
+        every = stage.evaluation.every
+    return {
+        "output_dir": str(job.checkpoints),
+        "run_name": f"{job.recipe.name}/{stage.name}",
+        "logging_steps": stage.log_every,
+        "logging_nan_inf_filter": False,  # a loss that is no number has to be seen
+        "save_strategy": "steps",
+        "save_steps": every,
+        "save_total_limit": stage.keep,
+        "eval_strategy": "no" if evaluator is None else "steps",
+        "eval_steps": None if evaluator is None else every,
+        "metric_for_best_model": None if evaluator is None else evaluator.primary_metric,
+        "greater_is_better": None if evaluator is None else True,
+        "report_to": list(job.recipe.report_to),
+        "disable_tqdm": True,
+    }
