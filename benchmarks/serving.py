@@ -6,8 +6,8 @@
 It starts `antiphon serve MODEL` in a process of its own. The texts are the first 200 characters of the standard
 library's docstrings, 1 to 8 of them in a request; each client sends the next request when it has its answer. The
 offline figure is the Encoder's over the same texts with as many threads, taken before and after the load, for a
-machine's speed changes. `--trouble` adds clients that close their connection while they wait, and clients that read a
-large answer drop by drop.
+machine's speed changes; the figures by CPU time bear a machine that others use too. `--trouble` adds clients that close
+their connection while they wait, and clients that read a large answer drop by drop.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -107,7 +109,7 @@ async def killer(number: int, port: int, texts: list[str], tally: Tally, until: 
     draw = random.Random(-number)
     while time.perf_counter() < until:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        body = body_of(draw.sample(texts, 200))
+        body = body_of(draw.sample(texts, 100))
         writer.write(head(body) + body)
         await asyncio.sleep(draw.uniform(0, 0.2))
         writer.transport.abort()
@@ -115,10 +117,13 @@ async def killer(number: int, port: int, texts: list[str], tally: Tally, until: 
         await asyncio.sleep(draw.uniform(0.5, 1.5))
 
 
-async def dawdler(port: int, texts: list[str], tally: Tally, until: float) -> None:
-    """Ask for a megabyte or so and take a kilobyte a second of it."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-    body = body_of(texts[:400], "float")
+async def dawdler(port: int, tally: Tally, until: float) -> None:
+    """Ask for megabytes and take a kilobyte a second of them."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.connect(("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=connection, limit=1024)
+    body = body_of([f"word {n % 50}" for n in range(1500)], "float")
     writer.write(head(body) + body)
     while time.perf_counter() < until:
         with suppress(TimeoutError):
@@ -133,7 +138,7 @@ async def load(options: argparse.Namespace, port: int, texts: list[str], tally: 
     jobs = [client(number, port, texts, tally, until) for number in range(options.clients)]
     if options.trouble:
         jobs += [killer(number, port, texts, tally, until) for number in range(1, 5)]
-        jobs += [dawdler(port, texts, tally, until) for _ in range(4)]
+        jobs += [dawdler(port, tally, until) for _ in range(2)]
     await asyncio.gather(*jobs)
     return time.perf_counter() - start
 
@@ -147,6 +152,12 @@ def start_server(options: argparse.Namespace) -> tuple[subprocess.Popen[str], in
         if found := re.search(r"http://[\d.]+:(\d+)", line):
             return server, int(found[1])
     raise SystemExit("the server did not start")
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has worked so far, on all its threads; Linux."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def spread_of(vectors: np.ndarray) -> float:
@@ -182,23 +193,25 @@ def main() -> None:
     model = open_model(options.model)
     encoder = Encoder(model)
 
-    def offline() -> tuple[np.ndarray, float]:
-        start = time.perf_counter()
+    def offline() -> tuple[np.ndarray, float, float]:
+        start, worked = time.perf_counter(), time.process_time()
         vectors = encoder.encode(texts, normalize_embeddings=True)
-        return vectors, len(texts) / (time.perf_counter() - start)
+        return vectors, len(texts) / (time.perf_counter() - start), len(texts) / (time.process_time() - worked)
 
     offline()
-    vectors, before = offline()
+    vectors, before, cpu_before = offline()
     tally = Tally(vectors)
     server, port = start_server(options)
     try:
+        worked = cpu_seconds(server.pid)
         seconds = asyncio.run(load(options, port, texts, tally))
+        worked = cpu_seconds(server.pid) - worked
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
             busy = float(re.search(r"^antiphon_busy_seconds_total (\S+)", answer.read().decode(), re.MULTILINE)[1])
     finally:
         server.send_signal(signal.SIGTERM)
         ended = server.wait(120)
-    _, after = offline()
+    _, after, cpu_after = offline()
     rate, base = tally.texts / seconds, (before + after) / 2
     error = tally.worst / spread_of(vectors)
     limit = LIMITS[str(model.dtype).removeprefix("torch.")]
@@ -208,6 +221,8 @@ def main() -> None:
     print(f"answers {tally.requests:,} with {tally.texts:,} texts; lost {tally.lost}, refused (429) {tally.refused}")
     print(f"error against spread {error:.1e} (limit {limit:.0e}): {'equal' if error <= limit else 'NOT equal'}")
     print(f"texts/s {rate:.1f}; Encoder offline {before:.1f} before, {after:.1f} after; {rate / base:.0%} of its mean")
+    cpu, cpu_base = tally.texts / worked, (cpu_before + cpu_after) / 2
+    print(f"texts per CPU second {cpu:.1f}; Encoder offline {cpu_base:.1f}; {cpu / cpu_base:.0%} of it")
     print(f"the model worked {busy / seconds:.0%} of the time")
     print(
         "latency: "

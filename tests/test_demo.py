@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from conftest import make_base
 
-from antiphon import demo, report
+import antiphon
+from antiphon import demo, nano, report
 from antiphon.docstrings import DocstringPair
 from antiphon.errors import ConfigError
 
@@ -51,21 +53,52 @@ def test_too_few_pairs_are_refused(tiny_base):
         demo.run(tiny_base, limit=1)
 
 
-def test_the_whole_demo_gives_a_row_per_template_and_a_search(tiny_base, capsys):
+def test_the_whole_demo_gives_a_row_for_every_way_and_a_search(tmp_path, capsys):
+    base = make_base(tmp_path / "base", tie_word_embeddings=True)
     steps = []
-    outcome = demo.run(tiny_base, limit=12, query="a query", max_tokens=256, on_step=steps.append)
-    assert [(row.template, row.pooling) for row in outcome.rows] == list(demo.ROWS)
+    # a tiny model, tiny stages; the pairs it trains on are those of the environment
+    overrides = {"steps": 1, "batch_size": 4, "data.limit": 40, "model.max_tokens": 48}
+    outcome = demo.run(
+        base,
+        limit=12,
+        query="a query",
+        max_tokens=200,
+        runs=tmp_path / "runs",
+        overrides=overrides,
+        on_step=steps.append,
+    )
+    names = [", ".join(row) for row in demo.ZERO_SHOT] + list(demo.TRAINED)
+    assert [row.name for row in outcome.rows] == names
     assert all(0 <= row.ndcg.low <= row.ndcg.mean <= row.ndcg.high <= 1 for row in outcome.rows)
-    means = {(row.template, row.pooling): row.ndcg.mean for row in outcome.rows}
-    for gain in outcome.gains:
-        difference = means["echo-rewrite", gain.pooling] - means["classical-write", gain.pooling]
-        assert gain.ndcg.mean == pytest.approx(difference)
+    means = {row.name: row.ndcg.mean for row in outcome.rows}
+    assert len(outcome.gains) == len(demo.GAINS)
+    for gain, (name, more, less) in zip(outcome.gains, demo.GAINS, strict=True):
+        assert gain.name == name
+        assert gain.ndcg.mean == pytest.approx(means[more] - means[less])
     assert len(outcome.hits) == 5
-    assert len(steps) == 1 + len(demo.ROWS)
     assert outcome.best.ndcg.mean == max(means.values())
+    assert all(antiphon.load(tmp_path / "runs" / name, device="cpu") for name in demo.TRAINED)
+    assert len(outcome.memory.said) == 3
     report.demo(outcome, "nano")
     out = capsys.readouterr().out
     assert "12 docstrings of the standard library" in out
     assert "95 % interval" in out
+    assert "anchor minus baseline" in out
+    assert "in nats a token" in out
     assert outcome.hits[0].id in out
-    assert "antiphon search docstrings 'a query' --model nano" in out
+
+
+def test_nothing_is_trained_zero_shot(tiny_base, capsys):
+    outcome = demo.run(tiny_base, limit=4, max_tokens=200)
+    assert [row.name for row in outcome.rows] == [", ".join(row) for row in demo.ZERO_SHOT]
+    assert outcome.memory is None
+    report.demo(outcome, "nano")
+    template, pooling = outcome.best.name.split(", ")
+    assert f"--template {template} --pooling {pooling}" in capsys.readouterr().out
+
+
+def test_the_recipes_of_the_demo_are_there():
+    for name in demo.TRAINED:
+        assert nano.recipe(name).exists()
+    with pytest.raises(ConfigError, match="no recipe 'best'"):
+        nano.recipe("best")

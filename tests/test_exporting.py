@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,14 @@ import antiphon
 from antiphon.adapters import Adapter, attach, is_adapted
 from antiphon.cli import main
 from antiphon.errors import CheckpointError, ConfigError, ModelError, ParityError
-from antiphon.exporting import checking
+from antiphon.exporting import checking, hub
+from antiphon.exporting import portable as portable_form
 from antiphon.exporting.bundle import source
 from antiphon.exporting.card import card
 from antiphon.exporting.checking import PLAIN, Call, Settings, ask
 from antiphon.exporting.readings import freeze, readings
 from antiphon.parity import compare, encode, unlike_texts
+from antiphon.record import RunRecord, StageRecord, write
 
 PROMPT = "Given a question, find the answer"
 
@@ -112,12 +114,14 @@ def portable(rewrite, tmp_path_factory):
     return antiphon.export(rewrite, to="portable", out=tmp_path_factory.mktemp("portable") / "out")
 
 
-@pytest.fixture(scope="module")
-def two_sided(tiny_base, tmp_path_factory):
-    model = echo(tiny_base, pooling="last")
-    return model, antiphon.export(
-        model, to="portable", out=tmp_path_factory.mktemp("sides") / "out", dimensions=[16, 8]
-    )
+def written(model, folder, **settings):
+    """The files alone, without the check in another process, by prompt; checked here."""
+    calls = portable_form.write(model, folder, Settings(**settings))
+    for name, call in calls.items():
+        side = "document" if name == "document" else "query"
+        loaded = SentenceTransformer(str(call.folder))
+        assert compare(encode(model, unlike_texts(), side=side), encode(loaded, unlike_texts(), side=side)).equal
+    return {name: call.folder for name, call in calls.items()}
 
 
 def foreign(base, *, mode="lasttoken", prompts=None, side="right", **kind):
@@ -143,18 +147,18 @@ def test_a_plain_save_is_refused_by_the_readers_and_the_export_is_not(rewrite, p
 def test_echo_in_a_process_without_antiphon_and_the_controls_that_must_fail(rewrite, portable, tmp_path):
     texts = [*unlike_texts(), "  spaces first", "</s> typed by a user"]
     want = encode(rewrite, texts)
-    (got,) = ask(PLAIN, {"query": Call(portable.folder)}, texts).values()
-    assert compare(want, got).equal
-    assert np.allclose(np.linalg.norm(got, axis=1), 1.0, atol=1e-5)
-
-    got[[3, 4]] = got[[4, 3]]
-    assert not compare(want, got).equal
-
+    calls = {"right": Call(portable.folder)}
     for name, spoil in {"eos": without_eos, "pooling": with_mean}.items():
         spoiled = shutil.copytree(portable.folder, tmp_path / name)
         spoil(spoiled)
-        (wrong,) = ask(PLAIN, {"query": Call(spoiled)}, texts).values()
-        assert not compare(want, wrong).equal
+        calls[name] = Call(spoiled)
+    got = ask(PLAIN, calls, texts)
+    assert compare(want, got["right"]).equal
+    assert np.allclose(np.linalg.norm(got["right"], axis=1), 1.0, atol=1e-5)
+    assert not compare(want, got["eos"]).equal
+    assert not compare(want, got["pooling"]).equal
+    got["right"][[3, 4]] = got["right"][[4, 3]]
+    assert not compare(want, got["right"]).equal
 
 
 def without_eos(folder):
@@ -171,20 +175,16 @@ def edit(path, change):
     path.write_text(json.dumps(content))
 
 
-def test_sides_have_a_folder_each_and_share_their_weights(two_sided):
-    model, exported = two_sided
-    assert set(exported.prompts) == {"query", "document"}
-    for side, folder in exported.prompts.items():
+def test_sides_have_a_folder_each_and_share_their_weights(tiny_base, tmp_path):
+    folders = written(echo(tiny_base, pooling="last"), tmp_path, dimensions=(8, 16))
+    assert set(folders) == {"query", "document"}
+    for folder in folders.values():
         accepted(folder, "LAST", 200)
-        loaded = SentenceTransformer(str(folder))
-        assert compare(encode(model, unlike_texts(), side=side), loaded.encode(unlike_texts())).equal
-        assert not any((loaded.prompts or {}).values())
+        assert not any(SentenceTransformer(str(folder)).prompts.values())
         config = json.loads((folder / "config.json").read_text())
         assert config["matryoshka_dimensions"] == [8, 16]
         assert config["rope_theta"] == 10000.0  # transformers 4 knows no rope_parameters
-    weights = {(folder / "model.safetensors").stat().st_ino for folder in exported.prompts.values()}
-    assert len(weights) == 1
-    assert oct((folder / "model.safetensors").stat().st_mode)[-3:] == "644"
+    assert len({(folder / "model.safetensors").stat().st_ino for folder in folders.values()}) == 1
 
 
 def test_classes_and_keys_are_those_that_old_versions_know(portable):
@@ -205,16 +205,12 @@ def test_classes_and_keys_are_those_that_old_versions_know(portable):
 def test_prefix_prompts_stay_prompts_or_are_frozen_when_asked(tiny_base, tmp_path):
     prompts = {"query": PROMPT}
     model = antiphon.build(tiny_base, "classical", pooling="last", max_tokens=200, dtype="float32", prompts=prompts)
-    kept = antiphon.export(model, to="portable", out=tmp_path / "kept")
-    assert set(kept.prompts.values()) == {kept.folder}
-    loaded = SentenceTransformer(str(kept.folder))
-    assert loaded.prompts == model.prompts
-    frozen = antiphon.export(model, to="portable", out=tmp_path / "frozen", freeze_prompts=True)
-    for side, folder in frozen.prompts.items():
+    kept = written(model, tmp_path / "kept")
+    assert set(kept.values()) == {tmp_path / "kept"}
+    assert SentenceTransformer(str(tmp_path / "kept")).prompts == model.prompts
+    for folder in written(model, tmp_path / "frozen", freeze_prompts=True).values():
         accepted(folder, "LAST", 200)
-        assert compare(
-            encode(loaded, unlike_texts(), side=side), SentenceTransformer(str(folder)).encode(unlike_texts())
-        ).equal
+        assert not any(SentenceTransformer(str(folder)).prompts.values())
 
 
 @pytest.mark.parametrize(
@@ -247,14 +243,12 @@ def test_adapters_are_merged_into_the_export_and_stay_on_the_model(tiny_base, tm
     assert not compare(plain, adapted).equal
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["qwen2", "mistral", "gemma3"])
 def test_bidirectional_models_keep_their_attention(bases, architecture, tmp_path):
     model = antiphon.build(
         bases[architecture], "eol", pooling="last", max_tokens=200, dtype="float32", bidirectional=True
     )
-    exported = antiphon.export(model, to="portable", out=tmp_path / "out")
-    config = json.loads((exported.folder / "config.json").read_text())
+    config = json.loads((written(model, tmp_path / "out")["query"] / "config.json").read_text())
     assert config["is_causal"] is False
     assert config["use_bidirectional_attention"] is True
 
@@ -273,11 +267,11 @@ def test_foreign_models_export_as_they_are(bases, tmp_path):
     model.append(Dense(32, 16, bias=False))
     model.append(Normalize())
     model.max_seq_length = 200
-    exported = antiphon.export(model, to="portable", out=tmp_path / "out", freeze_prompts=True)
-    accepted(exported.prompts["query"], "LAST", 200)
-    raw = json.loads((exported.prompts["query"] / "tokenizer.json").read_text())
+    query = written(model, tmp_path / "out", freeze_prompts=True)["query"]
+    accepted(query, "LAST", 200)
+    raw = json.loads((query / "tokenizer.json").read_text())
     assert raw["padding"]["direction"] == "Left"
-    modules = json.loads((exported.prompts["query"] / "modules.json").read_text())
+    modules = json.loads((query / "modules.json").read_text())
     assert [module["path"] for module in modules] == ["", "1_Pooling", "2_Dense", "3_Normalize"]
 
 
@@ -288,6 +282,7 @@ def test_a_folder_is_exported_from_its_path_and_a_base_by_its_name(rewrite, tmp_
         encode(rewrite, unlike_texts()), SentenceTransformer(str(exported.folder)).encode(unlike_texts())
     ).equal
     assert antiphon.load(exported.folder).max_seq_length == 200
+    assert oct((exported.folder / "model.safetensors").stat().st_mode)[-3:] == "644"
 
 
 # --- refusals and failures
@@ -360,7 +355,7 @@ def test_its_code_hears_a_prompt_that_is_given_later(published):
     assert compare(model.encode_query(texts, prompt="Another task"), ask(PLAIN, calls, texts)["other"]).equal
 
 
-def test_the_module_file_imports_nothing_of_ours_and_names_nothing_twice():
+def test_the_module_file_imports_nothing_of_ours_and_names_nothing_twice(monkeypatch):
     text = source()
     assert "from antiphon" not in text
     assert "import antiphon" not in text
@@ -368,10 +363,11 @@ def test_the_module_file_imports_nothing_of_ours_and_names_nothing_twice():
         line.split("(")[0].split()[1].rstrip(":") for line in text.splitlines() if line.startswith(("def ", "class "))
     ]
     assert len(names) == len(set(names))
-    code = "import sys; sys.modules['antiphon'] = None; exec(compile(sys.stdin.read(), 'x', 'exec'), {'__name__': 'x'})"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    program = "import types, sys; sys.modules['x'] = types.ModuleType('x'); " + code
-    subprocess.run([sys.executable, "-c", program], input=text, text=True, check=True, env=environment)
+    home = types.ModuleType("carried")
+    monkeypatch.setitem(sys.modules, "carried", home)
+    monkeypatch.setitem(sys.modules, "antiphon", None)
+    exec(compile(text, "carried", "exec"), home.__dict__)
+    assert home.TemplateInput.__module__ == "carried"
 
 
 def test_the_card_says_what_the_model_is_where_it_came_from_and_what_is_not_known(published, tmp_path):
@@ -394,37 +390,60 @@ def test_the_card_says_what_the_model_is_where_it_came_from_and_what_is_not_know
     assert "\nlicense: mit\n" in card(model, Settings(), own_code=True)
 
 
+def test_the_card_of_a_trained_model_tells_its_stages_results_and_recipe(rewrite, tmp_path):
+    stage = StageRecord(
+        name="contrastive",
+        loss="contrastive",
+        base="Qwen/Qwen3-0.6B",
+        base_fingerprint="0",
+        model="contrastive/model",
+        fingerprint="1",
+        error_against_spread=0.0,
+        data=[{"name": "docstrings", "rows": 321}],
+        steps=10,
+        seconds=90.0,
+        best_step=None,
+        history=[{"step": 10, "loss": 1.25, "epoch": 0.5}],
+    )
+    versions = {"torch": "2.13"}
+    record = RunRecord(
+        name="a-run", recipe={"seed": 7}, seed=7, versions=versions, machine="m", processes=1, stages=[stage]
+    )
+    write(record, tmp_path)
+    text = card(rewrite, Settings(source=str(tmp_path / "contrastive" / "model")), own_code=False)
+    assert "None is recorded" in text  # there is no such folder
+    (tmp_path / "contrastive" / "model").mkdir(parents=True)
+    text = card(rewrite, Settings(source=str(tmp_path / "contrastive" / "model")), own_code=False)
+    for part in (
+        "base_model: Qwen/Qwen3-0.6B",
+        "docstrings (321 rows) | 10 | 1.5 |",
+        "step 10: loss 1.2500",
+        '"seed": 7',
+    ):
+        assert part in text
+
+
 def test_a_stock_model_is_published_without_code(rewrite, tmp_path):
-    exported = antiphon.export(rewrite, to="hub", out=tmp_path / "out")
-    assert not (exported.folder / "modeling_antiphon.py").exists()
-    assert "trust_remote_code" not in (exported.folder / "README.md").read_text()
+    folder = tmp_path / "out"
+    folder.mkdir()
+    hub.write(rewrite, folder, Settings())
+    assert not (folder / "modeling_antiphon.py").exists()
+    assert "trust_remote_code" not in (folder / "README.md").read_text()
+    assert compare(encode(rewrite, unlike_texts()), SentenceTransformer(str(folder)).encode(unlike_texts())).equal
 
 
 # --- the command
 
 
-def test_the_command_writes_says_where_and_refuses_in_a_sentence(tiny_base, tmp_path, capsys):
-    assert (
-        ended(
-            [
-                "export",
-                str(tiny_base),
-                "--pooling",
-                "last",
-                "--max-tokens",
-                "200",
-                "--to",
-                "portable",
-                "--out",
-                tmp_path / "a",
-            ]
-        )
-        == 0
-    )
+def test_the_command_writes_says_where_and_refuses_in_a_sentence(tiny_base, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # paths are seen from where one stands
+    given = ["export", tiny_base, "--max-tokens", "200", "--to", "portable", "--out"]
+    assert ended([*given, "a", "--pooling", "last"]) == 0
+    assert (tmp_path / "a" / "modules.json").exists()
     out = capsys.readouterr().out
-    assert str(tmp_path / "a") in out
+    assert "query      a\n" in out
     assert "parity     equal" in out
-    assert ended(["export", str(tiny_base), "--max-tokens", "200", "--to", "portable", "--out", tmp_path / "b"]) == 2
+    assert ended([*given, "b"]) == 2
     assert "A portable folder cannot say" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
 

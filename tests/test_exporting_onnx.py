@@ -1,4 +1,4 @@
-"""The graph: the same vectors from onnxruntime and tokenizer.json, echo, span mean and all; 8 bits and what they cost."""
+"""The graph: the same vectors from onnxruntime and tokenizer.json alone, span mean included; 8 bits and their price."""
 
 from __future__ import annotations
 
@@ -74,11 +74,8 @@ def test_the_controls_fail(model, exported, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])
-def test_bidirectional_and_last_token_graphs(bases, architecture, tmp_path):
-    model = antiphon.build(
-        bases[architecture], "eol", pooling="last", max_tokens=200, dtype="float32", bidirectional=True
-    )
+def test_a_bidirectional_last_token_graph(bases, tmp_path):
+    model = antiphon.build(bases["gemma3"], "eol", pooling="last", max_tokens=200, dtype="float32", bidirectional=True)
     exported = antiphon.export(model, to="onnx", out=tmp_path / "out")
     made = onnx.load(exported.folder / "model.onnx")
     assert [given.name for given in made.graph.input] == ["input_ids", "attention_mask"]

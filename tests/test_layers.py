@@ -11,7 +11,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "antiphon"
 # Lower layers first: a module imports from the lines above its own.
 LAYERS = (
     ("errors",),
-    ("docstrings", "overriding", "pieces", "rows", "statistics", "tokenizer_json"),
+    ("docstrings", "overriding", "pieces", "processes", "rows", "statistics", "tokenizer_json"),
     ("template",),
     ("prompt_grammar", "tokens"),
     ("adapters", "baking", "modules", "attention", "nano/__init__", "recipe"),

@@ -10,7 +10,7 @@ from oracle import Oracle
 
 import antiphon
 from antiphon.errors import ConfigError, DataError
-from antiphon.losses import MaskedNextTokenLoss, MaskingSettings, masking_collator
+from antiphon.losses import MaskedNextTokenLoss, MaskedNextTokenSettings, MaskingSettings, masking_collator
 from antiphon.losses.mntp import IGNORED, TARGETS, MaskingPreprocessor
 
 TEXTS = ["words that are to be masked, many of them", "short", "", "a </s> typed", "x " * 200]
@@ -22,7 +22,8 @@ def bidirectional(base, **options):
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("template", ["echo", "classical"])
-def test_equals_a_hand_written_loop(tmp_path, tied, template):
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+def test_equals_a_hand_written_loop(tmp_path, tied, template, packed):
     base = make_base(tmp_path / "base", tie_word_embeddings=tied)
     model, oracle = bidirectional(base, template=template), Oracle(base, bidirectional=True)
     torch.manual_seed(0)
@@ -36,7 +37,7 @@ def test_equals_a_hand_written_loop(tmp_path, tied, template):
             if targets[place] != IGNORED:
                 losses.append(F.cross_entropy(logits[place - 1], targets[place]))
     assert len(losses) > 5
-    found = MaskedNextTokenLoss(model)([column])
+    found = MaskedNextTokenLoss(model, MaskedNextTokenSettings(packed=packed))([column])
     assert found.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
     found.backward()
     torch.stack(losses).mean().backward()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -139,3 +141,18 @@ def test_bad_settings(options):
     hidden, weight, targets = problem(torch.float32)
     with pytest.raises(ConfigError):
         linear_cross_entropy(hidden, weight, targets, **options)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available() or find_spec("liger_kernel") is None, reason="no GPU or no liger")
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_liger_is_the_same(reduction, softcap):
+    results = []
+    for device in ("cpu", "cuda"):
+        hidden, weight, targets = (part.detach().to(device) for part in problem(torch.float32))
+        inputs = (hidden.requires_grad_(), weight.requires_grad_())
+        loss = linear_cross_entropy(*inputs, targets, reduction=reduction, softcap=softcap)
+        results.append([loss, *torch.autograd.grad(2 * loss, inputs)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other.cpu(), rtol=1e-3, atol=1e-4)

@@ -12,7 +12,7 @@ from antiphon.cli import app
 NAMES = ["Encoder", "build", "compare", "embed", "evaluate", "export", "load", "mine", "save", "search", "train"]
 SIGNATURES = {
     "Encoder": "model budget compile attention",
-    "evaluate": "model tasks out instructions limit seed budget label cache on_task",
+    "evaluate": "model tasks out instructions limit seed budget label cache listener",
     "compare": "runs",
     "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts bidirectional max_tokens dtype device",
@@ -33,7 +33,7 @@ COMMANDS = {
     "evaluate": "tasks out adapter template pooling max-tokens instructions limit seed budget label cache",
     "compare": "out",
     "parity": "side",
-    "demo": "model pairs query",
+    "demo": "model pairs query zero-shot out",
     "serve": "host port name api-key max-batch-tokens max-queue template pooling max-tokens",
 }
 

@@ -15,6 +15,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from antiphon import parity
+from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.fingerprint import fingerprint
 from antiphon.index import MANIFEST, Index, Settings, Vectors, open_index, prepare
@@ -26,6 +27,8 @@ Progress = Callable[[int, int | None], None]
 
 _WINDOW = 8
 """Batches that are sorted by length together: progress is told as often."""
+_BUDGET = 4096
+"""Tokens of a forward pass: fixed, since a run that goes on must pack as the one before it did, to the same bytes."""
 _DIGITS = 6
 """Digits of a score that count; the rest depends on the companions in a batch and must not order anything."""
 
@@ -69,11 +72,12 @@ def embed(  # noqa: PLR0913  (the public surface)
     first = next(chunks, [])  # before anything is written: an empty standard input leaves no folder behind
     index = prepare(Path(out), Settings(fingerprint(model), side, shard_size, width), force=force)
     tell = on_progress or (lambda done, total: None)
+    encoder = Encoder(model, budget=_BUDGET)
     done = number = 0
     for number, records in enumerate(chain([first], chunks), start=1):
         if not index.holds(number - 1, records, str(source)):
             vectors: list[Vectors] = []
-            for window in _windows(model, records, side=side, batch_size=batch_size):
+            for window in _windows(encoder, records, side=side, batch_size=batch_size):
                 vectors.append(window)
                 tell(done + sum(map(len, vectors)), total)
             index = index.with_shard(number - 1, records, np.concatenate(vectors))
@@ -146,10 +150,11 @@ def _chunks(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
         yield chunk
 
 
-def _windows(model: SentenceTransformer, records: Sequence[Record], *, side: str, batch_size: int) -> Iterator[Vectors]:
+def _windows(encoder: Encoder, records: Sequence[Record], *, side: str, batch_size: int) -> Iterator[Vectors]:
     """Yield the unit vectors of some batches at a time; the same records always fall into the same batches."""
+    verb = encoder.encode_document if side == "document" else encoder.encode_query
     for window in _chunks(records, batch_size * _WINDOW):
-        vectors = parity.encode(model, [record.text for record in window], side=side, batch_size=batch_size)
+        vectors = verb([record.text for record in window])
         yield unit(vectors, [record.id for record in window])
 
 
@@ -182,6 +187,7 @@ def _embedded(
     source: str | Path, model: SentenceTransformer, field: str | None
 ) -> Iterator[tuple[list[Record], Vectors]]:
     records = read(source, field=field)
+    encoder = Encoder(model, budget=_BUDGET)
     batch_size = 32
     for chunk in _chunks(records, batch_size * _WINDOW):
-        yield chunk, np.concatenate(list(_windows(model, chunk, side="document", batch_size=batch_size)))
+        yield chunk, np.concatenate(list(_windows(encoder, chunk, side="document", batch_size=batch_size)))

@@ -1,61 +1,89 @@
-"""The whole zero-shot job on data that every Python has: docstrings of its standard library.
+"""The whole job on data that every Python has: zero-shot, then trained three ways, on docstrings.
 
 A query is the first line of a docstring, its one relevant document the rest of it, and every query searches all
-documents. Nothing is trained; the rows differ by template and pooling alone. Q queries, D width.
+documents. Training reads the docstrings of installed packages, the test those of the standard library. Q queries,
+D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sentence_transformers import SentenceTransformer
 
+from antiphon import nano
+from antiphon.checkpoint import load
 from antiphon.corpus import Hit, unit
 from antiphon.docstrings import DocstringPair, harvest, pairs, standard_library
 from antiphon.errors import ConfigError
+from antiphon.losses import Information, information
 from antiphon.model import build
 from antiphon.parity import Vectors, encode
+from antiphon.reconstructing import reconstruct
 from antiphon.statistics import Interval, bootstrap, ndcg
+from antiphon.training import train
 
-ROWS = (
+ZERO_SHOT = (
     ("classical-write", "mean"),
     ("classical-write", "last"),
     ("echo-rewrite", "mean"),
     ("echo-rewrite", "last"),
     ("eol", "last"),
 )
-CLASSICAL, ECHO = "classical-write", "echo-rewrite"
+TRAINED = ("baseline", "anchor", "anchor-echo")
+"""Recipes of recipes/nano: as many steps each, all contrastive or with Stage I first."""
+GAINS = (
+    ("echo minus classical, zero-shot, mean", "echo-rewrite, mean", "classical-write, mean"),
+    ("echo minus classical, zero-shot, last", "echo-rewrite, last", "classical-write, last"),
+    ("anchor minus baseline", "anchor", "baseline"),
+    ("anchor-echo minus baseline", "anchor-echo", "baseline"),
+)
 QUERY = "wrap text into lines of a given width"
 MAX_TOKENS = 128
 """With one copy of the text: the demo is to take minutes on two cores."""
 _SHOWN = 5
+_REMEMBERED = 3
+_TOLD = 100
 
 Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one template and pooling reached."""
+    """What one way to make vectors reached."""
 
-    template: str
-    pooling: str
+    name: str
     ndcg: Interval
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What echo adds to classical with the same pooling, query by query."""
+    """What one row has over another, query by query."""
 
-    pooling: str
+    name: str
     ndcg: Interval
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What Stage I taught the vectors to remember: how much, and in words."""
+
+    before: Information
+    """Of the pairs, under the base."""
+    after: Information
+    """The same after Stage I."""
+    said: tuple[tuple[str, str], ...]
+    """Queries, and what is decoded from their vectors."""
+
+
+@dataclass(frozen=True)
 class Demo:
-    """The outcome: rows, the gains of echo, and a search with the best row."""
+    """The outcome: rows, gains, a search with the best row, and what Stage I remembers."""
 
     pairs: int
     max_tokens: int
@@ -63,6 +91,7 @@ class Demo:
     gains: tuple[Gain, ...]
     query: str
     hits: tuple[Hit, ...]
+    memory: Memory | None
 
     @property
     def best(self) -> Row:
@@ -76,36 +105,49 @@ def run(
     limit: int = 1000,
     query: str = QUERY,
     max_tokens: int = MAX_TOKENS,
+    runs: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> Demo:
-    """Embed the pairs with every row's template and pooling, score the retrieval, and search with the best.
+    """Embed held-out pairs with every row's model, score the retrieval, and search with the best.
 
-    `limit` pairs are taken evenly from all there are, so the same Python gives the same pairs. `on_step` is told what
-    is done next.
+    `limit` pairs are taken evenly from all there are, so the same Python gives the same pairs. Models are trained into
+    the folder `runs`, and nothing is without it; `overrides` are settings of their recipes. `on_step` is told what is
+    done next.
 
-    Raises ConfigError for a limit below 2, and what `build` raises for the base.
+    Raises ConfigError for a limit below 2, and what `build` and `train` raise.
     """
     if limit < 2:
         raise ConfigError(f"The demo was asked for {limit} pairs; it needs at least 2.")
     tell = on_step or (lambda step: None)
     tell("reading the docstrings of the standard library")
     chosen = evenly(list(pairs(harvest(standard_library()))), limit)
-    scores: dict[tuple[str, str], Scores] = {}
-    found: dict[tuple[str, str], tuple[Hit, ...]] = {}
-    for number, (template, pooling) in enumerate(ROWS, start=1):
-        tell(f"{template}, {pooling} ({number} of {len(ROWS)}): embedding {2 * len(chosen):,} texts")
-        model = build(base, template, pooling=pooling, max_tokens=max_tokens, dtype="float32")
+    scores: dict[str, Scores] = {}
+    found: dict[str, tuple[Hit, ...]] = {}
+
+    def score(name: str, model: SentenceTransformer) -> None:
         names = [pair.name for pair in chosen]
         documents_QD = unit(encode(model, [pair.body for pair in chosen], side="document"), names)
         queries_QD = unit(encode(model, [pair.summary for pair in chosen]), names)
-        scores[template, pooling] = ndcg(queries_QD @ documents_QD.T)
-        found[template, pooling] = _nearest(unit(encode(model, [query]), ["the query"]), documents_QD, chosen)
-    rows = tuple(Row(*key, bootstrap(values)) for key, values in scores.items())
-    gains = tuple(
-        Gain(pooling, bootstrap(scores[ECHO, pooling] - scores[CLASSICAL, pooling])) for pooling in ("mean", "last")
-    )
+        scores[name] = ndcg(queries_QD @ documents_QD.T)
+        found[name] = _nearest(unit(encode(model, [query]), ["the query"]), documents_QD, chosen)
+
+    for number, (template, pooling) in enumerate(ZERO_SHOT, start=1):
+        tell(f"{template}, {pooling} ({number} of {len(ZERO_SHOT)}): embedding {2 * len(chosen):,} texts")
+        score(f"{template}, {pooling}", build(base, template, pooling=pooling, max_tokens=max_tokens, dtype="float32"))
+    memory = None
+    for name in TRAINED if runs is not None else ():
+        assert runs is not None  # the line above
+        changes = {"model.base": str(base), **(overrides or {}), "out": str(runs / name)}
+        train(nano.recipe(name), overrides=changes, resume=True, on_step=tell)
+        score(name, load(runs / name))
+        if name == "anchor":
+            tell("looking at what Stage I remembers")
+            memory = _memory(base, runs / name / "stages" / "1-reconstruction" / "model", chosen)
+    rows = tuple(Row(name, bootstrap(values)) for name, values in scores.items())
+    gains = tuple(Gain(name, bootstrap(scores[a] - scores[b])) for name, a, b in GAINS if a in scores and b in scores)
     best = max(rows, key=lambda row: row.ndcg.mean)
-    return Demo(len(chosen), max_tokens, rows, gains, query, found[best.template, best.pooling])
+    return Demo(len(chosen), max_tokens, rows, gains, query, found[best.name], memory)
 
 
 def evenly(items: Sequence[DocstringPair], limit: int) -> list[DocstringPair]:
@@ -113,6 +155,15 @@ def evenly(items: Sequence[DocstringPair], limit: int) -> list[DocstringPair]:
     if len(items) <= limit:
         return list(items)
     return [items[n * len(items) // limit] for n in range(limit)]
+
+
+def _memory(base: str | Path, stage_one: Path, chosen: Sequence[DocstringPair]) -> Memory:
+    model = load(stage_one)
+    untrained = build(base, "classical", pooling="last", max_tokens=model.max_seq_length or MAX_TOKENS, dtype="float32")
+    told = [(pair.summary, pair.body) for pair in evenly(chosen, _TOLD)]
+    queries = [pair.summary for pair in evenly(chosen, _REMEMBERED)]
+    said = tuple((query, reconstruct(model, query, max_tokens=40)) for query in queries)
+    return Memory(information(untrained, told), information(model, told), said)
 
 
 def _nearest(query_1D: Vectors, documents_QD: Vectors, chosen: Sequence[DocstringPair]) -> tuple[Hit, ...]:

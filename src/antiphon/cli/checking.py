@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -48,18 +49,29 @@ def parity(
         raise typer.Exit(1)
 
 
-@app.command(epilog=examples("antiphon demo", 'antiphon demo --pairs 200 --query "open a compressed file"'))
+@app.command(epilog=examples("antiphon demo", 'antiphon demo --zero-shot --query "open a compressed file"'))
 def demo(
     model: ModelOption = "nano",
     pairs: Annotated[int, typer.Option(help="Docstrings to search; minutes for a thousand.")] = 1000,
     query: Annotated[str | None, typer.Option(help="What to search for at the end.", show_default=False)] = None,
+    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="Train nothing: a minute or two.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep the trained models in this folder; resumed if they are there.")
+    ] = None,
 ) -> None:
-    """Embed zero-shot, classical and echo, over the standard library's docstrings; a table, then a search."""
+    """Do the whole job on docstrings: zero-shot, then trained three ways; a table, what is remembered, a search."""
+    from tempfile import TemporaryDirectory
+
     from antiphon import report
     from antiphon.opening import quiet
 
     quiet()
     from antiphon import demo as job
 
-    outcome = job.run(model, limit=pairs, query=job.QUERY if query is None else query, on_step=report.note)
+    with TemporaryDirectory(prefix="antiphon-demo-") as temporary:
+        runs = None if zero_shot else out or Path(temporary)
+        asked = job.QUERY if query is None else query
+        outcome = job.run(model, limit=pairs, query=asked, runs=runs, on_step=report.note)
     report.demo(outcome, model)
+    if out is not None and not zero_shot:
+        report.note(f"The trained models are in {out}.")

@@ -55,29 +55,33 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
 ) -> None:
     """Score a model by mteb's metrics; a run that died goes on, and a run that was done takes seconds."""
     from antiphon import report
-
-    opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
     from antiphon.evaluation import evaluate as job
+    from antiphon.evaluation import ranks
+
+    ranks.settle()
+    opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
 
     if adapter is not None:
         from antiphon.evaluation.adapting import adapt
 
         adapt(opened, adapter)
-    found = job(
-        opened,
-        [name for given in tasks for name in given.split(",") if name],
-        out=out,
-        instructions=instructions,
-        limit=limit,
-        seed=seed,
-        budget=budget,
-        label=label or f"{model} {template or ''}".strip(),
-        cache=True if cache is None else cache,
-        on_task=lambda name, number, count: report.note(f"{name} ({number} of {count})"),
-    )
-    report.scores(found)
-    if out is not None:
-        report.note(f"written to {out}")
+    with report.evaluating() as listener:
+        found = job(
+            opened,
+            [name for given in tasks for name in given.split(",") if name],
+            out=out,
+            instructions=instructions,
+            limit=limit,
+            seed=seed,
+            budget=budget,
+            label=label or f"{model} {template or ''}".strip(),
+            cache=True if cache is None else cache,
+            listener=listener,
+        )
+    if ranks.rank() == 0:
+        report.scores(found)
+        if out is not None:
+            report.note(f"written to {out}")
 
 
 @app.command(

@@ -37,10 +37,9 @@ def train(
     from antiphon.opening import quiet
 
     quiet()
-    from accelerate import PartialState
-
     from antiphon import training
     from antiphon.overriding import assignments
+    from antiphon.processes import processes
     from antiphon.recipe import read
 
     chosen = read(recipe, overrides=assignments(set_ or []), variant=variant)
@@ -48,7 +47,7 @@ def train(
         report.plan(training.plan(chosen))
         return
     folder = training.train(chosen, resume=resume, first=from_, until=until, on_step=report.note)
-    if PartialState().is_main_process:  # under torchrun every process runs this
+    if processes().is_main_process:  # under torchrun every process runs this
         report.say(str(folder))
 
 

@@ -52,7 +52,7 @@ class Encoder:
         """Check the model; `budget` is the tokens of a forward pass, None finds it by a short probe.
 
         `compile` compiles each layer at its first use (a minute or less, then kept by PyTorch). `attention` is "sdpa"
-        or "matmul", None takes the faster. Raises ConfigError for a budget below 1 or an attention that there is not.
+        or "matmul", None takes the faster for the dtype. Raises ConfigError for a budget below 1 or an attention that there is not.
         """
         if attention is not None and attention not in CALLS:
             raise ConfigError(f"There is no attention {attention!r}; take one of {', '.join(CALLS)}.")
@@ -72,11 +72,6 @@ class Encoder:
     def budget(self) -> int | None:
         """The tokens of a forward pass; None where they are not settled yet or `model.encode` runs."""
         return None if self._runner is None else self._runner.budget
-
-    @property
-    def attention(self) -> str | None:
-        """The name of the attention call that is used."""
-        return None if self._runner is None else self._runner.attention
 
     def encode(  # noqa: PLR0913  (sentence-transformers' own parameters)
         self,

@@ -1,7 +1,4 @@
-"""What is fastest on this device: which attention call, and how many tokens in a forward pass. Measured, briefly.
-
-R rows, W their width, H heads, d head width.
-"""
+"""How many tokens a forward pass had best have on this device, measured briefly. R rows, W their width."""
 
 from __future__ import annotations
 
@@ -9,9 +6,6 @@ import time
 from collections.abc import Callable
 
 import torch
-from transformers import PretrainedConfig
-
-from antiphon.encoding import attention
 from antiphon.encoding.decoder import Decoder, Pass
 
 BUDGETS = (1024, 2048, 4096, 8192, 16384, 32768)
@@ -23,27 +17,6 @@ LONGEST_TRY = 0.3
 _WIDTH = 128
 _REPEATS = 3
 _SPIN = 2
-
-
-def attention_call(config: PretrainedConfig, device: torch.device, dtype: torch.dtype) -> str:
-    """Return the name of the faster attention call for rows of this model; "sdpa" wherever there is a GPU."""
-    if device.type != "cpu":
-        return "sdpa"
-    heads = config.num_attention_heads
-    shared = getattr(config, "num_key_value_heads", None) or heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    generator = torch.Generator().manual_seed(0)
-    query, key, value = (
-        torch.randn(4, number, _WIDTH, size, generator=generator).to(dtype) for number in (heads, shared, shared)
-    )
-    seen = torch.ones(4, 1, _WIDTH, _WIDTH, dtype=torch.bool).tril()
-    masks = {"sdpa": seen, "matmul": attention.additive(seen, dtype)}
-    module = torch.nn.Module()
-    taken = {
-        name: _seconds(lambda call=call, name=name: call(module, query, key, value, masks[name]))  # type: ignore[misc]
-        for name, call in attention.CALLS.items()
-    }
-    return min(taken, key=lambda name: taken[name])
 
 
 def budget(decoder: Decoder) -> int:

@@ -5,18 +5,20 @@ N texts, B texts of a batch, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from threading import Lock
 
 import torch
 from sentence_transformers import SentenceTransformer
 
+from antiphon.encoding.attention import fastest
 from antiphon.encoding.decoder import Decoder
 from antiphon.encoding.forward import vectors_of
 from antiphon.encoding.planning import Batch, batches
 from antiphon.encoding.prefix import Prefix, Prefixes
-from antiphon.encoding.probing import attention_call, budget
+from antiphon.encoding.probing import budget
 from antiphon.encoding.reading import Reading, Tokens, common, read, shared_by_probes
 
 WINDOW = 2048
@@ -50,11 +52,13 @@ class Runner:
             self.model.eval()
             self._refresh()
             out: torch.Tensor | None = None
-            for numbers, tokens in self._windows(texts, reading):
-                for places, vectors in self._window(tokens, reading):
-                    if out is None:
-                        out = torch.empty(len(texts), vectors.shape[1], dtype=vectors.dtype)
-                    out[torch.tensor([numbers[place] for place in places])] = vectors.cpu()
+            # closed at once also where an interrupt ends the loop: no thread is left behind
+            with closing(self._windows(texts, reading)) as windows:
+                for numbers, tokens in windows:
+                    for places, vectors in self._window([texts[number] for number in numbers], tokens, reading):
+                        if out is None:
+                            out = torch.empty(len(texts), vectors.shape[1], dtype=vectors.dtype)
+                        out[torch.tensor([numbers[place] for place in places])] = vectors.cpu()
             assert out is not None
             return out
 
@@ -64,13 +68,14 @@ class Runner:
         if state != self._state:
             self._state = state
             decoder = self.model[0].model
-            if self.attention is None:
-                self.attention = attention_call(decoder.config, decoder.device, decoder.dtype)
-            self._decoder = Decoder.of(decoder, call=self.attention, compiled=self._compiled)
+            call = self.attention or fastest(decoder.device, decoder.dtype)
+            self._decoder = Decoder.of(decoder, call=call, compiled=self._compiled)
             self._prefixes = Prefixes()
             self._shared.clear()
 
-    def _windows(self, texts: Sequence[str], reading: Reading) -> Iterator[tuple[list[int], list[Tokens]]]:
+    def _windows(
+        self, texts: Sequence[str], reading: Reading
+    ) -> Generator[tuple[list[int], list[Tokens]], None, None]:
         """Yield windows of texts, the longest first, tokenised one window ahead of what runs."""
         order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
         windows = [order[start : start + WINDOW] for start in range(0, len(order), WINDOW)]
@@ -89,16 +94,32 @@ class Runner:
                     ahead = pool.submit(tokens, windows[number + 1])
                 yield window, ready
 
-    def _window(self, texts: Sequence[Tokens], reading: Reading) -> Iterator[tuple[list[int], torch.Tensor]]:
+    def _window(
+        self, texts: Sequence[str], tokens: Sequence[Tokens], reading: Reading
+    ) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Yield the vectors (B, D) of a window batch by batch, with the texts' numbers in it."""
-        prefix = self._prefix(texts, reading)
+        empty = [number for number, row in enumerate(tokens) if not row.ids]
+        if empty:
+            yield empty, self._without_tokens([texts[number] for number in empty], reading)
+        numbers = [number for number, row in enumerate(tokens) if row.ids]
+        rows = [tokens[number] for number in numbers]
+        if not rows:
+            return
+        prefix = self._prefix(rows, reading)
         before = 0 if prefix is None else len(prefix)
-        lengths = [len(tokens.ids) - before for tokens in texts]
+        lengths = [len(row.ids) - before for row in rows]
         if self.budget is None and sum(lengths) >= PROBE_FROM:
             self.budget = budget(self._decoder)
         for batch in batches(lengths, self.budget or BEFORE_PROBE):
-            for part, vectors in self._run(batch, texts, prefix):
-                yield part.texts, vectors
+            for part, vectors in self._run(batch, rows, prefix):
+                yield [numbers[row] for row in part.texts], vectors
+
+    def _without_tokens(self, texts: Sequence[str], reading: Reading) -> torch.Tensor:
+        """Return what sentence-transformers makes of texts that have no token: beside one that has, as in its batches."""
+        features = self.model.preprocess([*texts, "."], prompt=reading.prompt, task=reading.task)
+        features = {key: value.to(self.model.device) if torch.is_tensor(value) else value for key, value in features.items()}
+        vectors: torch.Tensor = self.model(features)["sentence_embedding"][: len(texts)]
+        return vectors
 
     def _run(
         self, batch: Batch, texts: Sequence[Tokens], prefix: Prefix | None

@@ -14,7 +14,7 @@ from antiphon.evaluation.embedding import Encode, encoder
 from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.running import SEED, Settings, Tasks, run
 from antiphon.evaluation.scores import Scores
-from antiphon.evaluation.selecting import Data, quiet, select
+from antiphon.evaluation.selecting import Data, SelectedProbe, Selection, quiet, select
 
 AVERAGE = "average"
 _NO_IDENTITY = "in training"
@@ -28,8 +28,7 @@ class TaskEvaluator(SentenceEvaluator):
         with randomness.kept():
             quiet()
             selected = select(tasks, limit=settings.limit, seed=settings.seed)
-            loaded = [(task, task.load()) for task in selected]
-        self.selected = [replace(task, load=partial(_loaded, data)) for task, data in loaded]
+            self.selected = [_read(task) for task in selected]
         self.settings = settings
         self.name = name
         self.primary_metric = f"{name}_{AVERAGE}" if name else AVERAGE
@@ -58,6 +57,11 @@ class TaskEvaluator(SentenceEvaluator):
     def get_config_dict(self) -> dict[str, Any]:
         """Return what a model card is to say."""
         return {"tasks": [task.name for task in self.selected], "limit": self.settings.limit}
+
+
+def _read(task: Selection) -> Selection:
+    """Return the task with its data read already."""
+    return task if isinstance(task, SelectedProbe) else replace(task, load=partial(_loaded, task.load()))
 
 
 def _loaded(data: Data) -> Data:

@@ -86,11 +86,11 @@ class Embedder:
         encode: Encode,
         *,
         store: VectorStore | None = None,
-        on_texts: Callable[[int], None] | None = None,
+        on_texts: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         self._encode = encode
         self._store = store
-        self._tell = on_texts or (lambda count: None)
+        self._tell = on_texts or (lambda texts: None)
         self.embedded = 0
         """Texts that went through the model."""
         self.seconds = 0.0
@@ -103,7 +103,7 @@ class Embedder:
         self.seen.setdefault((prompt, side), {}).update(dict.fromkeys(texts))
         keys = {text: _key(text, prompt, side) for text in dict.fromkeys(texts)}
         known = {} if self._store is None else self._store.get(list(keys.values()))
-        self._tell(len(known))
+        self._tell([text for text, key in keys.items() if key in known])
         wanted = sorted((text for text, key in keys.items() if key not in known), key=len, reverse=True)
         for start in range(0, len(wanted), _WINDOW):
             window = wanted[start : start + _WINDOW]
@@ -116,7 +116,7 @@ class Embedder:
             if self._store is not None:
                 self._store.put(fresh)
             known.update(fresh)
-            self._tell(len(window))
+            self._tell(window)
         return np.stack([known[keys[text]] for text in texts])
 
 

@@ -6,7 +6,9 @@ prompts, the data, the seed and mteb's version. So no model is ever shown anothe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +16,11 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon import nano
 from antiphon.evaluation import instructions as instructing
-from antiphon.evaluation import randomness
+from antiphon.evaluation import randomness, ranks
 from antiphon.evaluation.caching import default_folder, key_of
 from antiphon.evaluation.embedding import Encode, VectorStore, encoder
 from antiphon.evaluation.instructions import OWN, Instructions
+from antiphon.evaluation.listening import Listener, Meter
 from antiphon.evaluation.scores import Scores, TaskScore
 from antiphon.evaluation.selecting import Selected, SelectedProbe, Selection, quiet, select
 from antiphon.evaluation.turns import Turns
@@ -27,8 +30,6 @@ from antiphon.template import template_of
 SEED = 42
 """mteb's own."""
 Tasks = str | Path | Sequence[str | Path]
-OnTask = Callable[[str, int, int], None]
-"""Told the task that is begun, its number from 1, and how many there are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     budget: int | None = None,
     label: str | None = None,
     cache: str | Path | bool = True,
-    on_task: OnTask | None = None,
+    listener: Listener | None = None,
 ) -> Scores:
     """Score a model on tasks, by mteb's metrics; `scores["STSBenchmark"].main` is a float between 0 and 1.
 
@@ -63,20 +64,24 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     what tables call the run. `budget` is the tokens of a forward pass, found by a probe without it. `cache` is True
     for the user's cache, a folder, or False.
 
+    Under torchrun the tasks are spread over the ranks and every rank returns all scores.
+
     Raises ConfigError for a task or setting that cannot be used and for an instruction that is missing, DataError for
     data that cannot be scored honestly, ModelError for a vector that is NaN or zero.
     """
     folder = None if cache is False else default_folder() if cache is True else Path(cache)
     settings = Settings(instructions=instructions, limit=limit, seed=seed, budget=budget, cache=folder)
-    with randomness.kept():
+    with randomness.kept(), ranks.joined():
         quiet()
-        scores = run(model, select(tasks, limit=limit, seed=seed), settings, label=label, on_task=on_task)
-    if out is not None:
+        scores = run(
+            model, select(tasks, limit=limit, seed=seed), settings, label=label, listener=listener, spread=True
+        )
+    if out is not None and ranks.rank() == 0:
         scores.save(out)
     return scores
 
 
-def run(
+def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need)
     model: SentenceTransformer,
     selected: Sequence[Selection],
     settings: Settings,
@@ -84,12 +89,13 @@ def run(
     label: str | None = None,
     identity: str | None = None,
     encode: Encode | None = None,
-    on_task: OnTask | None = None,
+    listener: Listener | None = None,
+    spread: bool = False,
 ) -> Scores:
     """Score a model on selected tasks, in order; instructions are looked up for all of them before any is run.
 
     `identity` stands for the model's fingerprint, for a model that changes from call to call and has no cache;
-    `encode` is what embeds, where that is there already.
+    `encode` is what embeds, where that is there already. `spread` gives each rank a share of the tasks.
     """
     given = instructing.read(settings.instructions)
     words = {
@@ -100,21 +106,25 @@ def run(
     own = settings.instructions == OWN or (given is None and not instructing.hears(model))
     identity = identity or fingerprint(model)
     encode = encode or encoder(model, budget=settings.budget)
-    store = VectorStore(settings.cache / "vectors" / f"{identity[:32]}.sqlite") if settings.cache is not None else None
-    try:
-        turns = Turns(model, identity, settings.seed, encode, settings.cache, store)
+    mine, sizes = _share(selected, spread=spread, sized=listener is not None)
+    meter = Meter(listener, sizes)
+
+    def score() -> dict[str, TaskScore]:
+        meter.estimate(encode)
         found: dict[str, TaskScore] = {}
-        for number, task in enumerate(selected, start=1):
-            if on_task is not None:
-                on_task(task.name, number, len(selected))
-            if isinstance(task, SelectedProbe):
-                found[task.name] = turns.probe(task)
-            else:
-                prompts = instructing.prompts_for(model, words[task.name], own=own)
-                found[task.name] = turns.task(task, words[task.name], prompts)
-    finally:
-        if store is not None:
-            store.close()
+        with _store(settings.cache, identity) as store:
+            turns = Turns(model, identity, settings.seed, encode, settings.cache, store, meter.embedded)
+            for number, task in enumerate(mine):
+                meter.begin(task.name, number)
+                if isinstance(task, SelectedProbe):
+                    found[task.name] = turns.probe(task)
+                else:
+                    prompts = instructing.prompts_for(model, words[task.name], own=own)
+                    found[task.name] = turns.task(task, words[task.name], prompts)
+                meter.end(number)
+        return found
+
+    everything = ranks.gathered(score) if spread else score()
     spelled = template_of(model)
     name = label or getattr(model.model_card_data, "model_name", None) or (spelled.name if spelled else "model")
     return Scores(
@@ -122,13 +132,32 @@ def run(
         label=str(name),
         revision=key_of({"model": identity, "instructions": sorted(words.items())}),
         instructions=instructing.digest(words),
-        tasks=found,
-        settings={
-            "seed": settings.seed,
-            "limit": settings.limit,
-            "template": spelled.name if spelled else None,
-        },
+        tasks={task.name: everything[task.name] for task in selected},
+        settings={"seed": settings.seed, "limit": settings.limit, "template": spelled.name if spelled else None},
     )
+
+
+def _share(
+    selected: Sequence[Selection], *, spread: bool, sized: bool
+) -> tuple[Sequence[Selection], Sequence[int | None]]:
+    """Return this rank's tasks, and their sizes where those are wanted."""
+    spread = spread and ranks.world() > 1
+    sizes = [task.size() if sized or spread else None for task in selected]
+    if not spread:
+        return selected, sizes
+    usual = statistics.median([size for size in sizes if size] or [1])
+    numbers = ranks.shares([size or usual for size in sizes], ranks.world())[ranks.rank()]
+    return [selected[number] for number in numbers], [sizes[number] for number in numbers]
+
+
+@contextmanager
+def _store(cache: Path | None, identity: str) -> Iterator[VectorStore | None]:
+    store = None if cache is None else VectorStore(cache / "vectors" / f"{identity[:32]}.sqlite")
+    try:
+        yield store
+    finally:
+        if store is not None:
+            store.close()
 
 
 def _name(model: SentenceTransformer) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
@@ -16,6 +16,7 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
 from antiphon.errors import ConfigError, DataError, first_line
 from antiphon.evaluation.layouts import Layout, find
+from antiphon.evaluation.listening import characters
 from antiphon.evaluation.names import SETS
 from antiphon.evaluation.probes import PREFIX, Context, Finding, Material, named
 from antiphon.evaluation.tasks import local_task
@@ -33,6 +34,8 @@ class Selected:
     load: Callable[[], Data]
     metadata: Any = None
     """mteb's, where it is mteb's task."""
+    size: Callable[[], int | None] = lambda: None
+    """Gives the characters of its texts, about; None where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class SelectedProbe:
     run: Callable[[Context], Finding]
     material: Material
     metadata: None = None
+
+    def size(self) -> int | None:
+        """Return None: what a probe embeds is its own business."""
+        return None
 
 
 Selection = Selected | SelectedProbe
@@ -112,7 +119,23 @@ def _english(name: str) -> AbsTask:
 
 
 def _of_mteb(task: AbsTask) -> Selected:
-    return Selected(task.metadata.name, partial(_loaded, task), task.metadata)
+    return Selected(task.metadata.name, partial(_loaded, task), task.metadata, partial(_size_of_mteb, task))
+
+
+def _size_of_mteb(task: AbsTask) -> int | None:
+    """Return the characters that mteb's statistics of the task tell."""
+    if isinstance(task, AbsTaskAggregate):
+        sizes = [_size_of_mteb(part) for part in task.metadata.tasks]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+    statistics = task.metadata.descriptive_stats or {}
+    return sum(_lengths(statistics.get(split)) for split in task.eval_splits) or None
+
+
+def _lengths(statistics: Any) -> int:
+    if not isinstance(statistics, Mapping):
+        return 0
+    own = int(statistics.get("total_text_length") or 0)
+    return own + sum(_lengths(inner) for name, inner in statistics.items() if name != "hf_subset_descriptive_stats")
 
 
 def _loaded(task: AbsTask) -> Data:
@@ -134,7 +157,10 @@ def _local(layout: Layout, limit: int | None, seed: int) -> Selected:
         data = layout.read(limit=limit, seed=seed)
         return local_task(data, seed=seed), data.notes
 
-    return Selected(layout.name, load)
+    def size() -> int:
+        return characters(dict(layout.read(limit=limit, seed=seed).parts))
+
+    return Selected(layout.name, load, None, size)
 
 
 def quiet() -> None:

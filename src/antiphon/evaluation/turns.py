@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ class Turns:
     encode: Encode
     cache: Path | None
     store: VectorStore | None
-    on_texts: Callable[[int], None] | None = None
+    on_texts: Callable[[Sequence[str]], None] | None = None
 
     def task(self, task: Selected, instruction: str, prompts: Mapping[Side, str]) -> TaskScore:
         """Return the score of a task."""

@@ -55,7 +55,7 @@ def ask(program: str, calls: Mapping[str, Call], texts: Sequence[str]) -> dict[s
     with tempfile.TemporaryDirectory() as scratch:
         request, out = Path(scratch, "request.json"), Path(scratch, "vectors.npz")
         content = {
-            "calls": {name: {**vars(call), "folder": str(call.folder)} for name, call in calls.items()},
+            "calls": {name: {**vars(call), "folder": str(call.folder.resolve())} for name, call in calls.items()},
             "texts": list(texts),
             "out": str(out),
         }

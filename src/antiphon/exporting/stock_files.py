@@ -118,7 +118,8 @@ def _config(
     raw: dict[str, Any] = {**config.to_diff_dict(), "model_type": config.model_type, "use_cache": False}
     raw.pop("_name_or_path", None)
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
-    if causal is not None and not getattr(config, "use_bidirectional_attention", False):
+    own_switch = attention.is_bidirectional(backbone) and hasattr(config, "use_bidirectional_attention")
+    if causal is not None and not own_switch:  # such a family's encoder is known by the backbone's name
         raw["architectures"] = [causal]  # engines know families by this name; the weights need no head for it
     dtype = str(backbone.dtype).removeprefix("torch.")
     raw.update(dtype=dtype, torch_dtype=dtype, **_legacy_rope(raw.get("rope_parameters")))
@@ -129,7 +130,7 @@ def _config(
         raw.update(is_causal=False, use_bidirectional_attention=True)
         window = raw.get("sliding_window")
         # Gemma's own switch halves the sliding window when it is read
-        if hasattr(type(config), "use_bidirectional_attention") and window and longest and longest > window // 2:
+        if own_switch and window and longest and longest > window // 2:
             raise ModelError(
                 f"Engines halve the sliding window of a bidirectional {config.model_type} ({window} tokens), so they "
                 f"would read texts of up to {longest} tokens otherwise; lower max_seq_length to {window // 2}."

@@ -22,6 +22,7 @@ from antiphon.errors import ConfigError, DataError
 from antiphon.losses.collating import DEFAULT_MAX_TOKENS, collator_of, pieces_of, right_padded
 from antiphon.losses.decoding import states
 from antiphon.losses.head import HeadTraining, embedding_of, embedding_weight, head_of, release_padding
+from antiphon.losses.packing import Packer
 from antiphon.losses.vocabulary import CHUNK, linear_cross_entropy
 from antiphon.tokens import check_texts
 
@@ -114,6 +115,8 @@ class MaskedNextTokenSettings(MaskingSettings):
     head: HeadTraining = "trained"
     chunk_size: int = CHUNK
     """Tokens whose logits exist at once; changes memory and time, never the loss."""
+    packed: bool = True
+    """Whether texts go through the model without padding between them, where it can; the loss is the same."""
 
 
 class MaskedNextTokenLoss(nn.Module):
@@ -133,20 +136,25 @@ class MaskedNextTokenLoss(nn.Module):
             )
         release_padding(model)
         self.head = head_of(model, self.settings.head)
+        self.packer = Packer.of(model) if self.settings.packed else None
 
     def forward(self, features: list[dict[str, Any]], labels: torch.Tensor | None = None) -> torch.Tensor:
         """Return the loss of one batch."""
         column = features[0]
         if TARGETS not in column:
             raise DataError(f"A column came without {TARGETS}; give the trainer data_collator=masking_collator(model).")
-        embedded_BTD = embedding_of(self.head.module)(column["input_ids"])
-        hidden_BTD = states(self.model, embedded_BTD, column["attention_mask"], causal=False)[:, :-1]
-        targets_BT = column[TARGETS][:, 1:]
-        predicted_BT = targets_BT != IGNORED
+        mask_BT = column["attention_mask"].bool()
+        if self.packer is not None:
+            hidden_ND = self.packer.tokens(self.model, column)
+        else:
+            embedded_BTD = embedding_of(self.head.module)(column["input_ids"])
+            hidden_ND = states(self.model, embedded_BTD, column["attention_mask"], causal=False)[mask_BT]
+        targets_N = column[TARGETS][mask_BT]
+        predicted = (targets_N != IGNORED).nonzero()[:, 0]  # never the first of a text, so the one before is its own
         return linear_cross_entropy(
-            hidden_BTD[predicted_BT] * self.head.scale,
+            hidden_ND[predicted - 1] * self.head.scale,
             self.head.weight,
-            targets_BT[predicted_BT],
+            targets_N[predicted],
             chunk_size=self.settings.chunk_size,
             softcap=self.head.softcap,
         )

@@ -91,6 +91,15 @@ class Packer:
             start += len(places)
         return vectors
 
+    def tokens(self, model: nn.Module, column: dict[str, Any]) -> torch.Tensor:
+        """Return the last state (N, D) of every token of a column that is not padding, text behind text."""
+        mask = column["attention_mask"].cpu().numpy().astype(bool)
+        ids, lengths = column["input_ids"], mask.sum(axis=1)
+        layout = lay_out(lengths, [Group(np.arange(len(lengths)))], int(lengths.max()))
+        ids_RW = torch.from_numpy(ids.cpu().numpy()[mask][layout.token_RW]).to(ids.device)
+        states_PD = self.states(model, {"input_ids": ids_RW}, layout, causal=self.causal)
+        return states_PD[torch.from_numpy(layout.place_N).to(ids.device)]
+
     def states(self, model: nn.Module, given: dict[str, torch.Tensor], layout: Layout, *, causal: bool) -> torch.Tensor:
         """Return the last states (R * W, D) of rows of ids or of embedded tokens."""
         (rows,) = given.values()

@@ -7,6 +7,7 @@ V vocabulary.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -32,7 +33,8 @@ def linear_cross_entropy(
 
     With a `softcap` c the logits z become c * tanh(z / c) first (Gemma 2). No tokens at all give 0, with a gradient
     of 0, for both reductions: a batch without targets has nothing to learn from and must not make a NaN. Softmax, loss
-    and the sum of the weight's gradient are in fp32 whatever the dtype of states and weight.
+    and the sum of the weight's gradient are in fp32 whatever the dtype of states and weight. On a GPU liger-kernel does
+    it where it is installed.
 
     Raises ConfigError for a chunk size below 1 or an unknown reduction.
     """
@@ -40,11 +42,34 @@ def linear_cross_entropy(
         raise ConfigError(f"chunk_size is {chunk_size}; at least 1 token has to be in a chunk.")
     if reduction not in ("mean", "sum"):
         raise ConfigError(f"There is no reduction {reduction!r}; take 'mean' or 'sum'.")
+    if hidden_ND.is_cuda and hidden_ND.dtype != torch.float64 and len(targets_N) and find_spec("liger_kernel"):
+        return _by_liger(hidden_ND, weight_VD, targets_N, reduction, softcap)
     wants_gradient = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
     loss: torch.Tensor = _LinearCrossEntropy.apply(
         hidden_ND, weight_VD, targets_N, _Plan(chunk_size, reduction, softcap, wants_gradient)
     )
     return loss
+
+
+def _by_liger(
+    hidden_ND: torch.Tensor,
+    weight_VD: torch.Tensor,
+    targets_N: torch.Tensor,
+    reduction: Reduction,
+    softcap: float | None,
+) -> torch.Tensor:
+    """Return the same by liger-kernel's Triton kernels, which choose their own chunks (arXiv 2410.10989)."""
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy  # runs on a GPU only
+
+    loss: torch.Tensor = liger_fused_linear_cross_entropy(
+        hidden_ND,
+        weight_VD.to(hidden_ND.dtype),
+        targets_N,
+        reduction=reduction,
+        softcap=softcap,
+        accum_dtype=torch.float32,
+    )
+    return loss.float()
 
 
 class _Plan:
@@ -68,15 +93,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight_gradient = torch.zeros_like(weight_VD, dtype=exact) if of_weight else None
         # one dtype for both factors: fp32 master weights meet bf16 states under autocast
         weight = weight_VD.to(hidden_ND.dtype)
+        # made once and used by every chunk: fresh memory of this size costs more than what is computed in it
+        shape = (min(plan.chunk_size, len(targets_N)), len(weight))
+        products, scores = (hidden_ND.new_empty(shape, dtype=dtype) for dtype in (hidden_ND.dtype, exact))
         for start in range(0, len(targets_N), plan.chunk_size):
             part = slice(start, start + plan.chunk_size)
             hidden_CD, targets_C = hidden_ND[part], targets_N[part]
-            logits_CV = _logits(hidden_CD, weight, plan.softcap, exact)
-            normalizer_C = logits_CV.logsumexp(dim=1)
-            loss += (normalizer_C - logits_CV.gather(1, targets_C[:, None])[:, 0]).sum() * factor
+            product_CV, logits_CV = products[: len(targets_C)], scores[: len(targets_C)]
+            logits_CV.copy_(torch.mm(hidden_CD, weight.T, out=product_CV))
+            losses_C = _into_slope(logits_CV, targets_C, plan.softcap, factor)
+            loss += losses_C.sum() * factor
             if hidden_gradient is None and weight_gradient is None:
                 continue
-            slope_CV = _slope(logits_CV, normalizer_C, targets_C, plan.softcap).mul_(factor).to(hidden_ND.dtype)
+            slope_CV = product_CV.copy_(logits_CV)
             if hidden_gradient is not None:
                 hidden_gradient[part] = slope_CV @ weight
             if weight_gradient is not None:
@@ -92,18 +121,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return hidden, weight, None, None
 
 
-def _logits(
-    hidden_CD: torch.Tensor, weight_VD: torch.Tensor, softcap: float | None, dtype: torch.dtype
-) -> torch.Tensor:
-    logits_CV = (hidden_CD @ weight_VD.T).to(dtype)
-    return logits_CV if softcap is None else logits_CV.div_(softcap).tanh_().mul_(softcap)
-
-
-def _slope(
-    logits_CV: torch.Tensor, normalizer_C: torch.Tensor, targets_C: torch.Tensor, softcap: float | None
-) -> torch.Tensor:
-    """Return d loss / d logits before the cap, softmax minus one-hot; reuses the logits' memory."""
-    bend_CV = None if softcap is None else 1 - (logits_CV / softcap) ** 2
-    slope_CV = logits_CV.sub_(normalizer_C[:, None]).exp_()
-    slope_CV[torch.arange(len(targets_C), device=targets_C.device), targets_C] -= 1
-    return slope_CV if bend_CV is None else slope_CV.mul_(bend_CV)
+def _into_slope(logits_CV: torch.Tensor, targets_C: torch.Tensor, softcap: float | None, factor: float) -> torch.Tensor:
+    """Return the losses (C) of logits before the cap, and put factor * d loss / d logits in their place."""
+    bend_CV = None
+    if softcap is not None:
+        logits_CV.div_(softcap).tanh_()
+        bend_CV = 1 - logits_CV**2
+        logits_CV.mul_(softcap)
+    most_C = logits_CV.amax(dim=1)
+    of_targets_C = logits_CV.gather(1, targets_C[:, None])[:, 0] - most_C
+    sums_C = logits_CV.sub_(most_C[:, None]).exp_().sum(dim=1)
+    logits_CV.mul_((factor / sums_C)[:, None])
+    logits_CV[torch.arange(len(targets_C), device=targets_C.device), targets_C] -= factor
+    if bend_CV is not None:
+        logits_CV.mul_(bend_CV)
+    return sums_C.log() - of_targets_C

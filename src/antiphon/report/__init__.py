@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from antiphon.report.checking import diagnosis
 from antiphon.report.embedding import demo, description, hits
-from antiphon.report.evaluation import comparison, scores, write_comparison
+from antiphon.report.evaluation import comparison, evaluating, scores, write_comparison
 from antiphon.report.terminal import error, note, progress, say, table
 from antiphon.report.training import plan
 
@@ -17,6 +17,7 @@ __all__ = [
     "description",
     "diagnosis",
     "error",
+    "evaluating",
     "hits",
     "note",
     "plan",

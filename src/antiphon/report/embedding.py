@@ -14,7 +14,7 @@ from antiphon.report.terminal import console, say, table
 
 if TYPE_CHECKING:
     from antiphon.corpus import Hit
-    from antiphon.demo import Demo
+    from antiphon.demo import Demo, Memory
     from antiphon.showing import Description
 
 _POOLED = "bold black on green"
@@ -64,31 +64,45 @@ def description(shown: Description) -> None:
 
 
 def demo(outcome: Demo, model: str) -> None:
-    """Print the outcome of the demo: the table, what echo adds, the search, and how to go on."""
+    """Print the outcome of the demo: the table, the gains, the search, what Stage I remembers, and how to go on."""
     say(
         f"{outcome.pairs:,} docstrings of the standard library: the first line searches for the rest among all of "
-        f"them.\nZero-shot, {model}, at most {outcome.max_tokens} tokens a copy; intervals are 95 % (bootstrap).\n"
+        f"them.\n{model}, zero-shot with at most {outcome.max_tokens} tokens a copy; intervals are 95 % (bootstrap).\n"
     )
     table(
-        ("template", "pooling", "nDCG@10", "95 % interval"),
-        [
-            (row.template, row.pooling, f"{row.ndcg.mean:.4f}", f"{row.ndcg.low:.4f} to {row.ndcg.high:.4f}")
-            for row in outcome.rows
-        ],
+        ("vectors", "nDCG@10", "95 % interval"),
+        [(row.name, f"{row.ndcg.mean:.4f}", f"{row.ndcg.low:.4f} to {row.ndcg.high:.4f}") for row in outcome.rows],
     )
     for gain in outcome.gains:
         figures = gain.ndcg
-        say(
-            f"echo minus classical, {gain.pooling}: {figures.mean:+.4f} [{figures.low:+.4f}, {figures.high:+.4f}], "
-            "query by query"
-        )
-    best = outcome.best
-    say(f"\nThe best row ({best.template}, {best.pooling}) asked for: {outcome.query}\n")
+        say(f"{gain.name}: {figures.mean:+.4f} [{figures.low:+.4f}, {figures.high:+.4f}], query by query")
+    if outcome.memory is not None:
+        _memory(outcome.memory)
+    say(f"\nThe best row ({outcome.best.name}) asked for: {outcome.query}\n")
     hits(outcome.hits)
-    say(
-        f"\nSearch all of it: antiphon search docstrings {quote(outcome.query)} --model {quote(model)} "
-        f"--template {best.template} --pooling {best.pooling}"
+    if ", " in outcome.best.name:
+        template, pooling = outcome.best.name.split(", ")
+        say(
+            f"\nSearch all of it: antiphon search docstrings {quote(outcome.query)} --model {quote(model)} "
+            f"--template {template} --pooling {pooling}"
+        )
+
+
+def _memory(memory: Memory) -> None:
+    say("\nWhat a vector tells of the other side of its pair, in nats a token (the loss without it minus with it):")
+    table(
+        ("", "before Stage I", "after it"),
+        [
+            (name, f"{before.nats:+.3f}", f"{after.nats:+.3f}")
+            for name, before, after in (
+                ("of the body, from the summary", memory.before.query_to_document, memory.after.query_to_document),
+                ("of the summary, from the body", memory.before.document_to_query, memory.after.document_to_query),
+            )
+        ],
     )
+    say("What is decoded from the vector of a summary alone:")
+    for query, words in memory.said:
+        say(f"  {_one_line(query)}\n    -> {_one_line(words)}")
 
 
 def _one_line(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,37 @@ from antiphon.evaluation.folders import replaced
 from antiphon.report import png
 from antiphon.report.charts import GIGA, HUNDRED, charts
 from antiphon.report.page import page
-from antiphon.report.terminal import note, say, table
+from antiphon.report.terminal import note, progress, say, table
 
 if TYPE_CHECKING:
     from antiphon.evaluation.comparing import Comparison, System
     from antiphon.evaluation.scores import Scores, TaskScore
     from antiphon.statistics import Interval
+
+
+class _Evaluating:
+    """Tells which task is run and how far the evaluation is."""
+
+    def __init__(self, tell: Callable[[int, int | None], None]) -> None:
+        self._tell = tell
+
+    def estimate(self, characters: int, seconds: float) -> None:
+        minutes = f"{seconds / 60:,.0f} min" if seconds >= 90 else f"{seconds:,.0f} s"
+        note(f"{characters:,} characters of text; about {minutes} at the speed of a first sample, less what is known")
+
+    def task(self, name: str, number: int, count: int) -> None:
+        note(f"{name} ({number} of {count})")
+
+    def progress(self, done: int, total: int | None) -> None:
+        self._tell(done, total)
+
+
+@contextmanager
+def evaluating() -> Iterator[_Evaluating]:
+    """Give a listener that shows on standard error how an evaluation goes."""
+    with progress("characters") as tell:
+        yield _Evaluating(tell)
+
 
 TABLES, PAGE = "comparison.json", "report.html"
 _PROBE = "Probe"
@@ -34,7 +61,7 @@ def scores(found: Scores) -> None:
     if rows:
         table(("task", "category", "metric", "score", "95 % interval"), rows)
         averages = [(name, _hundred(value)) for name, value in found.categories.items()]
-        table(("average", "score"), [*averages, (f"all {len(rows)} tasks", _hundred(found.average))])
+        table(("average", "score"), [*averages, (f"all {_tasks(len(rows))}", _hundred(found.average))])
     for score in found.values():
         if score.category == _PROBE:
             _probe(score)
@@ -50,7 +77,7 @@ def _probe(score: TaskScore) -> None:
 def comparison(outcome: Comparison) -> None:
     """Print the systems and their differences from the first, then task by task."""
     first, *others = outcome.systems
-    say(f"{len(outcome.tasks)} tasks; scores are times 100, differences are from {first.label}, intervals 95 %.\n")
+    say(f"{_tasks(len(outcome.tasks))}; scores are times 100, differences are from {first.label}, intervals 95 %.\n")
     table(
         ("system", "average", "difference", "interval", "better", "worse", "tokens/text", "GFLOP/text", "ms/text"),
         [_system(system) for system in outcome.systems],
@@ -135,6 +162,10 @@ def _as_json(outcome: Comparison) -> dict[str, Any]:
 
 def _interval(interval: Interval | None) -> dict[str, float] | None:
     return None if interval is None else {"mean": interval.mean, "low": interval.low, "high": interval.high}
+
+
+def _tasks(count: int) -> str:
+    return f"{count} task" + "s" * (count != 1)
 
 
 def _hundred(value: float) -> str:

@@ -45,7 +45,7 @@ def page(comparison: Comparison) -> str:
     names = " vs. ".join(system.label for system in systems) if len(systems) < 4 else f"{len(systems)} systems"
     parts = [
         f"<h1>{escape(names)}</h1>",
-        f'<p class="lead">{len(tasks)} tasks, measured against {escape(systems[0].label)}.</p>',
+        f'<p class="lead">{_count(len(tasks))}, measured against {escape(systems[0].label)}.</p>',
         _legend(systems),
         _summary(comparison),
         "<h2>By category</h2>",

@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from antiphon import record
 from antiphon.errors import CheckpointError, ConfigError
+from antiphon.processes import processes
 from antiphon.recipe import Recipe, Stage, read
 from antiphon.training.data import Library
 from antiphon.training.planning import Plan, plan
@@ -45,15 +44,16 @@ def train(
     a run stands in the folder and is not resumed, TrainingError where the loss is not finite.
     """
     read_recipe = read(recipe, overrides=overrides, variant=variant)
-    processes = PartialState()
-    tell = on_step if on_step is not None and processes.is_main_process else (lambda step: None)
+    state = processes()
+    tell = on_step if on_step is not None and state.is_main_process else (lambda step: None)
     stages = _chosen(read_recipe, first, until)
     for stage in stages:
         settings_of(stage)
-        batching(stage, processes.num_processes)
+        batching(stage, state.num_processes)
     folder = Path(read_recipe.out or Path("runs") / read_recipe.name)
-    run = _opened(read_recipe, folder, resume=resume, begins=first is None, processes=processes.num_processes)
-    if processes.is_main_process:
+    run = _opened(read_recipe, folder, resume=resume, begins=first is None, processes=state.num_processes)
+    state.wait_for_everyone()  # all have seen the folder as it was
+    if state.is_main_process:
         record.write(run, folder)
     library = Library(read_recipe)
     for stage in stages:
@@ -64,9 +64,9 @@ def train(
         tell(f"stage {stage.name}: {stage.loss} from {place.base}")
         done = run_stage(library, stage, place, resume=resume, tell=tell)
         run = replace(run, stages=[*(before for before in run.stages if before.name != stage.name), done])
-        if processes.is_main_process:
+        if state.is_main_process:
             record.write(run, folder)
-        processes.wait_for_everyone()
+        state.wait_for_everyone()
         tell(f"stage {stage.name}: {done.steps} steps in {done.seconds:,.0f} s, model in {place.model}")
     return folder
 

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from antiphon.errors import TrainingError
 from antiphon.losses.head import write_head
+from antiphon.processes import processes
 
 COMPLETE = "antiphon-complete"
 WATCHED = ("loss", "grad_norm")
@@ -63,12 +63,12 @@ class Mark(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write head and mark."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        processes = PartialState()
-        processes.wait_for_everyone()
-        if processes.is_main_process:
+        everyone = processes()
+        everyone.wait_for_everyone()
+        if everyone.is_main_process:
             write_head(self.model, folder)
             (folder / COMPLETE).write_text(f"{state.global_step}\n", encoding="utf-8")
-        processes.wait_for_everyone()
+        everyone.wait_for_everyone()
 
 
 class Tell(TrainerCallback):
@@ -113,6 +113,6 @@ def last_checkpoint(folder: Path) -> Path | None:
     for path in sorted(found, key=lambda path: int(path.name.split("-")[-1])):
         if (path / COMPLETE).exists():
             whole = path
-        elif PartialState().is_main_process:
+        elif processes().is_main_process:
             shutil.rmtree(path)
     return whole

@@ -10,13 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelerate import PartialState
-
 from antiphon import sources
 from antiphon.errors import ConfigError, DataError
 from antiphon.mixtures import Mixture, PairSettings, SetPlan, read_settings, settings_of
 from antiphon.mixtures.planning import plan as plan_of
 from antiphon.pairs import LABEL, texts_of
+from antiphon.processes import processes
 from antiphon.recipe import Data, Recipe, Stage
 from antiphon.sampling import Sampling
 from antiphon.template import Side
@@ -73,7 +72,7 @@ def rows_of(library: Library, stage: Stage, model: SentenceTransformer) -> Rows:
     """
     data = library.recipe.data_of(stage)
     # a process's own batch is what the sampler gives it: without accumulation's and all processes' rows together
-    size = (stage.device_batch_size or stage.batch_size // PartialState().num_processes) * PartialState().num_processes
+    size = (stage.device_batch_size or stage.batch_size // processes().num_processes) * processes().num_processes
     if data.texts is not None:
         return texts_rows(data, size)
     mixture = library.mixture(data)
@@ -137,5 +136,5 @@ def texts_rows(data: Data, size: int) -> Rows:
 
 def text_columns(datasets: Mapping[str, Dataset]) -> int:
     """Return the most texts that a row has."""
-    texts = [sum(name != LABEL for name in dataset.column_names) for dataset in datasets.values()]
+    texts: list[int] = [sum(name != LABEL for name in dataset.column_names) for dataset in datasets.values()]
     return max(texts)

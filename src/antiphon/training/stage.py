@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from safetensors import SafetensorError
 from sentence_transformers import (
     SentenceTransformer,
@@ -27,6 +26,7 @@ from antiphon.losses.head import read_head, release_padding
 from antiphon.opening import Shape, open_model
 from antiphon.overriding import fill
 from antiphon.parity import Parity, Vectors
+from antiphon.processes import processes
 from antiphon.recipe import Model, Stage
 from antiphon.record import StageRecord
 from antiphon.training.callbacks import last_checkpoint
@@ -177,9 +177,9 @@ def _take_best(trainer: SentenceTransformerTrainer, stage: Stage) -> int | None:
 
 def _finish(model: SentenceTransformer, folder: Path, normalize: bool) -> tuple[str, Parity]:
     """Merge, save, reload; return the fingerprint of what was saved and its parity with what was trained."""
-    processes = PartialState()
+    state = processes()
     outcome: list[Any] = []
-    if processes.is_main_process:
+    if state.is_main_process:
         model.eval()
         before = _vectors(model)
         merge(model)
@@ -192,7 +192,7 @@ def _finish(model: SentenceTransformer, folder: Path, normalize: bool) -> tuple[
         outcome = [fingerprint(again), same]
         if not same.equal:
             raise ParityError(f"The model saved in {folder} is not the trained one: {same}.")
-    processes.wait_for_everyone()
+    state.wait_for_everyone()
     return (outcome[0], outcome[1]) if outcome else ("", Parity(1.0, 0.0, 0.0, 0))
 
 

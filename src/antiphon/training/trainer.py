@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
@@ -21,6 +20,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from antiphon.errors import ConfigError
 from antiphon.losses.kinds import Collate
+from antiphon.processes import processes
 from antiphon.recipe import Recipe, Stage
 from antiphon.sampling import KeepEpoch
 from antiphon.training.callbacks import Calls, Mark, Tell, Watch
@@ -94,7 +94,7 @@ def _evaluator(job: Job) -> SentenceEvaluator | None:
 def _optimization(job: Job) -> dict[str, Any]:
     """Return the arguments that decide what is learned."""
     stage = job.stage
-    device, accumulation = batching(stage, PartialState().num_processes)
+    device, accumulation = batching(stage, processes().num_processes)
     return {
         "per_device_train_batch_size": device,
         "gradient_accumulation_steps": accumulation,

@@ -1,4 +1,4 @@
-"""Does a vector hold the early part of a text, and does the early part know of the late one? (Echo, section 3)
+"""Whether a vector holds the early part of a text, and whether that part knows of the late one (Echo, section 3).
 
 Two triples are joined, halves A and B, into a query [A, B], a text that belongs to it [A+, B+], and one that does not:
 with the early part exchanged, [A-, B] (S1), or the late one, [A, B-] (S2). The probe counts how often the query is

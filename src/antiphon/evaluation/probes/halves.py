@@ -1,4 +1,4 @@
-"""Is the similarity of two sentences over-estimated where their first halves agree? (Echo, appendix E.2)
+"""Whether the similarity of two sentences is over-estimated where their first halves agree (Echo, appendix E.2).
 
 Sentences are cut in half by words; the tenth of the pairs whose first (second) halves are most alike is taken, and the
 predicted rank is set against the rank that people gave. The paper takes "alike" from another embedder; here it is the
@@ -16,7 +16,7 @@ _SHARE = 0.1
 
 
 def halves(context: Context) -> Finding:
-    """Return the mean excess of the predicted rank, in shares of all ranks, for both tenths; the gap is the main figure."""
+    """Return the mean excess of the predicted rank, in shares of all ranks, for both tenths, and their gap."""
     scored = context.material.scored()
     predicted = cosines(context.embed([one.first for one in scored]), context.embed([one.second for one in scored]))
     excess = (rankdata(predicted) - rankdata([one.gold for one in scored])) / len(scored)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +19,8 @@ from antiphon.evaluation.reading import objects, text_of
 DOCSTRINGS = "docstrings"
 _Item = TypeVar("_Item")
 _MOST = 1000
-"""Triples, and so pairs, that a probe takes by default."""
+"""Triples, or pairs, that a probe takes by default."""
+_FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,9 @@ class Material:
         return hashlib.sha256(f"{self.limit} {self.seed} ".encode() + content).hexdigest()[:16]
 
     def triples(self) -> list[Triple]:
-        """Return triples: rows with query, positive and negative; or the summary of a docstring, what follows it, and
-        what follows another's.
+        """Return triples: rows with query, positive and negative.
+
+        Of docstrings: the summary, the paragraph that follows it, and the one that follows another's.
 
         Raises DataError for a file without such rows.
         """
@@ -76,11 +79,19 @@ class Material:
             raise DataError(f"{self.source} has {len(every)} triples; a probe needs at least 2.")
         return self._sampled(every)
 
-    def pairs(self) -> list[tuple[str, str]]:
-        """Return (query, text that belongs to it); of docstrings the whole text."""
+    def pairs(self, *, words: int = 1) -> list[tuple[str, str]]:
+        """Return (query, text that belongs to it), with texts of at least so many words; of docstrings the whole text.
+
+        Raises DataError where there are too few.
+        """
         if self.source == DOCSTRINGS:
-            return self._sampled([(one.summary, one.body) for one in _docstrings()])
-        return [(triple.query, triple.positive) for triple in self.triples()]
+            every = [(one.summary, one.body) for one in _docstrings()]
+        else:
+            every = [(one.query, one.positive) for one in replace(self, limit=sys.maxsize).triples()]
+        long = [pair for pair in every if len(pair[1].split()) >= words]
+        if len(long) < _FEWEST:
+            raise DataError(f"{self.source} has {len(long)} texts of at least {words} words; {_FEWEST} are needed.")
+        return self._sampled(long)
 
     def scored(self) -> list[Scored]:
         """Return scored pairs of an STS file; ConfigError where the source is none."""
