@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
@@ -77,16 +78,16 @@ class Clock:
         return self.read() - began
 
 
-def best_batch_size(model, sample: list[str], prompt: str, clock: Clock) -> int:
+def best_batch_size(model: SentenceTransformer, sample: list[str], prompt: str, clock: Clock) -> int:
     taken = {size: clock(lambda size=size: plain(model, sample, prompt, size)) for size in BATCH_SIZES}
     return min(taken, key=lambda size: taken[size])
 
 
-def plain(model, chosen: list[str], prompt: str, size: int = 32) -> np.ndarray:
+def plain(model: SentenceTransformer, chosen: list[str], prompt: str, size: int = 32) -> np.ndarray:
     return model.encode(chosen, prompt=prompt, batch_size=size, show_progress_bar=False)
 
 
-def flops(model, chosen: list[str], prompt: str) -> float:
+def flops(model: SentenceTransformer, chosen: list[str], prompt: str) -> float:
     """Return the multiplications and additions that the texts need without padding and without any saving."""
     decoder = model[0].model
     weights = sum(parameter.numel() for layer in decoder.layers for parameter in layer.parameters())
@@ -108,7 +109,15 @@ def ceiling(clock: Clock, device: str, *, size: int = 2048) -> float:
     return 2.0 * a.numel() * b.shape[0] / seconds
 
 
-def compare(name: str, model, encoder, chosen: list[str], prompt: str, options, clock: Clock) -> None:
+def compare(
+    name: str,
+    model: SentenceTransformer,
+    encoder: antiphon.Encoder,
+    chosen: list[str],
+    prompt: str,
+    options: argparse.Namespace,
+    clock: Clock,
+) -> None:
     size = best_batch_size(model, chosen[:: max(1, len(chosen) // 256)], prompt, clock)
     encoder.encode(chosen[:64], prompt=prompt)  # what is built or probed once
     runs = {
@@ -141,7 +150,7 @@ def compare(name: str, model, encoder, chosen: list[str], prompt: str, options, 
     )
 
 
-def growth(options) -> None:
+def growth(options: argparse.Namespace) -> None:
     """Print how time and memory grow with the texts, through encode_iter, on a model small enough to see it."""
     with tempfile.TemporaryDirectory() as folder:
         model = antiphon.build(base(Path(folder), 2, 64, 8192), "echo", dtype="bfloat16", device=options.device)

@@ -25,7 +25,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,29 +116,33 @@ async def killer(number: int, port: int, texts: list[str], tally: Tally, until: 
         await asyncio.sleep(draw.uniform(0.5, 1.5))
 
 
-async def dawdler(port: int, tally: Tally, until: float) -> None:
-    """Ask for megabytes and take a kilobyte a second of them."""
+async def dawdler(port: int, tally: Tally, ready: asyncio.Event, stop: asyncio.Event) -> None:
+    """Ask for megabytes and take a kilobyte a second of them; `ready` is set when they have begun to come."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", port))
     reader, writer = await asyncio.open_connection(sock=connection, limit=1024)
     body = body_of([f"word {n % 50}" for n in range(1500)], "float")
     writer.write(head(body) + body)
-    while time.perf_counter() < until:
-        with suppress(TimeoutError):
-            tally.slow_read += len(await asyncio.wait_for(reader.read(1024), 1))
+    while not stop.is_set():
+        tally.slow_read += len(await reader.read(1024))
+        ready.set()
         await asyncio.sleep(1)
     writer.transport.abort()
 
 
 async def load(options: argparse.Namespace, port: int, texts: list[str], tally: Tally) -> float:
+    stop, begun = asyncio.Event(), [asyncio.Event() for _ in range(2 if options.trouble else 0)]
+    slow = [asyncio.create_task(dawdler(port, tally, ready, stop)) for ready in begun]
+    await asyncio.gather(*(ready.wait() for ready in begun))
     start = time.perf_counter()
     until = start + options.seconds
     jobs = [client(number, port, texts, tally, until) for number in range(options.clients)]
     if options.trouble:
         jobs += [killer(number, port, texts, tally, until) for number in range(1, 5)]
-        jobs += [dawdler(port, tally, until) for _ in range(2)]
     await asyncio.gather(*jobs)
+    stop.set()
+    await asyncio.gather(*slow)
     return time.perf_counter() - start
 
 
@@ -174,7 +177,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--texts", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--max-batch-tokens", type=int, default=8192)
+    parser.add_argument("--max-batch-tokens", type=int, default=16384)
     parser.add_argument("--trouble", action="store_true")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)

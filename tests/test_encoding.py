@@ -1,7 +1,8 @@
-"""The Encoder's vectors are those of `model.encode`: every shape x template x pooling x side, in any order, whatever comes."""
+"""The Encoder's vectors are those of `model.encode`: every shape x template x pooling x side, in any order."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,20 +33,19 @@ SHAPES = {
     "smollm3": SWITCHED,
     "olmo2": {},
 }
-TEXTS = [*unlike_texts(), "", " ", "word " * 60]
+TEXTS = [*unlike_texts()[:33], "", " ", "word " * 60]
 PROMPT = "find what answers it"
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory, request) -> dict[str, Path]:
+def shapes(tmp_path_factory) -> Iterator[dict[str, Path]]:
     """A tiny base of every supported architecture, half of their layers with a window where they can have one."""
-    patch = pytest.MonkeyPatch()
-    request.addfinalizer(patch.undo)
     more = {"gemma2": Gemma2Config, "phi3": Phi3Config, "smollm3": SmolLM3Config, "olmo2": Olmo2Config}
-    for name, config in more.items():
-        patch.setitem(ARCHITECTURES, name, config)
     root = tmp_path_factory.mktemp("shapes")
-    return {name: make_base(root / name, name, **options) for name, options in SHAPES.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, config in more.items():
+            patch.setitem(ARCHITECTURES, name, config)
+        yield {name: make_base(root / name, name, **options) for name, options in SHAPES.items()}
 
 
 def stock(base: Path, pooling: str, side: str = "right", **options: object) -> SentenceTransformer:
@@ -75,15 +75,15 @@ def assert_same(model: SentenceTransformer, encoder: Encoder, texts: list[str] =
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
 def test_every_shape_template_and_pooling(shapes, shape, bidirectional):
     """Budgets and attention calls alternate over the cells, so that each is met by every shape."""
-    cells = [("echo", "mean"), ("classical", "weighted_mean"), ("echo-rewrite", "last"), ("classical", "last")]
+    cells = [("echo", "mean"), ("classical", "last"), ("echo", "weighted_mean"), ("echo-rewrite", "last")]
     for number, (template, pooling) in enumerate(cells):
         model = antiphon.build(
-            shapes[shape], template, pooling=pooling, bidirectional=bidirectional, max_tokens=100, dtype="float32"
+            shapes[shape], template, pooling=pooling, bidirectional=bidirectional, max_tokens=70, dtype="float32"
         )
         model[0].tokenizer.padding_side = ("left", "right")[number % 2]
         encoder = Encoder(model, budget=(256, 700)[number % 2], attention=("matmul", "sdpa")[number % 2])
         assert_same(model, encoder)
-        if template != "echo-rewrite":
+        if number % 2 == 0:
             assert_same(model, encoder, prompt=PROMPT)
 
 
@@ -104,7 +104,9 @@ def test_a_pooling_that_leaves_the_prompt_out(tiny_base):
     encoder = Encoder(model)
     texts = [text for text in TEXTS if text.strip()]
     assert_same(model, encoder, texts, prompt_name="query")
-    assert not compare(vectors(model, texts, prompt_name="query"), vectors(stock(tiny_base, "mean"), texts, prompt_name="query")).equal
+    assert not compare(
+        vectors(model, texts, prompt_name="query"), vectors(stock(tiny_base, "mean"), texts, prompt_name="query")
+    ).equal
 
 
 def test_a_prompt_that_merges_with_the_text(metaspace_base):
@@ -133,7 +135,7 @@ def echoed(tiny_base) -> tuple[SentenceTransformer, Encoder, np.ndarray]:
     return model, Encoder(model, budget=96), vectors(model, TEXTS)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(texts=st.lists(st.text(max_size=40), min_size=1, max_size=12), prompt=st.sampled_from([None, PROMPT]))
 def test_any_list_of_texts(echoed, texts, prompt):
     """Measured among the unlike texts, so that there is a spread."""
@@ -146,10 +148,12 @@ def test_long_texts(tmp_path):
     """Up to 2,000 tokens, one of which is a giant that is cut, in a budget far below them."""
     base = make_base(tmp_path / "long", max_position_embeddings=4096, num_hidden_layers=1)
     model = antiphon.build(base, "classical", pooling="mean", max_tokens=2000, dtype="float32")
-    long = ["alpha beta " * 300, "gamma " * 3000, "x" * 300_000]
-    texts = [*unlike_texts()[:30], *long]
+    long = ["alpha beta " * 200, "gamma " * 1500, "x" * 300_000]
+    texts = [*unlike_texts()[:29], *long]
+    truth = np.concatenate([vectors(model, texts[:29]), vectors(model, long, batch_size=1)])
     for attention in ("sdpa", "matmul"):
-        assert_same(model, Encoder(model, budget=256, attention=attention), texts)
+        same = compare(truth, Encoder(model, budget=256, attention=attention).encode(texts))
+        assert same.equal, same
 
 
 def test_settings_mean_what_they_mean_in_encode(echoed):

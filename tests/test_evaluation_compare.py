@@ -203,7 +203,7 @@ def opened(folders, tmp_path):
 @pytest.mark.slow
 def test_the_report_renders_and_its_tables_sort(opened):
     tab, requests, complaints = opened
-    assert tab.title() == "Comparison: classical <b>& vs. echo"
+    assert tab.title() == "classical <b>& vs. echo"
     assert tab.locator("svg.chart").count() == 5
     assert all(box["width"] > 400 and box["height"] > 100
                for box in (one.bounding_box() for one in tab.locator("svg.chart").all()))  # fmt: skip

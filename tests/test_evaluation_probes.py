@@ -122,8 +122,9 @@ def test_halves_wants_scored_pairs(model, triples):
         halves(Context(model, bag(READERS["all"]), Material(triples, None, 0)))
 
 
-def test_a_search_gets_better_as_documents_say_more(model, tmp_path):
+def test_a_search_gets_better_as_documents_say_more(tiny_base, tmp_path):
     """The query's word stands at word 40 of its document: shorter cuts cannot find it."""
+    model = antiphon.build(tiny_base, "classical-write", max_tokens=500, dtype="float32", device="cpu")
     rows = [
         {"query": WORDS[n], "positive": " ".join(["filler"] * 39 + [WORDS[n]] + ["filler"] * 100), "negative": "no"}
         for n in range(30)

@@ -176,7 +176,7 @@ def test_a_folder_of_scores_reads_back_and_is_not_overwritten_by_others(scores, 
         other.save(folder)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    with pytest.raises(DataError, match="holds no scores.json; nothing was written"):
+    with pytest.raises(DataError, match=r"holds no scores\.json; nothing was written"):
         other.save(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
     with pytest.raises(DataError, match=r"holds no scores\.json"):

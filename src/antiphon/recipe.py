@@ -39,8 +39,6 @@ class Model(Strict):
     """Of the weights while they are trained and saved; bf16 compute is a stage's `precision`."""
     attention: str | None = None
     """transformers' name of an attention implementation, such as "flash_attention_2"; its own choice without it."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Attention dropout of the backbone while it is trained (SimCSE lives on it)."""
 
 
 class Overlap(Strict):

@@ -134,7 +134,7 @@ def _triangle(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     return ones.tril()[None, None]
 
 
-def _multiplied(  # noqa: PLR0913  (what attention takes)
+def _multiplied(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -156,7 +156,7 @@ def _multiplied(  # noqa: PLR0913  (what attention takes)
     return (weights @ value).view(rows, heads, width, -1).transpose(1, 2)
 
 
-def packed_mask(  # noqa: PLR0913  (what a mask depends on)
+def packed_mask(
     text_RW: torch.Tensor,
     position_RW: torch.Tensor,
     *,

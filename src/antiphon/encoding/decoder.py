@@ -1,7 +1,7 @@
 """A second view of a decoder: the same weights, layers that reuse a prefix and skip what nobody pools.
 
-The model's own modules stay as they are, so `model.encode` and training go on beside it. R rows, W their width, D hidden
-width, K positions of a row that are kept, P tokens of the shared prefix.
+The model's own modules stay as they are, so `model.encode` and training go on beside it. R rows, W their width,
+D hidden width, K positions of a row that are kept, P tokens of the shared prefix.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Pass:
         return 0
 
 
-class _Kept(Exception):  # noqa: N818  (no error: it ends a layer early)
+class _Kept(Exception):
     """The keys and values that a layer was to be run for."""
 
     def __init__(self, keys: Keys) -> None:

@@ -51,8 +51,9 @@ class Encoder:
     ) -> None:
         """Check the model; `budget` is the tokens of a forward pass, None finds it by a short probe.
 
-        `compile` compiles each layer at its first use (a minute or less, then kept by PyTorch). `attention` is "sdpa"
-        or "matmul", None takes the faster for the dtype. Raises ConfigError for a budget below 1 or an attention that there is not.
+        `compile` compiles the layers at their first use, by `torch.compile`, which needs a C++ compiler. `attention` is
+        "sdpa" or "matmul", None takes the faster for the dtype. Raises ConfigError for a budget below 1 or an attention
+        that there is not.
         """
         if attention is not None and attention not in CALLS:
             raise ConfigError(f"There is no attention {attention!r}; take one of {', '.join(CALLS)}.")
@@ -63,7 +64,8 @@ class Encoder:
         self._runner: Runner | None = None
         if self.reason is None:
             self._runner = Runner(model, budget=budget, attention=attention, compiled=compile)
-            self.reason = _sentence(differs(model, self._checked, dtype=str(model.dtype).removeprefix("torch.")))
+            dtype = str(model.dtype).removeprefix("torch.")
+            self.reason = _sentence(differs(model, self._checked, dtype=dtype))
         if self.reason is not None:
             self._runner = None
             logger.warning("%s", self.reason)
@@ -73,7 +75,7 @@ class Encoder:
         """The tokens of a forward pass; None where they are not settled yet or `model.encode` runs."""
         return None if self._runner is None else self._runner.budget
 
-    def encode(  # noqa: PLR0913  (sentence-transformers' own parameters)
+    def encode(
         self,
         texts: str | Sequence[str],
         *,
@@ -96,7 +98,7 @@ class Encoder:
         found = self._vectors(distinct, reading, normalize_embeddings, truncate_dim)
         vectors = found if places is None else found[places]
         if precision != "float32" and len(vectors):
-            vectors = quantize_embeddings(vectors, precision=precision)  # type: ignore[arg-type]
+            vectors = quantize_embeddings(vectors, precision=precision)
         return vectors[0] if single else vectors
 
     def encode_query(self, texts: str | Sequence[str], **settings: Any) -> Any:
@@ -140,9 +142,7 @@ class Encoder:
         assert self._runner is not None
         return _finished(self._runner.run(texts, self._reading(None, None, None)), False, self.model.truncate_dim)
 
-    def _vectors(
-        self, texts: Sequence[str], reading: Reading, normalize: bool, truncate_dim: int | None
-    ) -> Vectors:
+    def _vectors(self, texts: Sequence[str], reading: Reading, normalize: bool, truncate_dim: int | None) -> Vectors:
         """Return the vectors (N, D) of distinct texts."""
         truncate_dim = self.model.truncate_dim if truncate_dim is None else truncate_dim
         if not texts:

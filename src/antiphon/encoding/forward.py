@@ -1,7 +1,7 @@
 """From a batch of packed texts to their vectors: one forward pass, then the model's own pooling and what follows it.
 
-R rows, W their width, K kept positions of a row, B texts of the batch, T positions of a text that are pooled, P tokens of
-the prefix, D width.
+R rows, W their width, K kept positions of a row, B texts of the batch, T positions of a text that are pooled, P tokens
+of the prefix, S = P + R x K states, D width.
 """
 
 from __future__ import annotations
@@ -45,40 +45,39 @@ def vectors_of(
     model: SentenceTransformer, decoder: Decoder, batch: Batch, texts: Sequence[Tokens], prefix: Prefix | None
 ) -> torch.Tensor:
     """Return the vectors (B, D) of a batch, in the order of its places; `texts` is what its numbers index."""
-    pooled = Pooled(model)
     before = 0 if prefix is None else len(prefix)
-    positions = [pooled.of(texts[place.text]) for place in batch.placed]
+    positions = Pooled(model)
+    pooled = [positions.of(texts[place.text]) for place in batch.placed]
     ids_RW, text_RW, position_RW = _packed(batch, texts, before)
     device = decoder.model.device
-    wanted: list[list[int]] = [[] for _ in range(batch.rows)]
-    index_of = []
-    for place, at in zip(batch.placed, positions, strict=True):
-        own = [place.start + position - before for position in at if position >= before]
-        index_of.append((place.row, len(wanted[place.row]), len(own), [p for p in at if p < before]))
-        wanted[place.row] += own
-    most = max(map(len, wanted))
-    prune = most < PRUNE_BELOW * batch.width
-    kept_RK = None
-    if prune:
-        kept_RK = torch.tensor([row + [0] * (most - len(row)) for row in wanted], device=device)
-    run = Pass(prefix.keys if prefix is not None else (), kept_RK)
-    states_RKD = decoder(ids_RW.to(device), text_RW.to(device), position_RW.to(device), run)
-    flat = states_RKD.reshape(-1, states_RKD.shape[-1])
-    width = states_RKD.shape[1]
-    rows = []
-    for (row, first, count, early), places in zip(index_of, wanted_slices(wanted, index_of), strict=True):
-        own = range(row * width + first, row * width + first + count) if prune else [row * width + p for p in places]
-        rows.append([*early, *(before + at for at in own)])
+    kept, columns = _kept(batch, pooled, before)
+    prune = max(map(len, kept)) < PRUNE_BELOW * batch.width
+    width = max(map(len, kept)) if prune else batch.width
+    kept_RK = torch.tensor([row + [0] * (width - len(row)) for row in kept], device=device) if prune else None
+    run = Pass(() if prefix is None else prefix.keys, kept_RK)
+    states = decoder(ids_RW.to(device), text_RW.to(device), position_RW.to(device), run)
+    states_SD = states.reshape(-1, states.shape[-1])
     if prefix is not None:
-        flat = torch.cat([prefix.states_PD, flat])
-    return _finish(model, flat, rows, texts[batch.placed[0].text].prompt_length)
+        states_SD = torch.cat([prefix.states_PD, states_SD])
+    rows = [
+        [
+            *(at for at in own if at < before),
+            *(before + place.row * width + (k if prune else kept[place.row][k]) for k in at_k),
+        ]
+        for place, own, at_k in zip(batch.placed, pooled, columns, strict=True)
+    ]
+    return _finish(model, states_SD, rows, texts[batch.placed[0].text].prompt_length)
 
 
-def wanted_slices(
-    wanted: Sequence[Sequence[int]], index_of: Sequence[tuple[int, int, int, list[int]]]
-) -> list[Sequence[int]]:
-    """Return each text's positions in its row."""
-    return [wanted[row][first : first + count] for row, first, count, _ in index_of]
+def _kept(batch: Batch, pooled: Sequence[Sequence[int]], before: int) -> tuple[list[list[int]], list[range]]:
+    """Return the columns that are pooled of every row, and which of its row's are each text's."""
+    kept: list[list[int]] = [[] for _ in range(batch.rows)]
+    columns = []
+    for place, own in zip(batch.placed, pooled, strict=True):
+        first = len(kept[place.row])
+        kept[place.row] += [place.start + at - before for at in own if at >= before]
+        columns.append(range(first, len(kept[place.row])))
+    return kept, columns
 
 
 def _packed(batch: Batch, texts: Sequence[Tokens], before: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

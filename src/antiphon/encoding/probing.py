@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import torch
+
 from antiphon.encoding.decoder import Decoder, Pass
 
 BUDGETS = (1024, 2048, 4096, 8192, 16384, 32768)

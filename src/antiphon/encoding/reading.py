@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -52,8 +53,12 @@ def shared_by_probes(module: Transformer, reading: Reading) -> list[int]:
 
 def common(rows: Sequence[Sequence[int]]) -> list[int]:
     """Return the longest beginning that all have in common."""
-    first, last = min(rows, default=[]), max(rows, default=[])
-    length = next((at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    # of sorted rows the first and the last have in common what all have
+    ordered = sorted(list(row) for row in rows)
+    first, last = (ordered[0], ordered[-1]) if ordered else ([], [])
+    length = next(
+        (at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last))
+    )
     return list(first[:length])
 
 
@@ -64,7 +69,7 @@ def _unpadded(features: dict[str, Any]) -> list[Tokens]:
     if "attention_mask" not in features:
         ids = features["input_ids"].reshape(-1).tolist()
         ends = features["cu_seq_lens_q"].tolist()
-        return [Tokens(ids[start:end], None, length) for start, end in zip(ends, ends[1:], strict=False)]
+        return [Tokens(ids[start:end], None, length) for start, end in pairwise(ends)]
     mask_BT: torch.Tensor = features["attention_mask"].bool()
     counts = mask_BT.sum(dim=1).tolist()
     ids_rows = features["input_ids"][mask_BT].split(counts)

@@ -1,4 +1,4 @@
-"""Runs distinct texts through the view of a model: read ahead, packed, with the shared prefix, smaller when memory ends.
+"""Runs distinct texts through the view of a model: read ahead, packed, with the shared prefix.
 
 N texts, B texts of a batch, D width.
 """
@@ -73,9 +73,7 @@ class Runner:
             self._prefixes = Prefixes()
             self._shared.clear()
 
-    def _windows(
-        self, texts: Sequence[str], reading: Reading
-    ) -> Generator[tuple[list[int], list[Tokens]], None, None]:
+    def _windows(self, texts: Sequence[str], reading: Reading) -> Generator[tuple[list[int], list[Tokens]], None, None]:
         """Yield windows of texts, the longest first, tokenised one window ahead of what runs."""
         order = sorted(range(len(texts)), key=lambda number: -len(texts[number]))
         windows = [order[start : start + WINDOW] for start in range(0, len(order), WINDOW)]
@@ -115,32 +113,42 @@ class Runner:
                 yield [numbers[row] for row in part.texts], vectors
 
     def _without_tokens(self, texts: Sequence[str], reading: Reading) -> torch.Tensor:
-        """Return what sentence-transformers makes of texts that have no token: beside one that has, as in its batches."""
+        """Return what sentence-transformers makes of texts without a token, beside one that has some."""
         features = self.model.preprocess([*texts, "."], prompt=reading.prompt, task=reading.task)
-        features = {key: value.to(self.model.device) if torch.is_tensor(value) else value for key, value in features.items()}
+        features = {
+            key: value.to(self.model.device) if torch.is_tensor(value) else value for key, value in features.items()
+        }
         vectors: torch.Tensor = self.model(features)["sentence_embedding"][: len(texts)]
         return vectors
 
     def _run(
         self, batch: Batch, texts: Sequence[Tokens], prefix: Prefix | None
     ) -> Iterator[tuple[Batch, torch.Tensor]]:
-        """Yield a batch's vectors, in halves where the memory does not suffice; the budget stays halved."""
-        try:
-            vectors = vectors_of(self.model, self._decoder, batch, texts, prefix)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error) or len(batch.placed) == 1:
-                raise
-            vectors = None
+        """Yield a batch's vectors, in smaller batches where the memory does not suffice; the budget stays smaller."""
+        size = batch.rows * batch.width
+        outgrown = self.budget is not None and size > self.budget and not batch.alone
+        vectors = None if outgrown else self._vectors(batch, texts, prefix)
         if vectors is not None:
             yield batch, vectors
             return
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.budget = max(1, min(self.budget or BEFORE_PROBE, batch.rows * batch.width) // 2)
+        if not outgrown:
+            self.budget = max(1, size // 2)
         numbers = batch.texts
-        for part in batches([place.length for place in batch.placed], self.budget):
+        for part in batches([place.length for place in batch.placed], self.budget or 1):
             part.renumber(numbers)
             yield from self._run(part, texts, prefix)
+
+    def _vectors(self, batch: Batch, texts: Sequence[Tokens], prefix: Prefix | None) -> torch.Tensor | None:
+        """Return the vectors (B, D) of a batch, or None where the memory did not suffice for its several texts."""
+        try:
+            return vectors_of(self.model, self._decoder, batch, texts, prefix)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error) or batch.alone:
+                raise
+        # here, where the error no longer holds what was allocated
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
 
     def _prefix(self, texts: Sequence[Tokens], reading: Reading) -> Prefix | None:
         """Return the prefix that all of the texts share, if it saves enough."""

@@ -65,8 +65,8 @@ def differs(model: SentenceTransformer, encode: Callable[[Sequence[str]], Vector
     """
     try:
         packed = encode(_CHECKED)
-    except Exception as error:  # noqa: BLE001  (whatever a foreign model raises is the reason)
-        return f"running it packed fails: {first_line(error)}"
+    except Exception as failure:  # whatever a foreign model raises is the reason
+        return f"running it packed fails: {first_line(failure)}"
     together, alone = (
         np.asarray(model.encode(list(_CHECKED), batch_size=size, show_progress_bar=False), dtype=np.float32)
         for size in (len(_CHECKED), 1)
@@ -77,7 +77,9 @@ def differs(model: SentenceTransformer, encode: Callable[[Sequence[str]], Vector
     if dtype != "float32":
         limit = max(limit, 2 * _error(alone, together))
     error = _error(packed, together)
-    return None if error <= limit else f"its packed vectors differ (error against spread {error:.1e}, limit {limit:.0e})"
+    return (
+        None if error <= limit else f"its packed vectors differ (error against spread {error:.1e}, limit {limit:.0e})"
+    )
 
 
 def _error(a: Vectors, b: Vectors) -> float:

@@ -27,8 +27,6 @@ class Mark:
     y: float
     low: float | None = None
     high: float | None = None
-    text: str = ""
-    """What stands beside it."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def _against_compute(comparison: Comparison) -> Chart | None:
 
 def _average(system: System, x: float) -> Mark:
     average = system.average
-    return Mark(x, HUNDRED * average.mean, HUNDRED * average.low, HUNDRED * average.high, system.label)
+    return Mark(x, HUNDRED * average.mean, HUNDRED * average.low, HUNDRED * average.high)
 
 
 def _curves(curves: Sequence[Curve]) -> list[Chart]:

@@ -42,7 +42,8 @@ class Cell:
 def page(comparison: Comparison) -> str:
     """Return the whole page."""
     systems, tasks = comparison.systems, comparison.tasks
-    names = " vs. ".join(system.label for system in systems) if len(systems) < 4 else f"{len(systems)} systems"
+    many = f"A comparison of {len(systems)} systems"
+    names = " vs. ".join(system.label for system in systems) if len(systems) < 4 else many
     parts = [
         f"<h1>{escape(names)}</h1>",
         f'<p class="lead">{_count(len(tasks))}, measured against {escape(systems[0].label)}.</p>',
@@ -61,7 +62,7 @@ def page(comparison: Comparison) -> str:
         "<h2>What was run</h2>",
         _provenance(systems),
     ]
-    return _whole(f"Comparison: {names}", "\n".join(parts))
+    return _whole(names, "\n".join(parts))
 
 
 def _whole(title: str, body: str) -> str:

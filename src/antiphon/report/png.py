@@ -45,9 +45,6 @@ def _draw(axes: Any, chart: Chart) -> None:
         line = "-" if chart.kind == "lines" else "none"
         bars = _whiskers(series.marks, "xerr" if chart.kind == "rows" else "yerr")
         axes.errorbar(xs, ys, linestyle=line, linewidth=1.4, label=series.name, **style, **bars)
-        for mark in series.marks:
-            if mark.text:
-                axes.annotate(mark.text, (mark.x, mark.y), xytext=(7, 6), textcoords="offset points", fontsize=8)
     if chart.rows:
         axes.set_yticks(range(len(chart.rows)), chart.rows)
         axes.set_ylim(len(chart.rows) - 0.5, -0.5)

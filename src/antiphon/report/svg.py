@@ -101,10 +101,6 @@ def _vertical(series: Series, mark: Mark, x: Scale, y: Scale, *, dots: bool) -> 
         out += f'<line class="whisker" {across} y1="{y(mark.low):.1f}" y2="{y(mark.high):.1f}"/>'
     if dots:
         out += _shape(series.style, x(mark.x), y(mark.y))
-    if mark.text:
-        after = x(mark.x) < _WIDTH * 0.7
-        place = f'x="{x(mark.x) + (10 if after else -10):.1f}" y="{y(mark.y) - 8:.1f}"'
-        out += f'<text class="{"beside" if after else "beside end"}" {place}>{escape(mark.text)}</text>'
     return _group(series, words, out) if out else ""
 
 

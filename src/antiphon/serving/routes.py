@@ -36,8 +36,12 @@ NUMBERS_AT_ONCE = 50_000
 def api(service: Service) -> APIRouter:
     """Return the routes of OpenAI's and Cohere's clients."""
     router = APIRouter(responses=ERRORS)
-    started = int(time.time())
+    for part in (_embeddings, _models, _rerank):
+        part(router, service)
+    return router
 
+
+def _embeddings(router: APIRouter, service: Service) -> None:
     @router.post("/v1/embeddings", response_model=EmbeddingResponse)
     async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
         """Embed texts; the vectors have length 1 and come in the order of the input."""
@@ -63,6 +67,10 @@ def api(service: Service) -> APIRouter:
             return await asyncio.to_thread(_written, answer, vectors, body.encoding_format)
         return _written(answer, vectors, body.encoding_format)
 
+
+def _models(router: APIRouter, service: Service) -> None:
+    started = int(time.time())
+
     @router.get("/v1/models")
     async def models() -> ModelList:
         """Name the model."""
@@ -74,6 +82,8 @@ def api(service: Service) -> APIRouter:
         service.check_model(model)
         return _card(service, started)
 
+
+def _rerank(router: APIRouter, service: Service) -> None:
     @router.post("/rerank", response_model_exclude_none=True)
     @router.post("/v1/rerank", response_model_exclude_none=True)
     @router.post("/v2/rerank", response_model_exclude_none=True)
@@ -102,8 +112,6 @@ def api(service: Service) -> APIRouter:
         return RerankResponse.model_validate(
             {"id": f"rerank-{uuid.uuid4().hex}", "model": service.settings.name, "results": results, "usage": usage}
         )
-
-    return router
 
 
 def operations(service: Service) -> APIRouter:

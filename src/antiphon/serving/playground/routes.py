@@ -57,14 +57,19 @@ class MemoryRequest(Body):
 
 def pages(service: Service) -> APIRouter:
     """Return the page and its routes; what they compute waits in the same queue as everything else."""
-    router = APIRouter(include_in_schema=True, responses=ERRORS)
+    router = APIRouter(responses=ERRORS)
+    for part in (_page, _tokens, _similarity, _memory):
+        part(router, service)
+    return router
+
+
+def _page(router: APIRouter, service: Service) -> None:
     html = files("antiphon.serving.playground").joinpath("page.html").read_text(encoding="utf-8")
     headers = {
         "Content-Security-Policy": content_security_policy(html),
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
     }
-    decoding = asyncio.Lock()
 
     @router.get("/", include_in_schema=False)
     async def page() -> HTMLResponse:
@@ -92,6 +97,8 @@ def pages(service: Service) -> APIRouter:
             }
         )
 
+
+def _tokens(router: APIRouter, service: Service) -> None:
     @router.post("/playground/tokens")
     async def tokens(body: TokensRequest, request: Request) -> JSONResponse:
         """Show a text's tokens and which of them are pooled."""
@@ -99,6 +106,8 @@ def pages(service: Service) -> APIRouter:
         model = service.embedder.model
         return JSONResponse(_shown(await service.call(lambda: describe(model, body.text, side=body.side), request)))
 
+
+def _similarity(router: APIRouter, service: Service) -> None:
     @router.post("/playground/similarity")
     async def similarity(body: SimilarityRequest, request: Request) -> JSONResponse:
         """Give the cosines of all pairs of texts under every template asked for."""
@@ -114,6 +123,10 @@ def pages(service: Service) -> APIRouter:
             for name, embedded in zip(body.templates, found, strict=True)
         ]
         return JSONResponse({"maps": maps})
+
+
+def _memory(router: APIRouter, service: Service) -> None:
+    decoding = asyncio.Lock()
 
     @router.post("/playground/memory")
     async def memory(body: MemoryRequest, request: Request) -> JSONResponse:
@@ -132,8 +145,6 @@ def pages(service: Service) -> APIRouter:
             except AntiphonError as error:
                 raise ApiError(400, str(error)) from None
         return JSONResponse({"text": said})
-
-    return router
 
 
 def content_security_policy(html: str) -> str:
