@@ -79,7 +79,7 @@ class Layer(nn.Module):
         self.layer = layer
         self.number = number
         self.last = last
-        self._run = run or layer
+        self._run = layer if run is None else run
 
     def forward(self, hidden_RWD: torch.Tensor, *, past_key_values: Pass, **given: Any) -> Any:
         """Return the layer's states (R, W, D), or (R, K, D) at the kept positions of the last layer."""

@@ -63,9 +63,14 @@ class Encoder:
         self.reason = _sentence(obstacle(model))
         self._runner: Runner | None = None
         if self.reason is None:
-            self._runner = Runner(model, budget=budget, attention=attention, compiled=compile)
             dtype = str(model.dtype).removeprefix("torch.")
-            self.reason = _sentence(differs(model, self._checked, dtype=dtype))
+            for compiled in (True, False) if compile else (False,):
+                self._runner = Runner(model, budget=budget, attention=attention, compiled=compiled)
+                self.reason = _sentence(differs(model, self._checked, dtype=dtype))
+                if self.reason is None:
+                    break
+                if compiled:
+                    logger.warning("The layers are not compiled: %s", self.reason)
         if self.reason is not None:
             self._runner = None
             logger.warning("%s", self.reason)
