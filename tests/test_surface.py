@@ -28,8 +28,8 @@ COMMANDS = {
     "search": "model top field template pooling max-tokens",
     "train": "set variant plan resume from until",
     "reconstruct": "side prompt max-tokens temperature seed",
-    "mine": "out corpus negatives range-min range-max relative-margin absolute-margin max-score min-score sampling seed "
-    "instruction limit cache force template pooling max-tokens",
+    "mine": "out corpus negatives range-min range-max relative-margin absolute-margin max-score min-score sampling "
+    "seed instruction limit cache force template pooling max-tokens",
     "evaluate": "tasks out adapter template pooling max-tokens instructions limit seed budget label cache",
     "compare": "out",
     "parity": "side",

@@ -270,6 +270,22 @@ def test_epochs_are_counted_in_whole_batches(place, tmp_path):
     assert record(antiphon.train(table))["stages"][0]["steps"] == 8  # of 5 batches an epoch
 
 
+def test_masks_and_dropout_are_the_same_in_a_resumed_run(place, tmp_path):
+    def texts(out):
+        table = recipe(place, out, data={"texts": str(place / "texts.txt")})
+        table["model"]["bidirectional"] = True
+        common = {"steps": 5, "batch_size": 8, "learning_rate": 1e-2, "log_every": 1, "save_every": 2}
+        table["stage"] = [{"name": loss, "loss": loss, **common} for loss in ("mntp", "simcse")]
+        return table
+
+    whole = record(antiphon.train(texts(tmp_path / "whole")))["stages"]
+    for loss in ("mntp", "simcse"):
+        table = texts(tmp_path / loss)
+        interrupted(table, stage=loss, at="3")
+        resumed = record(antiphon.train(table, resume=True))["stages"]
+        assert [one["fingerprint"] for one in resumed] == [one["fingerprint"] for one in whole]
+
+
 @pytest.mark.parametrize(("loss", "bidirectional"), [("mntp", True), ("simcse", False)])
 def test_losses_over_plain_texts(place, tmp_path, loss, bidirectional):
     table = recipe(place, tmp_path / "run", data={"texts": str(place / "texts.txt")})

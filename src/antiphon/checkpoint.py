@@ -75,8 +75,8 @@ def new_folder(target: Path) -> Iterator[Path]:
 def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") -> SentenceTransformer:
     """Load a folder or hub id that sentence-transformers or antiphon wrote; code inside it is never run.
 
-    A folder of `antiphon.train` stands for the model of its last finished stage. Raises CheckpointError where it is broken or wants code that is not antiphon's, ModelError where EOS or attention is
-    not what it should be.
+    A folder of `antiphon.train` stands for the model of its last finished stage. Raises CheckpointError where it is
+    broken or wants code that is not antiphon's, ModelError where EOS or attention is not what it should be.
     """
     source = str(model_folder(path))
     _check_modules(source)

@@ -7,6 +7,7 @@ Shapes: B batch, T tokens, D width, V vocabulary.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -64,7 +65,8 @@ def masking_collator(
 class MaskingPreprocessor:
     """A `preprocess` that gives plain texts, BOS and EOS around them, with masks; prompts and tasks are passed over.
 
-    Masks are drawn from torch's generator, which the trainer seeds and restores.
+    Masks depend on torch's seed and the batch alone: batches are prepared ahead of the step that reads them, so a
+    generator that goes on from batch to batch would stand elsewhere in a resumed run.
     """
 
     def __init__(self, model: SentenceTransformer, settings: MaskingSettings) -> None:
@@ -92,20 +94,26 @@ class MaskingPreprocessor:
         for number, row in enumerate(texts):
             # what stands first has no position before it to be predicted from
             content_BT[number, max(1, len(before)) : len(before) + len(row)] = True
-        chosen_BT = content_BT & (torch.rand(ids_BT.shape) < self.settings.share)
+        generator = _generator_of(ids_BT)
+        chosen_BT = content_BT & (torch.rand(ids_BT.shape, generator=generator) < self.settings.share)
         return {
-            "input_ids": self._masked(ids_BT, chosen_BT),
+            "input_ids": self._masked(ids_BT, chosen_BT, generator),
             "attention_mask": mask_BT,
             TARGETS: ids_BT.masked_fill(~chosen_BT, IGNORED),
         }
 
-    def _masked(self, ids_BT: torch.Tensor, chosen_BT: torch.Tensor) -> torch.Tensor:
+    def _masked(self, ids_BT: torch.Tensor, chosen_BT: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         if self.settings.style == "all":
             return ids_BT.masked_fill(chosen_BT, self.mask)
-        dice_BT = torch.rand(ids_BT.shape)
+        dice_BT = torch.rand(ids_BT.shape, generator=generator)
         replaced_BT = ids_BT.masked_fill(chosen_BT & (dice_BT < 0.8), self.mask)
-        noise_BT = torch.randint(self.vocabulary, ids_BT.shape)
+        noise_BT = torch.randint(self.vocabulary, ids_BT.shape, generator=generator)
         return torch.where(chosen_BT & (dice_BT >= 0.9), noise_BT, replaced_BT)
+
+
+def _generator_of(ids_BT: torch.Tensor) -> torch.Generator:
+    digest = hashlib.blake2b(ids_BT.numpy().tobytes(), digest_size=8, salt=torch.initial_seed().to_bytes(16, "big"))
+    return torch.Generator().manual_seed(int.from_bytes(digest.digest(), "big", signed=True))
 
 
 @dataclass(frozen=True, kw_only=True)
