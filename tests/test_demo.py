@@ -99,6 +99,6 @@ def test_nothing_is_trained_zero_shot(tiny_base, capsys):
 
 def test_the_recipes_of_the_demo_are_there():
     for name in demo.TRAINED:
-        assert nano.recipe(name).exists()
+        assert nano.recipe_file(name).exists()
     with pytest.raises(ConfigError, match="no recipe 'best'"):
-        nano.recipe("best")
+        nano.recipe_file("best")

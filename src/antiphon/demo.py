@@ -139,7 +139,7 @@ def run(
     for name in TRAINED if runs is not None else ():
         assert runs is not None  # the line above
         changes = {"model.base": str(base), **(overrides or {}), "out": str(runs / name)}
-        train(nano.recipe(name), overrides=changes, resume=True, on_step=tell)
+        train(nano.recipe_file(name), overrides=changes, resume=True, on_step=tell)
         score(name, load(runs / name))
         if name == "anchor":
             tell("looking at what Stage I remembers")

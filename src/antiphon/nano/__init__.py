@@ -10,7 +10,7 @@ def folder() -> Path:
     return Path(__file__).parent / "model"
 
 
-def recipe(name: str) -> Path:
+def recipe_file(name: str) -> Path:
     """Return a recipe that trains it: baseline, anchor, anchor-echo or mntp; ConfigError for any other."""
     packaged, checkout = Path(__file__).parent / "recipes", Path(__file__).parents[3] / "recipes" / "nano"
     for place in (packaged, checkout):  # a wheel carries the repository's recipes/nano
