@@ -78,8 +78,10 @@ class Clock:
         return self.read() - began
 
 
-def best_batch_size(model: SentenceTransformer, sample: list[str], prompt: str, clock: Clock) -> int:
-    taken = {size: clock(lambda size=size: plain(model, sample, prompt, size)) for size in BATCH_SIZES}
+def best_batch_size(model: SentenceTransformer, sample: list[str], prompt: str, clock: Clock, sizes: list[int]) -> int:
+    if len(sizes) == 1:
+        return sizes[0]
+    taken = {size: clock(lambda size=size: plain(model, sample, prompt, size)) for size in sizes}
     return min(taken, key=lambda size: taken[size])
 
 
@@ -112,42 +114,47 @@ def ceiling(clock: Clock, device: str, *, size: int = 2048) -> float:
 def compare(
     name: str,
     model: SentenceTransformer,
-    encoder: antiphon.Encoder,
+    encoders: dict[str, antiphon.Encoder],
     chosen: list[str],
     prompt: str,
     options: argparse.Namespace,
     clock: Clock,
 ) -> None:
-    size = best_batch_size(model, chosen[:: max(1, len(chosen) // 256)], prompt, clock)
-    encoder.encode(chosen[:64], prompt=prompt)  # what is built or probed once
+    size = best_batch_size(model, chosen[:: max(1, len(chosen) // 256)], prompt, clock, options.sizes)
+    for encoder in encoders.values():
+        encoder.encode(chosen[:128], prompt=prompt)  # what is built or probed once
     runs = {
         "default": lambda: plain(model, chosen, prompt),
         "best": lambda: plain(model, chosen, prompt, size),
-        "ours": lambda: encoder.encode(chosen, prompt=prompt),
     }
+    for arm, encoder in encoders.items():
+        runs[arm] = lambda encoder=encoder: encoder.encode(chosen, prompt=prompt)
     taken: dict[str, list[float]] = {key: [] for key in runs}
     for pair in range(options.pairs):
         for key in list(runs) if pair % 2 == 0 else reversed(list(runs)):
             taken[key].append(clock(runs[key]))
-    for key, label in (("default", "default, 32"), ("best", f"best, {size}")):
-        ratios = [theirs / ours for theirs, ours in zip(taken[key], taken["ours"], strict=True)]
+    top = ceiling(clock, options.device)
+    needed = flops(model, chosen, prompt)
+    sample = chosen[:: max(1, len(chosen) // 64)]
+    truth = np.asarray(plain(model, sample, prompt), np.float32)
+    print(f"{name}: sentence-transformers at {needed / statistics.median(taken['best']) / top:.0%} of the ceiling")
+    for arm, encoder in encoders.items():
+        for key, label in (("default", "default, 32"), ("best", f"best, {size}")):
+            print(f"  {arm:9} against batch size {label:12} {paired(taken[key], taken[arm])}")
+        rate = needed / statistics.median(taken[arm])
+        same = parity.compare(truth, encoder.encode(sample, prompt=prompt), limit=5e-2)
         print(
-            f"{name:28} against batch size {label:12} {statistics.median(ratios):.2f}x "
-            f"({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} pairs)",
+            f"  {arm:9} {rate / 1e9:.0f} GFLOP/s of useful work, {rate / top:.0%} of the ceiling ({top / 1e9:.0f}); "
+            f"budget {encoder.budget}; {same}",
             flush=True,
         )
-    rate = flops(model, chosen, prompt) / statistics.median(taken["ours"])
-    theirs = flops(model, chosen, prompt) / statistics.median(taken["best"])
-    top = ceiling(clock, options.device)
-    sample = chosen[:: max(1, len(chosen) // 64)]
-    same = parity.compare(
-        np.asarray(plain(model, sample, prompt), np.float32), encoder.encode(sample, prompt=prompt), limit=5e-2
-    )
-    print(
-        f"{'':28} {rate / 1e9:.0f} GFLOP/s of useful work, {rate / top:.0%} of the ceiling "
-        f"({top / 1e9:.0f}); sentence-transformers {theirs / top:.0%}; budget {encoder.budget}; {same}",
-        flush=True,
-    )
+    if "compiled" in encoders:
+        print(f"  compiled  against eager {paired(taken['eager'], taken['compiled'])}", flush=True)
+
+
+def paired(theirs: list[float], ours: list[float]) -> str:
+    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
+    return f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} pairs)"
 
 
 def growth(options: argparse.Namespace) -> None:
@@ -156,7 +163,7 @@ def growth(options: argparse.Namespace) -> None:
         model = antiphon.build(base(Path(folder), 2, 64, 8192), "echo", dtype="bfloat16", device=options.device)
         encoder = antiphon.Encoder(model, budget=2048)
         clock = Clock(processor=options.threads == 1 and options.device == "cpu", device=options.device)
-        for number in (1_000, 10_000, 100_000):
+        for number in (number for number in (1_000, 10_000, 100_000) if number <= options.most):
             pieces = (f"{number} {text}" for number, text in enumerate(texts(1000, 12, 0.4, 40) * (number // 1000)))
             seconds = clock(lambda pieces=pieces: sum(1 for _ in encoder.encode_iter(pieces)))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -172,7 +179,9 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=500)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="an arm of its own, beside the eager one")
+    parser.add_argument("--sizes", type=int, nargs="+", default=BATCH_SIZES, help="among them the best is looked for")
+    parser.add_argument("--most", type=int, default=100_000, help="texts of --growth")
     parser.add_argument("--attention", choices=("sdpa", "matmul"))
     parser.add_argument("--only", default="", help="a part of a workload's name")
     parser.add_argument("--growth", action="store_true", help="1k, 10k and 100k texts instead of the ratios")
@@ -196,10 +205,12 @@ def main() -> None:
             if options.only not in name:
                 continue
             model = antiphon.build(source, template, pooling=pooling, dtype="bfloat16", device=options.device)
-            began = time.perf_counter()
-            encoder = antiphon.Encoder(model, compile=options.compile, attention=options.attention)
-            print(f"{name}: {encoder.reason or 'packed'}, ready in {time.perf_counter() - began:.1f} s", flush=True)
-            compare(name, model, encoder, chosen, prompt, options, clock)
+            encoders = {"eager": antiphon.Encoder(model, attention=options.attention)}
+            if options.compile:
+                encoders["compiled"] = antiphon.Encoder(model, compile=True, attention=options.attention)
+                print(f"{name}: compiled in {encoders['compiled'].compile_seconds} s", flush=True)
+            print(f"{name}: {encoders['eager'].reason or 'packed'}", flush=True)
+            compare(name, model, encoders, chosen, prompt, options, clock)
 
 
 if __name__ == "__main__":

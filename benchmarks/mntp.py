@@ -78,7 +78,7 @@ def main() -> None:
         loss = f", held-out MNTP loss {held_out_loss(model, held_out):.3f}" if name != "causal" else ""
         print(f"{name}: Spearman {spearmanr(found[name], gold).statistic:.4f}{loss}")
     ids = tuple(str(number) for number in range(len(rows)))
-    samples = [Sample("spearman", ids, found[name], gold) for name in ("bidirectional, MNTP", "bidirectional")]
+    samples = [Sample("spearman", ids, found[name], gold) for name in ("bidirectional", "bidirectional, MNTP")]
     print("MNTP minus untrained, both bidirectional:", paired(*samples))
 
 

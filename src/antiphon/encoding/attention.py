@@ -14,6 +14,7 @@ from transformers import AttentionInterface
 from antiphon.errors import ModelError
 
 PREFIX = "antiphon-"
+_LIBRARY = "antiphon"
 BLOCK = 128
 """Queries of a row that are multiplied at a time: the keys behind them are left out."""
 SCORES = 1 << 20
@@ -85,24 +86,46 @@ def attend_matmul(  # noqa: PLR0913  (the signature that transformers calls)
         return attend_sdpa(
             module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, softcap=softcap, **kwargs
         )
-    rows = len(query)
-    out = query.new_empty(rows, width, query.shape[1], value.shape[3])
+    scale = query.shape[3] ** -0.5 if scaling is None else scaling
+    return _products(query, key, value, attention_mask, scale, softcap, causal), None
+
+
+@torch.library.custom_op(f"{_LIBRARY}::products", mutates_args=())
+def _products(  # noqa: PLR0913  (an operator of its own, so that a compiled layer calls it as it is)
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float,
+    softcap: float | None,
+    causal: bool,
+) -> torch.Tensor:
+    """Return attention (R, W, H, d), a block of queries and some rows at a time."""
+    rows, heads, width, _ = query.shape
+    out = query.new_empty(rows, width, heads, value.shape[3])
     before = key.shape[2] - width
     for start in range(0, width, BLOCK):
         end = min(start + BLOCK, width)
         seen = before + end if causal else key.shape[2]
-        step = max(1, SCORES // (query.shape[1] * (end - start) * seen))
+        step = max(1, SCORES // (heads * (end - start) * seen))
         for row in range(0, rows, step):
             part = slice(row, row + step)
             out[part, start:end] = _multiplied(
                 query[part, :, start:end],
                 key[part, :, :seen],
                 value[part, :, :seen],
-                attention_mask[part, :, start:end, :seen],
+                mask[part, :, start:end, :seen],
                 scaling,
                 softcap,
             )
-    return out, None
+    return out
+
+
+@_products.register_fake
+def _(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: object
+) -> torch.Tensor:
+    return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
 
 
 CALLS = {"sdpa": attend_sdpa, "matmul": attend_matmul}

@@ -19,6 +19,8 @@ from antiphon.encoding import attention
 
 Keys = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, each (1, heads, P, head width)."""
+RECOMPILED = 64
+"""Variants of a layer's code that are compiled at most, in one process; others run as they are."""
 
 
 @dataclass
@@ -88,7 +90,9 @@ class Layer(nn.Module):
         if self.last and past_key_values.kept_RK is not None:
             return self._pruned(hidden_RWD, prefix, past_key_values.kept_RK, given)
         keys = None if prefix is None and recorded is None else _LayerKeys(prefix, recorded)
-        return self._run(hidden_RWD, past_key_values=keys, **given)
+        # a size of 1 and recorded keys would each be compiled anew: they run as they are
+        general = recorded is None and min(hidden_RWD.shape[:2]) > 1
+        return (self._run if general else self.layer)(hidden_RWD, past_key_values=keys, **given)
 
     def _pruned(
         self, hidden_RWD: torch.Tensor, prefix: Keys | None, kept_RK: torch.Tensor, given: dict[str, Any]
@@ -135,7 +139,7 @@ class Decoder:
         config = shown.config
         last = config.num_hidden_layers - 1
         shown._modules["layers"] = nn.ModuleList(
-            Layer(layer, number, last=number == last, run=torch.compile(layer, dynamic=True) if compiled else None)
+            Layer(layer, number, last=number == last, run=_compiled(layer) if compiled else None)
             for number, layer in enumerate(shown.layers)
         ).eval()
         kinds = getattr(config, "layer_types", None) or []
@@ -182,6 +186,15 @@ class Decoder:
 def _inclusive(decoder: Decoder) -> bool:
     """Return whether a bidirectional window counts its last token: transformers does, Gemma's own switch does not."""
     return getattr(decoder.model.config, "is_causal", True) is False
+
+
+def _compiled(layer: nn.Module) -> Callable[..., Any]:
+    """Return a layer compiled for any number of rows, width and prefix; layers alike share what is built.
+
+    Models of one process share the limit too, so it is above PyTorch's 8.
+    """
+    run: Callable[..., Any] = torch.compile(layer, dynamic=True, recompile_limit=RECOMPILED)
+    return run
 
 
 def is_causal(config: PretrainedConfig) -> bool:

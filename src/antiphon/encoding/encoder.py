@@ -6,6 +6,7 @@ N texts, D width of a vector.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from sentence_transformers.util import quantize_embeddings, truncate_embeddings
 from antiphon.encoding.attention import CALLS
 from antiphon.encoding.reading import Reading
 from antiphon.encoding.running import Runner
-from antiphon.encoding.support import differs, obstacle
+from antiphon.encoding.support import CHECKED, differs, obstacle
 from antiphon.errors import ConfigError
 from antiphon.tokens import check_texts
 
@@ -28,6 +29,9 @@ Task = Literal["query", "document"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 WINDOW = 2048
 """Texts that `encode_iter` draws, sorts and packs together."""
+
+_LONG = tuple(f"{word} " * (60 + 9 * number) for number, word in enumerate(("Alpha", "Beta", "Gamma", "Delta")))
+"""Texts beside which no prefix is worth its keys."""
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +55,8 @@ class Encoder:
     ) -> None:
         """Check the model; `budget` is the tokens of a forward pass, None finds it by a short probe.
 
-        `compile` compiles the layers at their first use, by `torch.compile`, which needs a C++ compiler. `attention` is
-        "sdpa" or "matmul", None takes the faster for the dtype. Raises ConfigError for a budget below 1 or an attention
+        `compile` compiles the layers here, by `torch.compile`, which needs a C++ compiler on a CPU; `compile_seconds`
+        is how long that took. Where it fails, one warning says why and the layers run as they are. `attention` is "sdpa" or "matmul", None takes the faster for the dtype. Raises ConfigError for a budget below 1 or an attention
         that there is not.
         """
         if attention is not None and attention not in CALLS:
@@ -60,20 +64,35 @@ class Encoder:
         if budget is not None and budget < 1:
             raise ConfigError(f"budget is {budget}; a whole number of at least 1 token is wanted.")
         self.model = model
+        self.compile_seconds: float | None = None
         self.reason = _sentence(obstacle(model))
         self._runner: Runner | None = None
         if self.reason is None:
-            dtype = str(model.dtype).removeprefix("torch.")
-            for compiled in (True, False) if compile else (False,):
-                self._runner = Runner(model, budget=budget, attention=attention, compiled=compiled)
-                self.reason = _sentence(differs(model, self._checked, dtype=dtype))
-                if self.reason is None:
-                    break
-                if compiled:
-                    logger.warning("The layers are not compiled: %s", self.reason)
+            self._runner = Runner(model, budget=budget, attention=attention, compiled=False)
+            self.reason = _sentence(differs(model, self._checked, CHECKED, dtype=self._dtype))
         if self.reason is not None:
             self._runner = None
             logger.warning("%s", self.reason)
+        elif compile:
+            self._compile(Runner(model, budget=budget, attention=attention, compiled=True))
+
+    def _compile(self, runner: Runner) -> None:
+        """Take a compiled runner instead of the eager one if it builds and its vectors are the model's."""
+        eager, self._runner = self._runner, runner
+        began = time.perf_counter()
+        # rows of several texts with a prefix that they share, and long ones for which there is none
+        wrong = differs(self.model, self._checked, CHECKED * 4, dtype=self._dtype)
+        wrong = wrong or differs(self.model, self._checked, _LONG, dtype=self._dtype)
+        if wrong is None:
+            self.compile_seconds = time.perf_counter() - began
+            logger.info("The layers were compiled in %.1f s.", self.compile_seconds)
+            return
+        self._runner = eager
+        logger.warning("The layers are not compiled, because %s; they run as they are.", wrong)
+
+    @property
+    def _dtype(self) -> str:
+        return str(self.model.dtype).removeprefix("torch.")
 
     @property
     def budget(self) -> int | None:

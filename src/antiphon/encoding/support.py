@@ -18,7 +18,7 @@ from antiphon.parity import LIMITS
 Vectors = npt.NDArray[np.float32]
 
 _KINDS = {"full_attention", "sliding_attention"}
-_CHECKED = ("One.", "A second text, of some more words than the first one has.", "Third " * 24)
+CHECKED = ("One.", "A second text, of some more words than the first one has.", "Third " * 24)
 _LEAST_SPREAD = 1e-3
 """Texts that a model can hardly tell apart count as so far apart: else rounding alone would be an error."""
 
@@ -58,18 +58,20 @@ def _decoder_obstacle(module: Transformer) -> str | None:
     return None
 
 
-def differs(model: SentenceTransformer, encode: Callable[[Sequence[str]], Vectors], *, dtype: str) -> str | None:
-    """Return how the packed vectors of three texts differ from the model's own; None where they do not.
+def differs(
+    model: SentenceTransformer, encode: Callable[[Sequence[str]], Vectors], texts: Sequence[str], *, dtype: str
+) -> str | None:
+    """Return how the packed vectors of some texts differ from the model's own; None where they do not.
 
     In 16 bits a model differs from itself when other texts are beside a text, which no limit may be below.
     """
     try:
-        packed = encode(_CHECKED)
+        packed = encode(texts)
     except Exception as failure:  # whatever a foreign model raises is the reason
         return f"running it packed fails: {first_line(failure)}"
     together, alone = (
-        np.asarray(model.encode(list(_CHECKED), batch_size=size, show_progress_bar=False), dtype=np.float32)
-        for size in (len(_CHECKED), 1)
+        np.asarray(model.encode(list(texts), batch_size=size, show_progress_bar=False), dtype=np.float32)
+        for size in (len(texts), 1)
     )
     if not np.isfinite(together).all():
         return None  # a broken model's vectors are as broken here

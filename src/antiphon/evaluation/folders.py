@@ -16,14 +16,19 @@ def is_free(target: Path) -> bool:
     return not target.exists() or (target.is_dir() and not any(target.iterdir()))
 
 
+def check_place(target: Path, mark: str) -> None:
+    """Raise a DataError where a folder stands that has not the file `mark`."""
+    if not is_free(target) and not (target / mark).exists():
+        raise DataError(f"{target} exists and holds no {mark}; nothing was written. Name another folder.")
+
+
 @contextmanager
 def replaced(target: Path, mark: str) -> Iterator[Path]:
     """Give a folder to fill, which stands at `target` when the block ends; one that has the file `mark` makes way.
 
     Raises DataError where anything else stands there, or where it cannot be written; then nothing has changed.
     """
-    if not is_free(target) and not (target / mark).exists():
-        raise DataError(f"{target} exists and holds no {mark}; nothing was written. Name another folder.")
+    check_place(target, mark)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))

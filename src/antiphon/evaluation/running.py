@@ -19,9 +19,10 @@ from antiphon.evaluation import instructions as instructing
 from antiphon.evaluation import randomness, ranks
 from antiphon.evaluation.caching import default_folder, key_of
 from antiphon.evaluation.embedding import Encode, VectorStore, encoder
+from antiphon.evaluation.folders import check_place
 from antiphon.evaluation.instructions import OWN, Instructions
 from antiphon.evaluation.listening import Listener, Meter
-from antiphon.evaluation.scores import Scores, TaskScore
+from antiphon.evaluation.scores import SCORES, Scores, TaskScore
 from antiphon.evaluation.selecting import Selected, SelectedProbe, Selection, quiet, select
 from antiphon.evaluation.turns import Turns
 from antiphon.fingerprint import fingerprint
@@ -69,6 +70,8 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     Raises ConfigError for a task or setting that cannot be used and for an instruction that is missing, DataError for
     data that cannot be scored honestly, ModelError for a vector that is NaN or zero.
     """
+    if out is not None:
+        check_place(Path(out), SCORES)  # before an hour is spent
     folder = None if cache is False else default_folder() if cache is True else Path(cache)
     settings = Settings(instructions=instructions, limit=limit, seed=seed, budget=budget, cache=folder)
     with randomness.kept(), ranks.joined():

@@ -18,7 +18,7 @@ from sentence_transformers.sentence_transformer.model_card import SentenceTransf
 from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
-from antiphon.errors import ConfigError
+from antiphon.errors import ConfigError, first_line
 from antiphon.losses.kinds import Collate
 from antiphon.processes import processes
 from antiphon.recipe import Recipe, Stage
@@ -59,22 +59,28 @@ def batching(stage: Stage, processes: int) -> tuple[int, int]:
 
 
 def make_trainer(job: Job, collate: Collate, settings: Any, tell: Callable[[str], None]) -> SentenceTransformerTrainer:
-    """Return the trainer of a stage; `tell` is given a line for each entry of its log."""
+    """Return the trainer of a stage; `tell` is given a line for each entry of its log.
+
+    Raises ConfigError for a schedule, optimizer, precision or tracker that the trainer does not know or have.
+    """
     stage = job.stage
     callbacks: list[TrainerCallback] = [Watch(stage.name), Mark(job.model), Calls(job.loss), Tell(tell), KeepEpoch()]
     if stage.evaluation is not None and stage.evaluation.patience is not None:
         callbacks.append(EarlyStoppingCallback(stage.evaluation.patience))
     evaluator = _evaluator(job)
-    arguments = SentenceTransformerTrainingArguments(**_optimization(job), **_bookkeeping(job, evaluator))
-    trainer = SentenceTransformerTrainer(
-        model=job.model,
-        args=arguments,
-        train_dataset=job.rows.datasets,
-        loss=job.loss,
-        evaluator=evaluator,
-        data_collator=collate(job.model, arguments, settings),
-        callbacks=callbacks,
-    )
+    try:
+        arguments = SentenceTransformerTrainingArguments(**_optimization(job), **_bookkeeping(job, evaluator))
+        trainer = SentenceTransformerTrainer(
+            model=job.model,
+            args=arguments,
+            train_dataset=job.rows.datasets,
+            loss=job.loss,
+            evaluator=evaluator,
+            data_collator=collate(job.model, arguments, settings),
+            callbacks=callbacks,
+        )
+    except (ValueError, RuntimeError, ImportError) as error:
+        raise ConfigError(f"Stage {stage.name!r} cannot be set up: {first_line(error)}") from error
     trainer.remove_callback(PrinterCallback)  # a library prints nothing; Tell hands the lines on
     trainer.remove_callback(SentenceTransformerModelCardCallback)  # a run's card is made where it is exported
     return trainer
