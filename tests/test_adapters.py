@@ -8,9 +8,10 @@ from conftest import make_base
 
 import antiphon
 from antiphon import parity
-from antiphon.adapters import Adapter, attach, is_adapted, merge
+from antiphon.adapters import attach, is_adapted, merge
 from antiphon.errors import ConfigError
 from antiphon.losses.head import release_padding
+from antiphon.recipe import Lora
 
 EOS = 2
 
@@ -32,7 +33,7 @@ def test_merged_equals_adapter_and_survives_a_reload(tmp_path, tied, template, p
     names = [name for name, _ in model.named_parameters()]
     plain = parity.encode(model, parity.unlike_texts())
     release_padding(model)
-    attach(model, Adapter(rank=4, alpha=8, train_eos=True))
+    attach(model, Lora(rank=4, alpha=8, train_eos=True))
     trained_by_chance(model)
     model.eval()
     adapted = parity.encode(model, parity.unlike_texts())
@@ -45,13 +46,13 @@ def test_merged_equals_adapter_and_survives_a_reload(tmp_path, tied, template, p
     again = antiphon.load(antiphon.save(model, tmp_path / "saved"), device="cpu")
     assert parity.compare(adapted, parity.encode(again, parity.unlike_texts())).equal
     # the next stage's adapters stand on the merged weights
-    attach(again, Adapter(rank=2))
+    attach(again, Lora(rank=2))
     assert parity.compare(adapted, parity.encode(again, parity.unlike_texts())).equal
 
 
 def test_only_adapters_are_trained(tiny_base):
     model = antiphon.build(tiny_base, "classical", pooling="last", device="cpu")
-    attach(model, Adapter(rank=2, targets=("q_proj", "v_proj"), train_eos=True))
+    attach(model, Lora(rank=2, targets=("q_proj", "v_proj"), train_eos=True))
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learning
     assert all("lora_" in name or "trainable_tokens_delta" in name for name in learning)
@@ -63,8 +64,8 @@ def test_only_adapters_are_trained(tiny_base):
 def test_wrong_adapters_are_refused(tiny_base):
     model = antiphon.build(tiny_base, "classical", pooling="last", device="cpu")
     with pytest.raises(ConfigError, match="LoRA cannot be attached to"):
-        attach(model, Adapter(targets=("no_such_layer",)))
+        attach(model, Lora(targets=("no_such_layer",)))
     merge(model)  # nothing to merge is no error
-    attach(model, Adapter(rank=2))
+    attach(model, Lora(rank=2))
     with pytest.raises(ConfigError, match="carries adapters already"):
-        attach(model, Adapter(rank=2))
+        attach(model, Lora(rank=2))

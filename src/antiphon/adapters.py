@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import TrainableTokensWrapper
@@ -11,25 +9,13 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from antiphon.errors import ConfigError
+from antiphon.recipe import Lora
 from antiphon.tokens import Specials
 
 ADAPTER = "default"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Adapter:
-    """Low-rank adapters over the linear layers of the backbone (LoRA, arXiv 2106.09685)."""
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    targets: str | tuple[str, ...] = "all-linear"
-    """Names of linear layers, or "all-linear"."""
-    train_eos: bool = False
-    """Whether the embedding of EOS is trained as well."""
-
-
-def attach(model: SentenceTransformer, adapter: Adapter) -> None:
+def attach(model: SentenceTransformer, adapter: Lora) -> None:
     """Put fresh adapters on the backbone, in place; only they are trained then.
 
     Raises ConfigError where the backbone has adapters already or no layer of the names.

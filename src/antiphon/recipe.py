@@ -83,12 +83,13 @@ class Data(Strict):
 
 
 class Lora(Strict):
-    """Low-rank adapters, merged into the weights when the stage ends."""
+    """Low-rank adapters (LoRA, arXiv 2106.09685), merged into the weights when the stage ends."""
 
     rank: Positive = 16
     alpha: Positive = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     targets: str | tuple[str, ...] = "all-linear"
+    """Names of linear layers of the backbone, or all of them."""
     train_eos: bool = False
     """Whether the embedding of EOS, the token whose state is the vector, is trained too (Echo, appendix F)."""
 

@@ -91,7 +91,7 @@ def attend_matmul(  # noqa: PLR0913  (the signature that transformers calls)
 
 
 @torch.library.custom_op(f"{_LIBRARY}::products", mutates_args=())
-def _products(  # noqa: PLR0913  (an operator of its own, so that a compiled layer calls it as it is)
+def _products(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -100,7 +100,10 @@ def _products(  # noqa: PLR0913  (an operator of its own, so that a compiled lay
     softcap: float | None,
     causal: bool,
 ) -> torch.Tensor:
-    """Return attention (R, W, H, d), a block of queries and some rows at a time."""
+    """Return attention (R, W, H, d), a block of queries and some rows at a time.
+
+    An operator of its own, so that a compiled layer calls its loop as it is.
+    """
     rows, heads, width, _ = query.shape
     out = query.new_empty(rows, width, heads, value.shape[3])
     before = key.shape[2] - width
@@ -122,9 +125,7 @@ def _products(  # noqa: PLR0913  (an operator of its own, so that a compiled lay
 
 
 @_products.register_fake
-def _(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: object
-) -> torch.Tensor:
+def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: object) -> torch.Tensor:
     return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
 
 

@@ -56,7 +56,8 @@ class Encoder:
         """Check the model; `budget` is the tokens of a forward pass, None finds it by a short probe.
 
         `compile` compiles the layers here, by `torch.compile`, which needs a C++ compiler on a CPU; `compile_seconds`
-        is how long that took. Where it fails, one warning says why and the layers run as they are. `attention` is "sdpa" or "matmul", None takes the faster for the dtype. Raises ConfigError for a budget below 1 or an attention
+        is how long that took. Where it fails, one warning says why and the layers run as they are. `attention` is
+        "sdpa" or "matmul", None takes the faster for the dtype. Raises ConfigError for a budget below 1 or an attention
         that there is not.
         """
         if attention is not None and attention not in CALLS:

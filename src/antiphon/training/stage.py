@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers import set_seed
 
 from antiphon import parity
-from antiphon.adapters import Adapter, attach, merge
+from antiphon.adapters import attach, merge
 from antiphon.checkpoint import load, save
 from antiphon.errors import CheckpointError, ConfigError, ParityError, TrainingError, first_line
 from antiphon.fingerprint import fingerprint
@@ -89,7 +89,7 @@ def run_stage(
         counted = "" if one.tokens_per_row is None else f", {one.tokens_per_row:,.0f} tokens a row"
         tell(f"  {one.name}: {one.rows:,} rows, {one.batches:,} batches an epoch{counted}")
     if stage.lora is not None:
-        attach(model, Adapter(**stage.lora.model_dump()))
+        attach(model, stage.lora)
     kind = loss_kind(stage)
     loss = kind.build(model, settings)
     trainer = make_trainer(Job(recipe, stage, place.checkpoints, model, loss, rows), kind.collator, settings, tell)
