@@ -193,7 +193,7 @@ def _compiled(layer: nn.Module) -> Callable[..., Any]:
 
     Models of one process share the limit too, so it is above PyTorch's 8.
     """
-    run: Callable[..., Any] = torch.compile(layer, dynamic=True, recompile_limit=RECOMPILED)
+    run: Callable[..., Any] = torch.compile(layer, dynamic=True, recompile_limit=RECOMPILED)  # type: ignore[call-overload]
     return run
 
 
