@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 import antiphon
-from antiphon.adapters import Adapter, attach
+from antiphon.adapters import attach
 from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.evaluation import SETS, evaluate, evaluator
 from antiphon.evaluation.adapting import adapt
@@ -26,6 +26,7 @@ from antiphon.evaluation.embedding import own_prompt
 from antiphon.evaluation.instructions import digest, instruction_for, prompts_for
 from antiphon.evaluation.layouts import find
 from antiphon.evaluation.selecting import select
+from antiphon.recipe import Lora
 
 
 def build(base, template="eol", **options):
@@ -103,7 +104,7 @@ def test_a_saved_model_and_a_merged_adapter_are_known_by_their_weights(tiny_base
     saved = antiphon.load(antiphon.save(model, tmp_path / "saved"))
     first = evaluate(model, alike, cache=tmp_path / "cache")
     assert evaluate(saved, alike, cache=tmp_path / "cache").revision == first.revision
-    attach(saved, Adapter(rank=2, dropout=0.0))
+    attach(saved, Lora(rank=2, dropout=0.0))
     for name, parameter in saved.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.5)

@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from tokenizers import Tokenizer
 
 import antiphon
-from antiphon.adapters import Adapter, attach, is_adapted
+from antiphon.adapters import attach, is_adapted
 from antiphon.cli import main
 from antiphon.errors import CheckpointError, ConfigError, ModelError, ParityError
 from antiphon.exporting import checking, hub
@@ -231,7 +231,7 @@ def test_what_stock_files_cannot_say_is_refused_with_the_way_out(tiny_base, tmp_
 def test_adapters_are_merged_into_the_export_and_stay_on_the_model(tiny_base, tmp_path):
     model = antiphon.build(tiny_base, "eol", pooling="last", max_tokens=200, dtype="float32")
     plain = encode(model, unlike_texts())
-    attach(model, Adapter(rank=2, dropout=0.0))
+    attach(model, Lora(rank=2, dropout=0.0))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             parameter.data.normal_(std=0.2)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from test_training import place, recipe, record  # noqa: F401  (a fixture)
 
 import antiphon
+from antiphon.cli import main
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
 
@@ -98,26 +100,27 @@ def test_killed_in_the_middle_of_checkpoints_it_is_resumed_to_the_same_weights(p
     assert fingerprints[0] == fingerprints[1]
 
 
-def test_the_command_line_trains_plans_and_decodes(place, tmp_path):  # noqa: F811
+def test_the_command_line_trains_plans_and_decodes(place, tmp_path, capfd):  # noqa: F811
     table = recipe(place, tmp_path / "run")
     table["stage"] = [{**table["stage"][0], "steps": 1, "device_batch_size": 8}]
     (tmp_path / "run.toml").write_text(as_toml(table))
 
     def run(*arguments):
-        command = [sys.executable, "-m", "antiphon.cli", *map(str, arguments)]
-        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False)
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        return SimpleNamespace(returncode=ended.value.code or 0, **capfd.readouterr()._asdict())
 
     planned = run("train", tmp_path / "run.toml", "--plan")
-    assert planned.returncode == 0, planned.stderr
-    assert "reconstruction" in planned.stdout
+    assert planned.returncode == 0, planned.err
+    assert "reconstruction" in planned.out
     assert not (tmp_path / "run").exists()
     trained = run("train", tmp_path / "run.toml", "--set", "stage.reconstruction.learning_rate=1e-3")
-    assert trained.returncode == 0, trained.stderr
-    assert trained.stdout.strip() == str(tmp_path / "run")
-    assert "step 1 of 1" in trained.stderr
+    assert trained.returncode == 0, trained.err
+    assert trained.out.strip() == str(tmp_path / "run")
+    assert "step 1 of 1" in trained.err
     decoded = run("reconstruct", tmp_path / "run", "red apples", "--max-tokens", 5)
-    assert decoded.returncode == 0, decoded.stderr
-    assert decoded.stdout.strip()
+    assert decoded.returncode == 0, decoded.err
+    assert decoded.out.strip()
     for arguments in (
         ("train", tmp_path / "missing.toml"),
         ("train", tmp_path / "run.toml"),  # a run stands there
@@ -126,8 +129,8 @@ def test_the_command_line_trains_plans_and_decodes(place, tmp_path):  # noqa: F8
     ):
         refused = run(*arguments)
         assert refused.returncode == 2
-        assert refused.stderr.startswith("error: ")
-        assert "Traceback" not in refused.stderr
+        assert refused.err.startswith("error: ")
+        assert "Traceback" not in refused.err
 
 
 def test_bf16_and_gradient_checkpointing(place, tmp_path):  # noqa: F811
