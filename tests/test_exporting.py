@@ -27,6 +27,7 @@ from antiphon.exporting.card import card
 from antiphon.exporting.checking import PLAIN, Call, Settings, ask
 from antiphon.exporting.readings import freeze, readings
 from antiphon.parity import compare, encode, unlike_texts
+from antiphon.recipe import Lora
 from antiphon.record import RunRecord, StageRecord, write
 
 PROMPT = "Given a question, find the answer"

@@ -49,8 +49,7 @@ def one_process(rank: int, folder: str, base: str, bidirectional: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize(("tied", "bidirectional"), [(False, True), (True, False)])
 def test_two_processes_learn_what_one_does(tmp_path, tied, bidirectional):
     base = make_base(tmp_path / "base", tie_word_embeddings=tied)
     processes.spawn(one_process, (str(tmp_path), str(base), bidirectional), nprocs=2)
