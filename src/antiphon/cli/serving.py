@@ -31,7 +31,7 @@ def serve(  # noqa: PLR0913  (the options of the command)
     api_key: Annotated[
         str | None, typer.Option(help=f"The key that clients must send; {KEY} in the environment.", show_default=False)
     ] = None,
-    max_batch_tokens: Annotated[int, typer.Option(help="Tokens that are embedded together.")] = 16384,
+    max_batch_tokens: Annotated[int, typer.Option(help="Tokens that are embedded together.")] = 32768,
     max_queue: Annotated[int, typer.Option(help="Texts that may wait; beyond that clients are told to come back.")] = (
         4096
     ),

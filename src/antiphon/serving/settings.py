@@ -15,7 +15,7 @@ class ServerSettings:
     """The model's id, as clients name it."""
     api_key: str | None = None
     """The key that clients must send; None asks for none."""
-    max_batch_tokens: int = 16384
+    max_batch_tokens: int = 32768
     """Tokens of the sequences that one call of the model embeds together."""
     max_queue: int = 4096
     """Texts that may wait; a request beyond that is answered with 429."""
