@@ -18,7 +18,7 @@ from antiphon import parity
 from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.fingerprint import fingerprint
-from antiphon.index import MANIFEST, Index, Settings, Vectors, open_index, prepare
+from antiphon.index import MANIFEST, Index, Settings, Vectors, open_index, prepare, unit
 from antiphon.sources import Record, count, read
 from antiphon.template import SIDES
 
@@ -114,19 +114,6 @@ def search(
         best += [Hit(records[n].id, records[n].text, float(scores_N[n])) for n in first]
         best = sorted(best, key=lambda hit: -hit.score)[:top]  # stable: the earlier block first
     return best
-
-
-def unit(vectors: Vectors, ids: Sequence[str]) -> Vectors:
-    """Return the (N, D) vectors at unit length; ModelError naming the text whose vector has none."""
-    norms_N1 = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms_N1) & (norms_N1 > 0)))
-    if len(bad):
-        raise ModelError(
-            f"The vector of the text with id {ids[bad[0]]!r} has norm {float(norms_N1[bad[0], 0])}; the model's output "
-            "is broken: load it in float32, or look at it with `antiphon show`."
-        )
-    normalised: Vectors = (vectors / norms_N1).astype(np.float32)
-    return normalised
 
 
 def _width(model: SentenceTransformer) -> int:

@@ -18,9 +18,10 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon import nano
 from antiphon.checkpoint import load
-from antiphon.corpus import Hit, unit
+from antiphon.corpus import Hit
 from antiphon.docstrings import DocstringPair, harvest, pairs, standard_library
 from antiphon.errors import ConfigError
+from antiphon.index import unit
 from antiphon.losses import Information, information
 from antiphon.model import build
 from antiphon.parity import Vectors, encode

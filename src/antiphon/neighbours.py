@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 
 from antiphon.encoding import Encoder
-from antiphon.errors import DataError, ModelError
+from antiphon.errors import DataError
 from antiphon.fingerprint import fingerprint
-from antiphon.index import write_whole
+from antiphon.index import unit, write_whole
 from antiphon.template import Side, prompt_for
 
 Vectors = npt.NDArray[np.float32]
@@ -63,7 +63,7 @@ class VectorSource:
             return kept
         verb = self.encoder.encode_document if self.side == "document" else self.encoder.encode_query
         raw = verb(list(texts), prompt=self.prompt)
-        vectors_ND = _unit(np.asarray(raw, dtype=np.float32), texts)
+        vectors_ND = unit(np.asarray(raw, dtype=np.float32), texts, called="")
         if file is not None:
             _write(file, vectors_ND)
         return vectors_ND
@@ -154,15 +154,3 @@ def _write(file: Path, vectors_ND: Vectors) -> None:
         write_whole(file, buffer.getbuffer())
     except OSError as error:
         raise DataError(f"{file} could not be written ({error.strerror or error}); name another cache.") from error
-
-
-def _unit(vectors_ND: Vectors, texts: Sequence[str]) -> Vectors:
-    norms_N1 = np.linalg.norm(vectors_ND.astype(np.float64), axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms_N1) & (norms_N1 > 0)))
-    if len(bad):
-        raise ModelError(
-            f"The vector of the text {texts[bad[0]]!r:.60} has norm {float(norms_N1[bad[0], 0])}; the model's output "
-            "is broken: load it in float32, or look at it with `antiphon show`."
-        )
-    unit: Vectors = (vectors_ND / norms_N1).astype(np.float32)
-    return unit

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from antiphon.corpus import unit
 from antiphon.demo import evenly
 from antiphon.docstrings import harvest, pairs, standard_library
 from antiphon.exporting import graph
 from antiphon.exporting.checking import ONNX, Call, Settings, ask
 from antiphon.exporting.readings import freeze, readings
 from antiphon.exporting.stock_files import cut_length, link
+from antiphon.index import unit
 from antiphon.statistics import Interval, bootstrap, ndcg
 from antiphon.variants import in_dtype
 
