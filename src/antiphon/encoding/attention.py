@@ -5,6 +5,8 @@ R rows, W their width, P tokens of the shared prefix, H heads, K key heads, d he
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -15,7 +17,9 @@ from antiphon.errors import ModelError
 
 PREFIX = "antiphon-"
 _LIBRARY = "antiphon"
-BLOCK = 128
+RECOMPILED = 64
+"""Variants of a piece of code that are compiled at most, in one process; others run as they are."""
+BLOCK = 64
 """Queries of a row that are multiplied at a time: the keys behind them are left out."""
 SCORES = 1 << 20
 """Scores that are held at a time, about: more would leave the processor's cache."""
@@ -73,12 +77,13 @@ def attend_matmul(  # noqa: PLR0913  (the signature that transformers calls)
     scaling: float | None = None,
     is_causal: bool | None = None,
     softcap: float | None = None,
+    fused: bool = False,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Return the same by plain matrix products, a block of queries and some rows at a time.
 
     PyTorch's own call on a CPU does not use the processor's 16-bit products; these do. A causal block leaves out the
-    keys behind it.
+    keys behind it. `fused` compiles mask and softmax into one pass.
     """
     width = query.shape[2]
     causal = is_causal is not False
@@ -87,7 +92,7 @@ def attend_matmul(  # noqa: PLR0913  (the signature that transformers calls)
             module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, softcap=softcap, **kwargs
         )
     scale = query.shape[3] ** -0.5 if scaling is None else scaling
-    return _products(query, key, value, attention_mask, scale, softcap, causal), None
+    return _products(query, key, value, attention_mask, scale, softcap, causal, fused), None
 
 
 @torch.library.custom_op(f"{_LIBRARY}::products", mutates_args=())
@@ -99,6 +104,7 @@ def _products(
     scaling: float,
     softcap: float | None,
     causal: bool,
+    fused: bool,
 ) -> torch.Tensor:
     """Return attention (R, W, H, d), a block of queries and some rows at a time.
 
@@ -120,6 +126,7 @@ def _products(
                 mask[part, :, start:end, :seen],
                 scaling,
                 softcap,
+                fused=fused,
             )
     return out
 
@@ -129,8 +136,10 @@ def _(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: objec
     return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
 
 
-CALLS = {"sdpa": attend_sdpa, "matmul": attend_matmul}
+CALLS = {"sdpa": attend_sdpa, "matmul": attend_matmul, "matmul-fused": partial(attend_matmul, fused=True)}
 """The attention calls by name."""
+FUSED = {"matmul": "matmul-fused"}
+"""What a call becomes beside compiled layers."""
 
 
 def fastest(device: torch.device, dtype: torch.dtype) -> str:
@@ -165,6 +174,8 @@ def _multiplied(
     mask: torch.Tensor | None,
     scaling: float | None,
     softcap: float | None,
+    *,
+    fused: bool = False,
 ) -> torch.Tensor:
     """Return attention (R, W, H, d) by two products; heads that share keys are folded into one product's rows."""
     rows, heads, width, size = query.shape
@@ -174,10 +185,30 @@ def _multiplied(
     scores = scores.view(rows, shared, heads // shared, width, -1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
-    if mask is not None:
-        scores = scores.add_(additive(mask, scores.dtype)[:, :, None])
-    weights = scores.softmax(dim=-1).view(rows, shared, -1, key.shape[2])
+    weights = _weights(scores, None if mask is None else additive(mask, scores.dtype)[:, :, None], fused=fused)
+    weights = weights.view(rows, shared, -1, key.shape[2])
     return (weights @ value).view(rows, heads, width, -1).transpose(1, 2)
+
+
+def _weights(scores: torch.Tensor, mask: torch.Tensor | None, *, fused: bool) -> torch.Tensor:
+    """Return the softmax of scores over keys, (R, K, H / K, W, P + W), their mask added."""
+    if mask is None:
+        return scores.softmax(dim=-1)
+    # a size of 1 would be compiled anew
+    if fused and min(len(scores), *scores.shape[3:]) > 1:
+        return _fused()(scores, mask)
+    return scores.add_(mask).softmax(dim=-1)
+
+
+@cache
+def _fused() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Return mask and softmax compiled for any sizes: one pass over the scores instead of two."""
+
+    def weights(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return (scores + mask).softmax(dim=-1)
+
+    compiled: Callable[..., torch.Tensor] = torch.compile(weights, dynamic=True, recompile_limit=RECOMPILED)  # type: ignore[call-overload]
+    return compiled
 
 
 def packed_mask(

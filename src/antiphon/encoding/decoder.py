@@ -19,8 +19,6 @@ from antiphon.encoding import attention
 
 Keys = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, each (1, heads, P, head width)."""
-RECOMPILED = 64
-"""Variants of a layer's code that are compiled at most, in one process; others run as they are."""
 
 
 @dataclass
@@ -135,6 +133,7 @@ class Decoder:
     def of(cls, model: PreTrainedModel, *, call: str = "sdpa", compiled: bool = False) -> Decoder:
         """Return a view of a model that has `layers`, sharing its weights; `call` names its attention call."""
         attention.register()
+        call = attention.FUSED.get(call, call) if compiled else call
         shown = _view(model, call, {}, {})
         config = shown.config
         last = config.num_hidden_layers - 1
@@ -176,7 +175,7 @@ class Decoder:
                 text_RW, position_RW, prefix=prefix, causal=self.causal, window=window, inclusive=_inclusive(self)
             )
             # every layer adds it to its scores, so it is made what they are once
-            return attention.additive(seen, self.model.dtype) if self.call == "matmul" else seen
+            return attention.additive(seen, self.model.dtype) if self.call.startswith("matmul") else seen
 
         if self.by_kind:
             return {"full_attention": mask(None), "sliding_attention": mask(self.window)}
@@ -193,7 +192,7 @@ def _compiled(layer: nn.Module) -> Callable[..., Any]:
 
     Models of one process share the limit too, so it is above PyTorch's 8.
     """
-    run: Callable[..., Any] = torch.compile(layer, dynamic=True, recompile_limit=RECOMPILED)  # type: ignore[call-overload]
+    run: Callable[..., Any] = torch.compile(layer, dynamic=True, recompile_limit=attention.RECOMPILED)  # type: ignore[call-overload]
     return run
 
 

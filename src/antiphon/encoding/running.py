@@ -5,6 +5,7 @@ N texts, B texts of a batch, D width.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -29,6 +30,8 @@ PROBE_FROM = 16384
 """Tokens of a call from which on a probe of the budget pays; before, it is `BEFORE_PROBE`."""
 BEFORE_PROBE = 2048
 REMEMBERED = 64
+HEAP = 32 << 20
+"""Bytes of the largest piece of memory that glibc would keep when it is freed."""
 
 
 class Runner:
@@ -41,6 +44,7 @@ class Runner:
         self.budget = budget
         self.attention = attention
         self._compiled = compiled
+        keep_heap()
         self._lock = Lock()
         self._state: tuple[object, ...] = ()
         self._shared: dict[Reading, list[int]] = {}
@@ -165,6 +169,16 @@ class Runner:
         if not ids or len(ids) * len(texts) < LEAST_SAVED * total:
             return None
         return self._prefixes.get(self._decoder, ids)
+
+
+def keep_heap() -> None:
+    """Have the C library keep freed memory for the next layer instead of giving it back and taking it page by page.
+
+    glibc raises what it keeps to twice the largest piece that was ever freed, up to 64 MiB; other libraries and GPUs
+    are left as they are by this.
+    """
+    piece = torch.empty(HEAP - 2 * mmap.PAGESIZE, dtype=torch.uint8)
+    del piece
 
 
 def _out_of_memory(error: BaseException) -> bool:
