@@ -18,7 +18,7 @@ from torch import nn
 
 import antiphon
 from antiphon.encoding import Encoder, running
-from antiphon.encoding.attention import packed_mask
+from antiphon.encoding.masks import packed_mask
 from antiphon.encoding.planning import ALONE, batches
 from antiphon.encoding.prefix import KEPT
 from antiphon.encoding.reading import Reading, common, shared_by_probes
@@ -277,7 +277,7 @@ def test_a_model_that_packs_wrongly_is_found_out(model, monkeypatch):
     def leaking(*args: object, **kwargs: object) -> torch.Tensor:
         return torch.ones_like(real(*args, **kwargs))
 
-    monkeypatch.setattr("antiphon.encoding.attention.packed_mask", leaking)
+    monkeypatch.setattr("antiphon.encoding.masks.packed_mask", leaking)
     assert "differ" in Encoder(model).reason
 
 

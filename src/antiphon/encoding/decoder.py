@@ -1,119 +1,39 @@
 """A second view of a decoder: the same weights, layers that reuse a prefix and skip what nobody pools.
 
 The model's own modules stay as they are, so `model.encode` and training go on beside it. R rows, W their width,
-D hidden width, K positions of a row that are kept, P tokens of the shared prefix.
+D hidden width, K positions of a row that are kept.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from antiphon.encoding import attention
-
-Keys = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values of one layer, each (1, heads, P, head width)."""
-
-
-@dataclass
-class Pass:
-    """What one forward pass brings along; it stands where transformers has its cache."""
-
-    prefix: Sequence[Keys] = ()
-    """By layer; empty without a prefix."""
-    kept_RK: torch.Tensor | None = None
-    """Positions at which the last layer's states are wanted; None is all."""
-    recorded: list[Keys] | None = None
-    """Filled with every layer's keys and values, where it is a list."""
-
-    def get_seq_length(self, *args: Any) -> int:
-        """Return 0: positions are always given."""
-        return 0
+from antiphon.encoding import attention, masks
+from antiphon.encoding.layer import Layer, Pass
+from antiphon.encoding.linear import LINEARS
+from antiphon.encoding.products import RECOMPILED
+from antiphon.encoding.varlen import Spans
 
 
-class _Kept(Exception):
-    """The keys and values that a layer was to be run for."""
+@dataclass(frozen=True)
+class Way:
+    """How the layers of a view run."""
 
-    def __init__(self, keys: Keys) -> None:
-        super().__init__()
-        self.keys = keys
-
-
-@dataclass
-class _LayerKeys:
-    """A layer's cache: the prefix before its own keys and values."""
-
-    prefix: Keys | None = None
-    recorded: list[Keys] | None = None
-    stop: bool = False
-    replayed: Keys | None = None
-
-    def update(self, keys: torch.Tensor, values: torch.Tensor, *args: Any, **kwargs: Any) -> Keys:
-        """Return what the layer attends to."""
-        if self.replayed is not None:
-            return self.replayed
-        if self.recorded is not None:
-            self.recorded.append((keys, values))
-        if self.prefix is not None:
-            rows = len(keys)
-            keys, values = (
-                torch.cat([before.expand(rows, -1, -1, -1), own], dim=2)
-                for before, own in zip(self.prefix, (keys, values), strict=True)
-            )
-        if self.stop:
-            raise _Kept((keys, values))
-        return keys, values
+    call: str = "sdpa"
+    """The name of the attention call."""
+    compiled: bool = False
+    linear: str = "plain"
+    """The name of the linear layers; "plain" are the model's own."""
 
 
-class Layer(nn.Module):
-    """One layer of the view."""
-
-    def __init__(self, layer: nn.Module, number: int, *, last: bool, run: Callable[..., Any] | None = None) -> None:
-        super().__init__()
-        self.layer = layer
-        self.number = number
-        self.last = last
-        self._run = layer if run is None else run
-
-    def forward(self, hidden_RWD: torch.Tensor, *, past_key_values: Pass, **given: Any) -> Any:
-        """Return the layer's states (R, W, D), or (R, K, D) at the kept positions of the last layer."""
-        prefix = past_key_values.prefix[self.number] if past_key_values.prefix else None
-        recorded = past_key_values.recorded
-        if self.last and past_key_values.kept_RK is not None:
-            return self._pruned(hidden_RWD, prefix, past_key_values.kept_RK, given)
-        keys = None if prefix is None and recorded is None else _LayerKeys(prefix, recorded)
-        # a size of 1 and recorded keys would each be compiled anew: they run as they are
-        general = recorded is None and min(hidden_RWD.shape[:2]) > 1
-        return (self._run if general else self.layer)(hidden_RWD, past_key_values=keys, **given)
-
-    def _pruned(
-        self, hidden_RWD: torch.Tensor, prefix: Keys | None, kept_RK: torch.Tensor, given: dict[str, Any]
-    ) -> Any:
-        """Run the layer up to its keys and values, then again from its start at the kept positions only."""
-        try:
-            self.layer(hidden_RWD, past_key_values=_LayerKeys(prefix, stop=True), **given)
-        except _Kept as kept:
-            keys = kept.keys
-        given = dict(given)
-        if given.get("position_embeddings") is not None:
-            given["position_embeddings"] = tuple(_at(table, kept_RK) for table in given["position_embeddings"])
-        if given.get("position_ids") is not None:
-            given["position_ids"] = given["position_ids"].gather(1, kept_RK)
-        mask = given.get("attention_mask")
-        if mask is not None:
-            given["attention_mask"] = mask.gather(2, kept_RK[:, None, :, None].expand(-1, 1, -1, mask.shape[3]))
-        return self.layer(_at(hidden_RWD, kept_RK), past_key_values=_LayerKeys(replayed=keys), **given)
-
-
-def _at(states: torch.Tensor, kept_RK: torch.Tensor) -> torch.Tensor:
-    rows = states.expand(len(kept_RK), -1, -1)
-    return rows.gather(1, kept_RK[:, :, None].expand(-1, -1, rows.shape[2]))
+PLAIN = Way()
 
 
 @dataclass
@@ -126,43 +46,71 @@ class Decoder:
     """The width of sliding-window layers; None where there are none."""
     by_kind: bool
     """Whether the model takes one mask for every kind of layer."""
-    call: str
-    """The name of the attention call."""
+    way: Way
 
     @classmethod
-    def of(cls, model: PreTrainedModel, *, call: str = "sdpa", compiled: bool = False) -> Decoder:
-        """Return a view of a model that has `layers`, sharing its weights; `call` names its attention call."""
+    def of(cls, model: PreTrainedModel, way: Way = PLAIN) -> Decoder:
+        """Return a view of a model that has `layers`, sharing its weights, whose layers run in this way."""
         attention.register()
-        call = attention.FUSED.get(call, call) if compiled else call
-        shown = _view(model, call, {}, {})
+        if way.compiled:
+            way = replace(way, call=attention.FUSED.get(way.call, way.call))
+        shown = _View(way).of(model)
         config = shown.config
-        last = config.num_hidden_layers - 1
-        shown._modules["layers"] = nn.ModuleList(
-            Layer(layer, number, last=number == last, run=_compiled(layer) if compiled else None)
-            for number, layer in enumerate(shown.layers)
-        ).eval()
         kinds = getattr(config, "layer_types", None) or []
         slides = "sliding_attention" in kinds or not kinds
         window = getattr(config, "sliding_window", None) if slides else None
         if not kinds and getattr(config, "use_sliding_window", True) is False:
             window = None
-        return cls(shown, is_causal(config), window, bool(kinds), call)
+        decoder = cls(shown, is_causal(config), window, bool(kinds), way)
+        last = config.num_hidden_layers - 1
+        shown._modules["layers"] = nn.ModuleList(
+            Layer(
+                layer,
+                number,
+                last=number == last,
+                reach=decoder._reach(sliding=not kinds or kinds[number] == "sliding_attention"),
+                run=_compiled(layer) if way.compiled else None,
+            )
+            for number, layer in enumerate(shown.layers)
+        ).eval()
+        return decoder
+
+    @property
+    def flat(self) -> bool:
+        """Whether texts are laid end to end in one row."""
+        return self.way.call in attention.FLAT
 
     def __call__(
         self, ids_RW: torch.Tensor, text_RW: torch.Tensor, position_RW: torch.Tensor, run: Pass
     ) -> torch.Tensor:
-        """Return the last hidden states (R, W, D), or (R, K, D) where `run` keeps some positions."""
+        """Return the last hidden states (R, W, D), or (R, K, D) where `run` keeps some positions.
+
+        What comes in is on the CPU, the states are on the model's device.
+        """
         prefix = run.prefix[0][0].shape[2] if run.prefix else 0
+        device = self.model.device
+        mask = None
+        if self.flat:
+            lengths = torch.unique_consecutive(text_RW[0], return_counts=True)[1].tolist()
+            run = replace(run, spans=Spans.of(lengths, prefix, device))
+        else:
+            mask = self._masks(moved(text_RW, device), moved(position_RW, device), prefix, run.kept_RK is not None)
         states: torch.Tensor = self.model(
-            input_ids=ids_RW,
-            attention_mask=self._masks(text_RW, position_RW, prefix, pruned=run.kept_RK is not None),
-            position_ids=position_RW,
+            input_ids=moved(ids_RW, device),
+            attention_mask=mask,
+            position_ids=moved(position_RW, device),
             past_key_values=run,
             use_cache=False,
         ).last_hidden_state
         return states
 
-    def _masks(self, text_RW: torch.Tensor, position_RW: torch.Tensor, prefix: int, *, pruned: bool) -> Any:
+    def _reach(self, *, sliding: bool) -> tuple[int, int]:
+        """Return how many tokens before and after itself a token sees in a layer, -1 is all."""
+        if self.window is None or not sliding:
+            return (-1, 0) if self.causal else (-1, -1)
+        return (self.window - 1, 0) if self.causal else (self.window - 1 + _inclusive(self),) * 2
+
+    def _masks(self, text_RW: torch.Tensor, position_RW: torch.Tensor, prefix: int, pruned: bool) -> Any:
         """Return the mask, one for every kind of layer where the model takes a table; None for one text alone."""
         alone = len(text_RW) == 1 and not prefix and not pruned and bool((text_RW == 0).all())
         span = text_RW.shape[1] + prefix
@@ -171,11 +119,11 @@ class Decoder:
             window = None if window is None or span <= window else window
             if alone and window is None:
                 return None
-            seen = attention.packed_mask(
+            seen = masks.packed_mask(
                 text_RW, position_RW, prefix=prefix, causal=self.causal, window=window, inclusive=_inclusive(self)
             )
             # every layer adds it to its scores, so it is made what they are once
-            return attention.additive(seen, self.model.dtype) if self.call.startswith("matmul") else seen
+            return masks.additive(seen, self.model.dtype) if self.way.call.startswith("matmul") else seen
 
         if self.by_kind:
             return {"full_attention": mask(None), "sliding_attention": mask(self.window)}
@@ -192,7 +140,7 @@ def _compiled(layer: nn.Module) -> Callable[..., Any]:
 
     Models of one process share the limit too, so it is above PyTorch's 8.
     """
-    run: Callable[..., Any] = torch.compile(layer, dynamic=True, recompile_limit=attention.RECOMPILED)  # type: ignore[call-overload]
+    run: Callable[..., Any] = torch.compile(layer, dynamic=True, recompile_limit=RECOMPILED)  # type: ignore[call-overload]
     return run
 
 
@@ -201,20 +149,40 @@ def is_causal(config: PretrainedConfig) -> bool:
     return getattr(config, "is_causal", True) is not False and not getattr(config, "use_bidirectional_attention", False)
 
 
-def _view(module: nn.Module, call: str, seen: dict[int, nn.Module], configs: dict[int, PretrainedConfig]) -> Any:
-    """Return a copy of a tree of modules over the same parameters and buffers, with a configuration of its own."""
-    if id(module) in seen:
-        return seen[id(module)]
-    shown = copy.copy(module)
-    seen[id(module)] = shown
-    config = module.__dict__.get("config")
-    if isinstance(config, PretrainedConfig):
-        if id(config) not in configs:
-            configs[id(config)] = copy.copy(config)
-            configs[id(config)]._attn_implementation = attention.PREFIX + call
-        shown.__dict__["config"] = configs[id(config)]
-    shown.__dict__["_modules"] = {
-        name: None if child is None else _view(child, call, seen, configs) for name, child in module._modules.items()
-    }
-    shown.__dict__["training"] = False
-    return shown
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a CPU's tensor on a device; to a GPU from pinned memory, so that nobody waits for it."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+class _View:
+    """Copies a tree of modules over the same parameters and buffers, with a configuration of its own."""
+
+    def __init__(self, way: Way) -> None:
+        self.way = way
+        self._seen: dict[int, nn.Module] = {}
+        self._configs: dict[int, PretrainedConfig] = {}
+
+    def of(self, module: nn.Module) -> Any:
+        """Return the copy of a module."""
+        if id(module) not in self._seen:
+            if type(module) is nn.Linear and self.way.linear in LINEARS:
+                self._seen[id(module)] = LINEARS[self.way.linear](module)
+            else:
+                self._copy(module)
+        return self._seen[id(module)]
+
+    def _copy(self, module: nn.Module) -> None:
+        shown = copy.copy(module)
+        self._seen[id(module)] = shown
+        config = module.__dict__.get("config")
+        if isinstance(config, PretrainedConfig):
+            if id(config) not in self._configs:
+                self._configs[id(config)] = copy.copy(config)
+                self._configs[id(config)]._attn_implementation = attention.PREFIX + self.way.call
+            shown.__dict__["config"] = self._configs[id(config)]
+        shown.__dict__["_modules"] = {
+            name: None if child is None else self.of(child) for name, child in module._modules.items()
+        }
+        shown.__dict__["training"] = False

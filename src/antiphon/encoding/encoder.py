@@ -18,14 +18,16 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import quantize_embeddings, truncate_embeddings
 
 from antiphon.encoding.attention import CALLS
+from antiphon.encoding.linear import LINEARS
 from antiphon.encoding.reading import Reading
 from antiphon.encoding.running import Runner
-from antiphon.encoding.support import CHECKED, differs, obstacle
+from antiphon.encoding.support import CHECKED, checked, obstacle
 from antiphon.errors import ConfigError
 from antiphon.tokens import check_texts
 
 Vectors = npt.NDArray[np.float32]
 Task = Literal["query", "document"]
+Linear = Literal["plain", "packed", "float8"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 WINDOW = 2048
 """Texts that `encode_iter` draws, sorts and packs together."""
@@ -52,48 +54,67 @@ class Encoder:
         budget: int | None = None,
         compile: bool = False,
         attention: str | None = None,
+        linear: Linear = "plain",
     ) -> None:
         """Check the model; `budget` is the tokens of a forward pass, None finds it by a short probe.
 
         `compile` compiles the layers here, by `torch.compile`, which needs a C++ compiler on a CPU; `compile_seconds`
-        is how long that took. Where it fails, one warning says why and the layers run as they are. `attention` is
-        "sdpa" or "matmul", None takes the faster for the dtype. Raises ConfigError for a budget below 1 or an attention
-        that there is not.
+        is how long that took. `linear` is how layers multiply by their weights: "packed" lays them out for a CPU
+        (the same sums, the layers' weights held twice), "float8" rounds weights and states to 8 bits, by how much
+        `error` says. Where compiling or such layers fail, one warning says why and the layers run as they are.
+        `attention` is "sdpa", "matmul" or "varlen", None takes the fastest that works. Raises ConfigError for a budget
+        below 1, and for an attention or linear that there is not.
         """
         if attention is not None and attention not in CALLS:
             raise ConfigError(f"There is no attention {attention!r}; take one of {', '.join(CALLS)}.")
+        if linear not in ("plain", *LINEARS):
+            raise ConfigError(f"There is no linear {linear!r}; take one of plain, {', '.join(LINEARS)}.")
         if budget is not None and budget < 1:
             raise ConfigError(f"budget is {budget}; a whole number of at least 1 token is wanted.")
         self.model = model
         self.compile_seconds: float | None = None
+        self.error: float | None = None
+        """Error against spread of three texts' vectors, measured when the Encoder was made; None if unknown."""
         self.reason = _sentence(obstacle(model))
         self._runner: Runner | None = None
         if self.reason is None:
-            self._runner = Runner(model, budget=budget, attention=attention, compiled=False)
-            self.reason = _sentence(differs(model, self._checked, CHECKED, dtype=self._dtype))
+            self._runner = Runner(model, budget=budget, attention=attention)
+            self.reason = _sentence(self._settle())
         if self.reason is not None:
             self._runner = None
             logger.warning("%s", self.reason)
-        elif compile:
-            self._compile(Runner(model, budget=budget, attention=attention, compiled=True))
+        elif compile or linear != "plain":
+            self._hasten(Runner(model, budget=budget, attention=attention, compiled=compile, linear=linear))
 
-    def _compile(self, runner: Runner) -> None:
-        """Take a compiled runner instead of the eager one if it builds and its vectors are the model's."""
-        eager, self._runner = self._runner, runner
+    def _settle(self) -> str | None:
+        """Find the attention call whose vectors are the model's; return why there is none."""
+        assert self._runner is not None
+        while (check := checked(self.model, self._checked)).reason and self._runner.refuse():
+            logger.info("The next attention call is taken, because with this one %s.", check.reason)
+        self.error = check.error
+        return check.reason
+
+    def _hasten(self, runner: Runner) -> None:
+        """Take a runner with other layers instead of the plain one if it builds and its vectors are the model's."""
+        assert self._runner is not None
+        plain, self._runner = self._runner, runner
+        runner.refused = plain.refused
         began = time.perf_counter()
-        # rows of several texts with a prefix that they share, and long ones for which there is none
-        wrong = differs(self.model, self._checked, CHECKED * 4, dtype=self._dtype)
-        wrong = wrong or differs(self.model, self._checked, _LONG, dtype=self._dtype)
-        if wrong is None:
+        # three texts; and where layers compile, rows of several with a shared prefix, and long ones without
+        for texts in (CHECKED, CHECKED * 4, _LONG) if runner.compiled else (CHECKED,):
+            check = checked(self.model, self._checked, texts, rounded=runner.linear == "float8")
+            if check.reason is not None:
+                self._runner = plain
+                logger.warning(
+                    "The layers are not %s, because %s; they run as they are.", _changed(runner), check.reason
+                )
+                return
+        self.error = check.error
+        if runner.compiled:
             self.compile_seconds = time.perf_counter() - began
-            logger.info("The layers were compiled in %.1f s.", self.compile_seconds)
-            return
-        self._runner = eager
-        logger.warning("The layers are not compiled, because %s; they run as they are.", wrong)
-
-    @property
-    def _dtype(self) -> str:
-        return str(self.model.dtype).removeprefix("torch.")
+        logger.info("The layers are %s, after %.1f s.", _changed(runner), time.perf_counter() - began)
+        if runner.linear == "float8":
+            logger.info("In 8-bit floats vectors are off by %.1e of their spread.", check.error)
 
     @property
     def budget(self) -> int | None:
@@ -185,6 +206,10 @@ class Encoder:
             **kwargs,
         )
         return np.asarray(raw, dtype=np.float32)
+
+
+def _changed(runner: Runner) -> str:
+    return " and ".join([*(["compiled"] if runner.compiled else []), *({runner.linear} - {"plain"})])
 
 
 def _sentence(reason: str | None) -> str | None:

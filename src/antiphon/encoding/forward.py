@@ -13,7 +13,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from antiphon.encoding.decoder import Decoder, Pass
+from antiphon.encoding.decoder import Decoder, moved
+from antiphon.encoding.layer import Pass
 from antiphon.encoding.planning import Batch
 from antiphon.encoding.prefix import Prefix
 from antiphon.encoding.reading import Tokens
@@ -46,23 +47,29 @@ def vectors_of(
 ) -> torch.Tensor:
     """Return the vectors (B, D) of a batch, in the order of its places; `texts` is what its numbers index."""
     before = 0 if prefix is None else len(prefix)
+    batch = batch.flat() if decoder.flat else batch
     positions = Pooled(model)
     pooled = [positions.of(texts[place.text]) for place in batch.placed]
     ids_RW, text_RW, position_RW = _packed(batch, texts, before)
     device = decoder.model.device
     kept, columns = _kept(batch, pooled, before)
-    prune = max(map(len, kept)) < PRUNE_BELOW * batch.width
+    # without a mask a text's queries are its last tokens, so they can be fewer only where the last one is pooled
+    prune = max(map(len, kept)) < PRUNE_BELOW * batch.width and (positions.last_only or not decoder.flat)
     width = max(map(len, kept)) if prune else batch.width
-    kept_RK = torch.tensor([row + [0] * (width - len(row)) for row in kept], device=device) if prune else None
+    # filled up in front: so the last of K queries stand no later than the last K keys, as causal attention takes it
+    kept_RK = moved(torch.tensor([[0] * (width - len(row)) + row for row in kept]), device) if prune else None
     run = Pass(() if prefix is None else prefix.keys, kept_RK)
-    states = decoder(ids_RW.to(device), text_RW.to(device), position_RW.to(device), run)
+    states = decoder(ids_RW, text_RW, position_RW, run)
     states_SD = states.reshape(-1, states.shape[-1])
     if prefix is not None:
         states_SD = torch.cat([prefix.states_PD, states_SD])
     rows = [
         [
             *(at for at in own if at < before),
-            *(before + place.row * width + (k if prune else kept[place.row][k]) for k in at_k),
+            *(
+                before + place.row * width + (width - len(kept[place.row]) + k if prune else kept[place.row][k])
+                for k in at_k
+            ),
         ]
         for place, own, at_k in zip(batch.placed, pooled, columns, strict=True)
     ]
@@ -99,8 +106,8 @@ def _finish(
 ) -> torch.Tensor:
     """Return the vectors (B, D) that the modules behind the decoder make of the pooled states."""
     most = max(map(len, rows))
-    at_BT = torch.tensor([[*row, *[0] * (most - len(row))] for row in rows], device=flat.device)
-    mask_BT = torch.tensor([[1] * len(row) + [0] * (most - len(row)) for row in rows], device=flat.device)
+    at_BT = moved(torch.tensor([[*row, *[0] * (most - len(row))] for row in rows]), flat.device)
+    mask_BT = moved(torch.tensor([[1] * len(row) + [0] * (most - len(row)) for row in rows]), flat.device)
     features: dict[str, Any] = {
         "token_embeddings": flat[at_BT],
         "attention_mask": mask_BT,

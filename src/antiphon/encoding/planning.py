@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 SHORTEST_ROW = 64
 """Texts shorter than this share a row: matrix products of a few rows are slow."""
@@ -42,6 +43,12 @@ class Batch:
     def texts(self) -> list[int]:
         """The texts, in the order of their places."""
         return [place.text for place in self.placed]
+
+    def flat(self) -> Batch:
+        """Return the same texts end to end in one row."""
+        starts = accumulate((place.length for place in self.placed), initial=0)
+        placed = [replace(place, row=0, start=start) for place, start in zip(self.placed, starts, strict=False)]
+        return Batch(sum(place.length for place in self.placed), 1, placed)
 
     def renumber(self, numbers: Sequence[int]) -> None:
         """Give the texts other numbers: text `n` becomes `numbers[n]`."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from antiphon.encoding.decoder import Decoder, Keys, Pass
+from antiphon.encoding.decoder import Decoder
+from antiphon.encoding.layer import Keys, Pass
 
 KEPT = 16
 """Prefixes that are kept; the one that was used longest ago goes."""
@@ -50,13 +51,12 @@ class Prefixes:
 
 
 def _run(decoder: Decoder, ids: tuple[int, ...]) -> Prefix:
-    device = decoder.model.device
-    ids_1P = torch.tensor([ids], device=device)
+    ids_1P = torch.tensor([ids])
     recorded: list[Keys] = []
     states_1PD = decoder(
         ids_1P,
         torch.zeros_like(ids_1P),
-        torch.arange(len(ids), device=device)[None],
+        torch.arange(len(ids))[None],
         Pass(recorded=recorded),
     )
     return Prefix(ids, recorded, states_1PD[0])

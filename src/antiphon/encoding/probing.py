@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import torch
 
-from antiphon.encoding.decoder import Decoder, Pass
+from antiphon.encoding.decoder import Decoder
+from antiphon.encoding.layer import Pass
 
-BUDGETS = (1024, 2048, 4096, 8192, 16384, 32768)
+BUDGETS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
 """Budgets that are tried, in tokens; the smallest that is nearly the fastest is taken."""
 GAIN = 1.04
 """A larger budget must be so much faster."""
@@ -39,11 +40,13 @@ def budget(decoder: Decoder) -> int:
 
 
 def _one_layer(decoder: Decoder, tokens: int) -> None:
-    device = decoder.model.device
-    ids_RW = torch.ones(tokens // _WIDTH, _WIDTH, dtype=torch.long, device=device)
-    text_RW = torch.arange(len(ids_RW), device=device)[:, None].expand(-1, _WIDTH)
-    decoder(ids_RW, text_RW, torch.arange(_WIDTH, device=device).expand(len(ids_RW), -1), Pass())
-    if device.type == "cuda":
+    ids_RW = torch.ones(tokens // _WIDTH, _WIDTH, dtype=torch.long)
+    text_RW = torch.arange(len(ids_RW))[:, None].expand(-1, _WIDTH)
+    position_RW = torch.arange(_WIDTH).expand(len(ids_RW), -1)
+    if decoder.flat:
+        ids_RW, text_RW, position_RW = (table.reshape(1, -1) for table in (ids_RW, text_RW, position_RW))
+    decoder(ids_RW, text_RW, position_RW, Pass())
+    if decoder.model.device.type == "cuda":
         torch.cuda.synchronize()
 
 

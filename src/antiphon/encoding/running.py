@@ -14,8 +14,8 @@ from threading import Lock
 import torch
 from sentence_transformers import SentenceTransformer
 
-from antiphon.encoding.attention import fastest
-from antiphon.encoding.decoder import Decoder
+from antiphon.encoding.attention import candidates
+from antiphon.encoding.decoder import Decoder, Way
 from antiphon.encoding.forward import vectors_of
 from antiphon.encoding.planning import Batch, batches
 from antiphon.encoding.prefix import Prefix, Prefixes
@@ -38,12 +38,21 @@ class Runner:
     """A model's view, its prefixes and its budget."""
 
     def __init__(
-        self, model: SentenceTransformer, *, budget: int | None, attention: str | None, compiled: bool
+        self,
+        model: SentenceTransformer,
+        *,
+        budget: int | None,
+        attention: str | None = None,
+        compiled: bool = False,
+        linear: str = "plain",
     ) -> None:
+        """`attention` is the only call that is tried; None takes the fastest that was not refused."""
         self.model = model
         self.budget = budget
         self.attention = attention
-        self._compiled = compiled
+        self.compiled = compiled
+        self.linear = linear
+        self.refused: set[str] = set()
         keep_heap()
         self._lock = Lock()
         self._state: tuple[object, ...] = ()
@@ -59,10 +68,12 @@ class Runner:
             # closed at once also where an interrupt ends the loop: no thread is left behind
             with closing(self._windows(texts, reading)) as windows:
                 for numbers, tokens in windows:
-                    for places, vectors in self._window([texts[number] for number in numbers], tokens, reading):
-                        if out is None:
-                            out = torch.empty(len(texts), vectors.shape[1], dtype=vectors.dtype)
-                        out[torch.tensor([numbers[place] for place in places])] = vectors.cpu()
+                    parts = list(self._window([texts[number] for number in numbers], tokens, reading))
+                    # brought over once a window: a GPU goes on to the next batch meanwhile
+                    vectors = torch.cat([part for _, part in parts]).cpu()
+                    if out is None:
+                        out = torch.empty(len(texts), vectors.shape[1], dtype=vectors.dtype)
+                    out[torch.tensor([numbers[place] for places, _ in parts for place in places])] = vectors
             assert out is not None
             return out
 
@@ -71,11 +82,22 @@ class Runner:
         state = _state(self.model)
         if state != self._state:
             self._state = state
-            decoder = self.model[0].model
-            call = self.attention or fastest(decoder.device, decoder.dtype)
-            self._decoder = Decoder.of(decoder, call=call, compiled=self._compiled)
+            way = Way(self._call(), self.compiled, self.linear)
+            self._decoder = Decoder.of(self.model[0].model, way)
             self._prefixes = Prefixes()
             self._shared.clear()
+
+    def _call(self) -> str:
+        decoder = self.model[0].model
+        calls = candidates(decoder.device, decoder.dtype) if self.attention is None else (self.attention,)
+        return next((call for call in calls if call not in self.refused), calls[-1])
+
+    def refuse(self) -> bool:
+        """Take the next attention call instead of this one; return whether there was one."""
+        before = self._call()
+        self.refused.add(before)
+        self._state = ()
+        return self._call() != before
 
     def _windows(self, texts: Sequence[str], reading: Reading) -> Generator[tuple[list[int], list[Tokens]], None, None]:
         """Yield windows of texts, the longest first, tokenised one window ahead of what runs."""

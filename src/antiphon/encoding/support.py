@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
@@ -58,30 +60,44 @@ def _decoder_obstacle(module: Transformer) -> str | None:
     return None
 
 
-def differs(
-    model: SentenceTransformer, encode: Callable[[Sequence[str]], Vectors], texts: Sequence[str], *, dtype: str
-) -> str | None:
-    """Return how the packed vectors of some texts differ from the model's own; None where they do not.
+@dataclass(frozen=True)
+class Check:
+    """How the packed vectors of some texts compare with the model's own."""
+
+    error: float | None
+    """Error against spread; None where it could not be told."""
+    reason: str | None
+    """Why the packed vectors cannot be taken, as the end of a sentence; None where they can."""
+
+
+def checked(
+    model: SentenceTransformer,
+    encode: Callable[[Sequence[str]], Vectors],
+    texts: Sequence[str] = CHECKED,
+    *,
+    rounded: bool = False,
+) -> Check:
+    """Compare packed vectors with the model's own; `rounded` is for weights of fewer bits, whose error is not judged.
 
     In 16 bits a model differs from itself when other texts are beside a text, which no limit may be below.
     """
     try:
         packed = encode(texts)
     except Exception as failure:  # whatever a foreign model raises is the reason
-        return f"running it packed fails: {first_line(failure)}"
+        return Check(None, f"running it packed fails: {first_line(failure)}")
     together, alone = (
         np.asarray(model.encode(list(texts), batch_size=size, show_progress_bar=False), dtype=np.float32)
         for size in (len(texts), 1)
     )
     if not np.isfinite(together).all():
-        return None  # a broken model's vectors are as broken here
-    limit = LIMITS.get(dtype, LIMITS["float32"])
-    if dtype != "float32":
+        return Check(None, None)  # a broken model's vectors are as broken here
+    limit = LIMITS.get(str(model.dtype).removeprefix("torch."), LIMITS["float32"])
+    if model.dtype != torch.float32:
         limit = max(limit, 2 * _error(alone, together))
     error = _error(packed, together)
-    return (
-        None if error <= limit else f"its packed vectors differ (error against spread {error:.1e}, limit {limit:.0e})"
-    )
+    if error <= limit or (rounded and np.isfinite(error)):
+        return Check(error, None)
+    return Check(error, f"its packed vectors differ (error against spread {error:.1e}, limit {limit:.0e})")
 
 
 def _error(a: Vectors, b: Vectors) -> float:

@@ -1,0 +1,81 @@
+"""Attention over texts laid end to end in one row, by PyTorch's flash kernel for texts of any lengths: no mask at all.
+
+The kernel needs a GPU and 16 bits. N texts, T tokens of the row, P tokens of the shared prefix, S = N x P + T keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import torch
+from torch.nn.attention.varlen import varlen_attn
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Where each text's queries and keys lie in a row."""
+
+    queries: torch.Tensor
+    """Where texts begin and end, (N + 1,) int32."""
+    keys: torch.Tensor
+    """The same of their keys, the prefix before each, (N + 1,) int32."""
+    longest_query: int
+    longest_key: int
+    order: torch.Tensor | None
+    """Which of prefix and row each key is, (S,); None without a prefix."""
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], prefix: int, device: torch.device) -> Spans:
+        """Return the spans of texts with these numbers of tokens, prefix not counted."""
+        starts = [0, *accumulate(lengths)]
+        order = None
+        if prefix:
+            own = (torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=False))
+            order = torch.cat([part for each in own for part in (torch.arange(prefix), each + prefix)]).to(device)
+        return cls(
+            _offsets(lengths, device),
+            _offsets([prefix + length for length in lengths], device),
+            max(lengths),
+            prefix + max(lengths),
+            order,
+        )
+
+    def last(self) -> Spans:
+        """Return the spans where only the last token of each text asks."""
+        return replace(
+            self, queries=torch.arange(len(self.queries), dtype=torch.int32).to(self.queries), longest_query=1
+        )
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    spans: Spans,
+    reach: tuple[int, int],
+    scaling: float | None,
+) -> torch.Tensor:
+    """Return attention (1, T, H, d) of queries (1, H, T, d) over keys (1, K, S, d).
+
+    `reach` is how many tokens before and after a query are seen, -1 is all; a text's last query stands at its last key.
+    """
+    out = varlen_attn(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        spans.queries,
+        spans.keys,
+        spans.longest_query,
+        spans.longest_key,
+        scale=scaling,
+        window_size=reach,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(out, torch.Tensor)
+    return out[None]
+
+
+def _offsets(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(device)
