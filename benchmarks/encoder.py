@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,15 @@ INSTRUCTION = (
     "in full, with what is needed to try it"
 )
 BATCH_SIZES = (8, 16, 32, 64, 128)
+DEFAULT = 32
+"""sentence-transformers' batch size where none is given."""
+ARMS: dict[str, dict[str, Any]] = {
+    "eager": {},
+    "compiled": {"compile": True},
+    "prepacked": {"compile": True, "linear": "prepacked"},
+    "float8": {"compile": True, "linear": "float8"},
+}
+"""The Encoder's settings by name."""
 
 
 def base(folder: Path, layers: int, width: int, vocabulary: int) -> Path:
@@ -85,7 +95,7 @@ def best_batch_size(model: SentenceTransformer, sample: list[str], prompt: str, 
     return min(taken, key=lambda size: taken[size])
 
 
-def plain(model: SentenceTransformer, chosen: list[str], prompt: str, size: int = 32) -> np.ndarray:
+def plain(model: SentenceTransformer, chosen: list[str], prompt: str, size: int = DEFAULT) -> np.ndarray:
     return model.encode(chosen, prompt=prompt, batch_size=size, show_progress_bar=False)
 
 
@@ -123,10 +133,12 @@ def compare(
     size = best_batch_size(model, chosen[:: max(1, len(chosen) // 256)], prompt, clock, options.sizes)
     for encoder in encoders.values():
         encoder.encode(chosen[:128], prompt=prompt)  # what is built or probed once
-    runs = {
-        "default": lambda: plain(model, chosen, prompt),
-        "best": lambda: plain(model, chosen, prompt, size),
-    }
+    runs = {"default": lambda: plain(model, chosen, prompt)}
+    if size != DEFAULT:
+        runs["best"] = lambda: plain(model, chosen, prompt, size)
+    against = [
+        (key, name) for key, name in (("default", f"{DEFAULT}, default"), ("best", f"{size}, best")) if key in runs
+    ]
     for arm, encoder in encoders.items():
         runs[arm] = lambda encoder=encoder: encoder.encode(chosen, prompt=prompt)
     taken: dict[str, list[float]] = {key: [] for key in runs}
@@ -137,19 +149,21 @@ def compare(
     needed = flops(model, chosen, prompt)
     sample = chosen[:: max(1, len(chosen) // 64)]
     truth = np.asarray(plain(model, sample, prompt), np.float32)
-    print(f"{name}: sentence-transformers at {needed / statistics.median(taken['best']) / top:.0%} of the ceiling")
+    itself = parity.compare(truth, np.asarray(plain(model, sample, prompt, 1), np.float32), limit=5e-2)
+    theirs = needed / statistics.median(taken[against[-1][0]]) / top
+    print(f"{name}: sentence-transformers at {theirs:.0%} of the ceiling; against itself at batch size 1: {itself}")
     for arm, encoder in encoders.items():
-        for key, label in (("default", "default, 32"), ("best", f"best, {size}")):
+        for key, label in against:
             print(f"  {arm:9} against batch size {label:12} {paired(taken[key], taken[arm])}")
         rate = needed / statistics.median(taken[arm])
         same = parity.compare(truth, encoder.encode(sample, prompt=prompt), limit=5e-2)
         print(
             f"  {arm:9} {rate / 1e9:.0f} GFLOP/s of useful work, {rate / top:.0%} of the ceiling ({top / 1e9:.0f}); "
-            f"budget {encoder.budget}; {same}",
-            flush=True,
+            f"budget {encoder.budget}; {same}"
         )
-    if "compiled" in encoders:
-        print(f"  compiled  against eager {paired(taken['eager'], taken['compiled'])}", flush=True)
+    first, *others = encoders
+    for arm in others:
+        print(f"  {arm:9} against {first} {paired(taken[first], taken[arm])}", flush=True)
 
 
 def paired(theirs: list[float], ours: list[float]) -> str:
@@ -179,11 +193,19 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=500)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="an arm of its own, beside the eager one")
-    parser.add_argument("--sizes", type=int, nargs="+", default=BATCH_SIZES, help="among them the best is looked for")
+    parser.add_argument(
+        "--arms", nargs="+", choices=ARMS, default=["eager"], help="settings of the Encoder, side by side"
+    )
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=BATCH_SIZES,
+        help="among them the best is looked for; 32 alone leaves it out",
+    )
     parser.add_argument("--most", type=int, default=100_000, help="texts of --growth")
     parser.add_argument("--attention", choices=("sdpa", "matmul"))
-    parser.add_argument("--only", default="", help="a part of a workload's name")
+    parser.add_argument("--only", nargs="+", help="workloads: queries, passages, echo queries, echo passages")
     parser.add_argument("--growth", action="store_true", help="1k, 10k and 100k texts instead of the ratios")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -194,22 +216,21 @@ def main() -> None:
     clock = Clock(processor=options.threads == 1 and options.device == "cpu", device=options.device)
     queries, passages = texts(options.queries, 5, 0.35, 16), texts(options.passages, 70, 0.5, 250)
     workloads = {
-        "queries, instruction": ("classical", "mean", queries, INSTRUCTION),
+        "queries": ("classical", "mean", queries, INSTRUCTION),
         "passages": ("classical", "mean", passages, ""),
-        "echo queries, instruction": ("echo", "mean", queries, INSTRUCTION),
+        "echo queries": ("echo", "mean", queries, INSTRUCTION),
         "echo passages": ("echo", "mean", passages, ""),
     }
     with tempfile.TemporaryDirectory() as folder:
         source = base(Path(folder), options.layers, options.width, 49152)
         for name, (template, pooling, chosen, prompt) in workloads.items():
-            if options.only not in name:
+            if options.only and name not in options.only:
                 continue
             model = antiphon.build(source, template, pooling=pooling, dtype="bfloat16", device=options.device)
-            encoders = {"eager": antiphon.Encoder(model, attention=options.attention)}
-            if options.compile:
-                encoders["compiled"] = antiphon.Encoder(model, compile=True, attention=options.attention)
-                print(f"{name}: compiled in {encoders['compiled'].compile_seconds} s", flush=True)
-            print(f"{name}: {encoders['eager'].reason or 'packed'}", flush=True)
+            encoders = {arm: antiphon.Encoder(model, attention=options.attention, **ARMS[arm]) for arm in options.arms}
+            for arm, encoder in encoders.items():
+                built = f"compiled in {encoder.compile_seconds:.1f} s" if encoder.compile_seconds else "as they are"
+                print(f"{name}: {arm}: {encoder.reason or 'layers ' + built}, error {encoder.error}", flush=True)
             compare(name, model, encoders, chosen, prompt, options, clock)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import antiphon
 from antiphon.encoding import Encoder
-from antiphon.encoding.linear import LARGEST, Float8Linear, PackedLinear, in_float8
+from antiphon.encoding.linear import LARGEST, Float8Linear, PrepackedLinear, in_float8
 from antiphon.parity import compare, unlike_texts
 
 TEXTS = unlike_texts()
@@ -26,7 +26,7 @@ def layer(inputs: int, outputs: int, dtype: torch.dtype, *, bias: bool) -> nn.Li
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_packed_layers_sum_the_same(dtype, bias):
     plain = layer(48, 80, dtype, bias=bias)
-    packed = PackedLinear(plain)
+    packed = PrepackedLinear(plain)
     for shape in ((3, 48), (2, 5, 48), (1, 1, 48)):
         states = torch.randn(*shape).to(dtype)
         with torch.inference_mode():
@@ -60,10 +60,10 @@ def test_rows_of_zeros_and_the_largest_number():
 
 def test_an_encoder_with_packed_layers(tiny_base):
     model = antiphon.build(tiny_base, "echo", pooling="mean", max_tokens=64, dtype="float32")
-    encoder = Encoder(model, linear="packed")
+    encoder = Encoder(model, linear="prepacked")
     assert encoder.error < 1e-3
     kinds = {type(part) for part in encoder._runner._decoder.model.modules()} - {type(p) for p in model.modules()}
-    assert PackedLinear in kinds
+    assert PrepackedLinear in kinds
     truth = np.asarray(model.encode(TEXTS, show_progress_bar=False))
     assert compare(truth, encoder.encode(TEXTS)).equal
     with torch.no_grad():

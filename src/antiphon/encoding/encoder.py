@@ -27,7 +27,7 @@ from antiphon.tokens import check_texts
 
 Vectors = npt.NDArray[np.float32]
 Task = Literal["query", "document"]
-Linear = Literal["plain", "packed", "float8"]
+Linear = Literal["plain", "prepacked", "float8"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 WINDOW = 2048
 """Texts that `encode_iter` draws, sorts and packs together."""
@@ -59,7 +59,7 @@ class Encoder:
         """Check the model; `budget` is the tokens of a forward pass, None finds it by a short probe.
 
         `compile` compiles the layers here, by `torch.compile`, which needs a C++ compiler on a CPU; `compile_seconds`
-        is how long that took. `linear` is how layers multiply by their weights: "packed" lays them out for a CPU
+        is how long that took. `linear` is how layers multiply by their weights: "prepacked" lays them out for a CPU
         (the same sums, the layers' weights held twice), "float8" rounds weights and states to 8 bits, by how much
         `error` says. Where compiling or such layers fail, one warning says why and the layers run as they are.
         `attention` is "sdpa", "matmul" or "varlen", None takes the fastest that works. Raises ConfigError for a budget

@@ -18,7 +18,22 @@ _LEAST = 1e-12
 """The least scale: a row of zeros must not divide by zero."""
 
 
-class PackedLinear(nn.Module):
+@torch.library.custom_op("antiphon::prepacked", mutates_args=())
+def prepacked(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, outputs: int) -> torch.Tensor:
+    """Return the products of states (..., I) with weights in the processor's own layout, (..., O).
+
+    An operator of its own, because a compiler cannot see into that layout.
+    """
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
+    return product
+
+
+@prepacked.register_fake
+def _(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, outputs: int) -> torch.Tensor:
+    return states.new_empty(*states.shape[:-1], outputs)
+
+
+class PrepackedLinear(nn.Module):
     """A linear layer whose weights lie as the processor's products read them: the same sums, the weights held twice."""
 
     weight: torch.Tensor
@@ -26,13 +41,13 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.bias = linear.bias
+        self.outputs = linear.out_features
         weight: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), TOKENS)
         self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Return the products of states (..., I), (..., O)."""
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, self.weight, self.bias, "none", [], "")
-        return product
+        return prepacked(states, self.weight, self.bias, self.outputs)
 
 
 class Float8Linear(nn.Module):
@@ -63,5 +78,5 @@ def in_float8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (rows.float() / scale_M1).to(FLOAT8), scale_M1
 
 
-LINEARS: dict[str, Callable[[nn.Linear], nn.Module]] = {"packed": PackedLinear, "float8": Float8Linear}
+LINEARS: dict[str, Callable[[nn.Linear], nn.Module]] = {"prepacked": PrepackedLinear, "float8": Float8Linear}
 """The ways by name; "plain" is the model's own."""
