@@ -47,7 +47,8 @@ class PrepackedLinear(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Return the products of states (..., I), (..., O)."""
-        return prepacked(states, self.weight, self.bias, self.outputs)
+        product: torch.Tensor = prepacked(states, self.weight, self.bias, self.outputs)
+        return product
 
 
 class Float8Linear(nn.Module):
