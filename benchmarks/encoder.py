@@ -174,10 +174,10 @@ def paired(theirs: list[float], ours: list[float]) -> str:
 def growth(options: argparse.Namespace) -> None:
     """Print how time and memory grow with the texts, through encode_iter, on a model small enough to see it."""
     with tempfile.TemporaryDirectory() as folder:
-        model = antiphon.build(base(Path(folder), 2, 64, 8192), "echo", dtype="bfloat16", device=options.device)
+        model = antiphon.build(base(Path(folder), 2, 64, 8192), "echo", dtype=options.dtype, device=options.device)
         encoder = antiphon.Encoder(model, budget=2048)
         clock = Clock(processor=options.threads == 1 and options.device == "cpu", device=options.device)
-        for number in (number for number in (1_000, 10_000, 100_000) if number <= options.most):
+        for number in (number for number in (1_000, 10_000, 100_000, 200_000) if number <= options.most):
             pieces = (f"{number} {text}" for number, text in enumerate(texts(1000, 12, 0.4, 40) * (number // 1000)))
             seconds = clock(lambda pieces=pieces: sum(1 for _ in encoder.encode_iter(pieces)))
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -203,6 +203,7 @@ def main() -> None:
         default=BATCH_SIZES,
         help="among them the best is looked for; 32 alone leaves it out",
     )
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of --growth")
     parser.add_argument("--most", type=int, default=100_000, help="texts of --growth")
     parser.add_argument("--attention", choices=("sdpa", "matmul"))
     parser.add_argument("--only", nargs="+", help="workloads: queries, passages, echo queries, echo passages")

@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,13 @@ BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    """The blocks that are run: `make` is what runs this, and benchmarks take their time."""
+    """The blocks that are run: `make` is what runs this, and benchmarks take their time.
+
+    Blocks of one kind that follow one another are one session, as they are for who reads them.
+    """
     found = BLOCK.findall(page.read_text(encoding="utf-8"))
-    return [
-        (kind, code) for kind, code in found if not any(word in code for word in ("make ", "git clone", "benchmarks/"))
-    ]
+    run = [each for each in found if not any(word in each[1] for word in ("make ", "git clone", "benchmarks/"))]
+    return [(kind, "\n".join(code for _, code in each)) for kind, each in groupby(run, key=itemgetter(0))]
 
 
 @pytest.mark.slow
