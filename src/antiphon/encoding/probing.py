@@ -10,7 +10,7 @@ import torch
 from antiphon.encoding.decoder import Decoder
 from antiphon.encoding.layer import Pass
 
-BUDGETS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
+BUDGETS = (2048, 4096, 8192, 16384, 32768, 65536)
 """Budgets that are tried, in tokens; the smallest that is nearly the fastest is taken."""
 GAIN = 1.04
 """A larger budget must be so much faster."""
