@@ -74,7 +74,7 @@ class Encoder:
         self.model = model
         self.compile_seconds: float | None = None
         self.error: float | None = None
-        """Error against spread of three texts' vectors, measured when the Encoder was made; None if unknown."""
+        """Error against spread of a few texts' vectors, measured when the Encoder was made; None if unknown."""
         self.reason = _sentence(obstacle(model))
         self._runner: Runner | None = None
         if self.reason is None:
@@ -101,6 +101,7 @@ class Encoder:
         runner.refused = plain.refused
         began = time.perf_counter()
         # three texts; and where layers compile, rows of several with a shared prefix, and long ones without
+        errors = []
         for texts in (CHECKED, CHECKED * 4, _LONG) if runner.compiled else (CHECKED,):
             check = checked(self.model, self._checked, texts, rounded=runner.linear == "float8")
             if check.reason is not None:
@@ -109,12 +110,13 @@ class Encoder:
                     "The layers are not %s, because %s; they run as they are.", _changed(runner), check.reason
                 )
                 return
-        self.error = check.error
+            errors.append(check.error)
+        self.error = None if None in errors else max(error for error in errors if error is not None)
         if runner.compiled:
             self.compile_seconds = time.perf_counter() - began
         logger.info("The layers are %s, after %.1f s.", _changed(runner), time.perf_counter() - began)
-        if runner.linear == "float8":
-            logger.info("In 8-bit floats vectors are off by %.1e of their spread.", check.error)
+        if runner.linear == "float8" and self.error is not None:
+            logger.info("In 8-bit floats vectors are off by %.1e of their spread.", self.error)
 
     @property
     def budget(self) -> int | None:
