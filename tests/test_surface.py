@@ -11,7 +11,7 @@ from antiphon.cli import app
 
 NAMES = ["Encoder", "build", "compare", "embed", "evaluate", "export", "load", "mine", "save", "search", "train"]
 SIGNATURES = {
-    "Encoder": "model budget compile attention",
+    "Encoder": "model budget compile attention linear",
     "evaluate": "model tasks out instructions limit seed budget label cache listener",
     "compare": "runs",
     "export": "model to out freeze_prompts dimensions",
