@@ -125,10 +125,10 @@ def test_no_texts_one_text_and_very_many_alike(model):
     assert encoder.encode([]).shape == (0, 32)
     assert list(encoder.encode_iter([])) == []
     began = time.process_time()
-    many = encoder.encode(["a", "b", "a b"] * 300_000)
+    many = encoder.encode(["a", "b", "a b", "c"] * 250_000)
     assert time.process_time() - began < 30  # run one by one they would take many minutes
-    assert many.shape == (900_000, 32)
-    assert (many[::3] == many[0]).all()
+    assert many.shape == (1_000_000, 32)
+    assert (many[::4] == many[0]).all()
     assert not np.allclose(many[0], many[1])
 
 

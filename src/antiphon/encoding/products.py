@@ -18,10 +18,9 @@ BLOCK = 64
 """Queries of a row that are multiplied at a time: the keys behind them are left out."""
 SCORES = 1 << 20
 """Scores that are held at a time, about: more would leave the processor's cache."""
-_LIBRARY = "antiphon"
 
 
-@torch.library.custom_op(f"{_LIBRARY}::products", mutates_args=())
+@torch.library.custom_op("antiphon::products", mutates_args=())
 def products(  # noqa: PLR0913  (an operator's parameters are tensors and plain values)
     query: torch.Tensor,
     key: torch.Tensor,
