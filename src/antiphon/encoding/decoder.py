@@ -94,7 +94,7 @@ class Decoder:
             lengths = torch.unique_consecutive(text_RW[0], return_counts=True)[1].tolist()
             run = replace(run, spans=Spans.of(lengths, prefix, device))
         else:
-            mask = self._masks(moved(text_RW, device), moved(position_RW, device), prefix, run.kept_RK is not None)
+            mask = self._masks(text_RW, position_RW, prefix, run.kept_RK is not None)
         states: torch.Tensor = self.model(
             input_ids=moved(ids_RW, device),
             attention_mask=mask,
@@ -114,6 +114,7 @@ class Decoder:
         """Return the mask, one for every kind of layer where the model takes a table; None for one text alone."""
         alone = len(text_RW) == 1 and not prefix and not pruned and bool((text_RW == 0).all())
         span = text_RW.shape[1] + prefix
+        text_RW, position_RW = moved(text_RW, self.model.device), moved(position_RW, self.model.device)
 
         def mask(window: int | None) -> torch.Tensor | None:
             window = None if window is None or span <= window else window
