@@ -32,7 +32,7 @@ INSTRUCTION = (
     "Given a question of a user about a program, retrieve the passages of its documentation that answer the question "
     "in full, with what is needed to try it"
 )
-BATCH_SIZES = (8, 16, 32, 64, 128)
+BATCH_SIZES = (4, 8, 16, 32, 64, 128)
 DEFAULT = 32
 """sentence-transformers' batch size where none is given."""
 ARMS: dict[str, dict[str, Any]] = {
