@@ -8,8 +8,10 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -108,6 +110,11 @@ def make_base(folder: Path, architecture: str = "llama", tokenizer: str = "byte-
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
+
+
+def vectors(model: SentenceTransformer, texts: list[str], **given_: object) -> np.ndarray:
+    """What a model's own `encode` makes of texts, (N, D) in float32: the judge of every faster way."""
+    return np.asarray(model.encode(texts, show_progress_bar=False, **given_), dtype=np.float32)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_base
+from conftest import make_base, vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
@@ -52,10 +52,6 @@ def stock(base: Path, pooling: str, side: str = "right", **options: object) -> S
         modules=[module, Pooling(module.get_embedding_dimension(), pooling_mode=pooling, **options), Normalize()],
         prompts={"query": "Instruct: find it\nQuery: ", "document": ""},
     )
-
-
-def vectors(model: SentenceTransformer, texts: list[str], **given_) -> np.ndarray:
-    return np.asarray(model.encode(texts, show_progress_bar=False, **given_), dtype=np.float32)
 
 
 def assert_same(model: SentenceTransformer, encoder: Encoder, texts: list[str] = TEXTS, **given_) -> None:

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import vectors
 from sentence_transformers import SentenceTransformer
 
 import antiphon
@@ -20,10 +21,6 @@ TEXTS = unlike_texts()
 @pytest.fixture
 def model(tiny_base) -> SentenceTransformer:
     return antiphon.build(tiny_base, "echo", pooling="mean", max_tokens=64, dtype="float32")
-
-
-def vectors(model: SentenceTransformer, texts: list[str], **given_) -> np.ndarray:
-    return np.asarray(model.encode(texts, show_progress_bar=False, **given_), dtype=np.float32)
 
 
 @pytest.mark.slow

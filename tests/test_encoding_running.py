@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import vectors
 from hypothesis import given
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
@@ -30,10 +31,6 @@ TEXTS = unlike_texts()
 @pytest.fixture
 def model(tiny_base) -> SentenceTransformer:
     return antiphon.build(tiny_base, "echo", pooling="mean", max_tokens=64, dtype="float32")
-
-
-def vectors(model: SentenceTransformer, texts: list[str], **given_) -> np.ndarray:
-    return np.asarray(model.encode(texts, show_progress_bar=False, **given_), dtype=np.float32)
 
 
 @given(lengths=st.lists(st.integers(1, ALONE + 300), min_size=1, max_size=60), budget=st.integers(1, 4096))
