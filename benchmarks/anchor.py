@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 import antiphon
+from antiphon.data.docstrings import harvest, pairs, standard_library
 from antiphon.demo import evenly
-from antiphon.docstrings import harvest, pairs, standard_library
-from antiphon.losses import information
-from antiphon.opening import quiet
-from antiphon.recipe import read
+from antiphon.model.opening import quiet
+from antiphon.training.losses import information
+from antiphon.training.recipe import read
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "nano"
 ARMS = ("baseline", "anchor", "anchor-echo")
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS))
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="of every recipe")
     options = parser.parse_args()
-    from antiphon.overriding import assignments
+    from antiphon.data.settings import assignments
 
     quiet()
     torch.set_num_threads(1)

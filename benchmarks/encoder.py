@@ -26,7 +26,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
 import antiphon
-from antiphon import nano, parity
+from antiphon import nano
+from antiphon.model import parity
 
 INSTRUCTION = (
     "Given a question of a user about a program, retrieve the passages of its documentation that answer the question "

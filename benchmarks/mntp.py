@@ -18,9 +18,9 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
 import antiphon
-from antiphon.losses import MaskedNextTokenLoss, masking_collator
-from antiphon.opening import quiet
-from antiphon.statistics import Sample, paired
+from antiphon.evaluation.statistics import Sample, paired
+from antiphon.model.opening import quiet
+from antiphon.training.losses import MaskedNextTokenLoss, masking_collator
 
 
 def held_out_loss(model: SentenceTransformer, texts: list[str]) -> float:

@@ -15,9 +15,9 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 import antiphon
-from antiphon.docstrings import harvest, standard_library
+from antiphon.data.docstrings import harvest, standard_library
+from antiphon.model.parity import compare
 from antiphon.modules import SpanPooling
-from antiphon.parity import compare
 
 ROUNDS = 7
 

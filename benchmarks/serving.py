@@ -184,10 +184,10 @@ def main() -> None:
 
     import torch
 
-    from antiphon.docstrings import harvest, standard_library
+    from antiphon.data.docstrings import harvest, standard_library
     from antiphon.encoding import Encoder
-    from antiphon.opening import open_model, quiet
-    from antiphon.parity import LIMITS
+    from antiphon.model.opening import open_model, quiet
+    from antiphon.model.parity import LIMITS
 
     torch.set_num_threads(options.threads)
     quiet()

@@ -33,8 +33,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import antiphon
 from antiphon import nano
-from antiphon.docstrings import harvest, pairs, standard_library
-from antiphon.losses import (
+from antiphon.data.docstrings import harvest, pairs, standard_library
+from antiphon.training.losses import (
     ContrastiveLoss,
     ContrastiveSettings,
     ReconstructionLoss,

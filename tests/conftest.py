@@ -29,7 +29,7 @@ from transformers import (
     StableLmConfig,
 )
 
-from antiphon.parity import unlike_texts
+from antiphon.model.parity import unlike_texts
 
 torch.set_num_threads(1)  # tiny models gain nothing from a second thread and lose much where cores are shared
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from antiphon.parity import unlike_texts
+from antiphon.model.parity import unlike_texts
 
 TEXTS = [text for text in unlike_texts() if text.strip() and "\t" not in text]
 

@@ -9,8 +9,9 @@ import pytest
 from conftest import make_base
 
 import antiphon
-from antiphon import demo, nano, report
-from antiphon.docstrings import DocstringPair
+from antiphon import demo, nano
+from antiphon.cli import report
+from antiphon.data.docstrings import DocstringPair
 from antiphon.errors import ConfigError
 
 

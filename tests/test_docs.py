@@ -45,7 +45,7 @@ def test_links_lead_somewhere(page):
 
 
 def test_the_readme_names_the_templates_that_there_are():
-    from antiphon.template import TEMPLATES
+    from antiphon.text.template import TEMPLATES
 
     text = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)) == set(TEMPLATES)

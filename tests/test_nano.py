@@ -12,11 +12,11 @@ import torch
 
 import antiphon
 from antiphon import nano
-from antiphon.docstrings import harvest, pairs, standard_library
+from antiphon.data.docstrings import harvest, pairs, standard_library
 from antiphon.errors import ConfigError, DataError
+from antiphon.model.parity import encode, health, unlike_texts
 from antiphon.nano import corpus, pretrain
 from antiphon.nano.recipe import Data, read
-from antiphon.parity import encode, health, unlike_texts
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "nano" / "pretrain.toml"
 

@@ -20,8 +20,8 @@ import urllib.error
 import urllib.request
 
 import antiphon
-from antiphon.diagnosing import diagnose
-from antiphon.remote import Server
+from antiphon.model.causes import diagnose
+from antiphon.model.server import Server
 
 PORT = 8765
 # engine: arguments behind the program, and what stands before /embeddings and /health

@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from antiphon.checkpoint import load, save
-    from antiphon.corpus import embed, search
+    from antiphon.corpus.embed import embed, search
+    from antiphon.corpus.mining import mine
     from antiphon.encoding import Encoder
     from antiphon.evaluation import compare, evaluate
     from antiphon.exporting import export
-    from antiphon.mining import mine
-    from antiphon.model import build
+    from antiphon.model.build import build
+    from antiphon.model.checkpoint import load, save
     from antiphon.training import train
 
 # Nothing is imported before it is used: `antiphon --help` must not wait for torch.
 _HOMES = {
     "Encoder": "antiphon.encoding",
-    "build": "antiphon.model",
-    "load": "antiphon.checkpoint",
-    "save": "antiphon.checkpoint",
-    "embed": "antiphon.corpus",
-    "search": "antiphon.corpus",
+    "build": "antiphon.model.build",
+    "load": "antiphon.model.checkpoint",
+    "save": "antiphon.model.checkpoint",
+    "embed": "antiphon.corpus.embed",
+    "search": "antiphon.corpus.embed",
     "compare": "antiphon.evaluation",
     "evaluate": "antiphon.evaluation",
     "export": "antiphon.exporting",
-    "mine": "antiphon.mining",
+    "mine": "antiphon.corpus.mining",
     "train": "antiphon.training",
 }
 

@@ -17,17 +17,17 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon import nano
-from antiphon.checkpoint import load
-from antiphon.corpus import Hit
-from antiphon.docstrings import DocstringPair, harvest, pairs, standard_library
+from antiphon.corpus.embed import Hit
+from antiphon.corpus.index import unit
+from antiphon.data.docstrings import DocstringPair, harvest, pairs, standard_library
 from antiphon.errors import ConfigError
-from antiphon.index import unit
-from antiphon.losses import Information, information
-from antiphon.model import build
-from antiphon.parity import Vectors, encode
-from antiphon.reconstructing import reconstruct
-from antiphon.statistics import Interval, bootstrap, ndcg
+from antiphon.evaluation.statistics import Interval, bootstrap, ndcg
+from antiphon.model.build import build
+from antiphon.model.checkpoint import load
+from antiphon.model.parity import Vectors, encode
 from antiphon.training import train
+from antiphon.training.losses import Information, information
+from antiphon.training.reconstruct import reconstruct
 
 ZERO_SHOT = (
     ("classical-write", "mean"),

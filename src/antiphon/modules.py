@@ -13,8 +13,8 @@ import torch
 from sentence_transformers.base.modules import Module, Transformer
 
 from antiphon.errors import ConfigError, DataError, ModelError
-from antiphon.template import Side, Template
-from antiphon.tokens import PieceTokenizer, Sequenced, check_texts, sequences
+from antiphon.text.template import Side, Template
+from antiphon.text.tokens import PieceTokenizer, Sequenced, check_texts, sequences
 
 POOLINGS = ("last", "mean", "weighted_mean")
 TEXT_ONLY: dict[str, Any] = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}

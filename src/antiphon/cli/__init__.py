@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from antiphon.cli.app import app, run_app
+from antiphon.cli.application import app, run_app
 
 # each registers its commands; this is their order in --help
-from antiphon.cli import embedding  # noqa: F401  # isort: skip
-from antiphon.cli import training  # noqa: F401  # isort: skip
-from antiphon.cli import mining  # noqa: F401  # isort: skip
-from antiphon.cli import evaluating  # noqa: F401  # isort: skip
-from antiphon.cli import checking  # noqa: F401  # isort: skip
-from antiphon.cli import exporting  # noqa: F401  # isort: skip
-from antiphon.cli import serving  # noqa: F401  # isort: skip
+from antiphon.cli import embed_commands as embedding  # noqa: F401  # isort: skip
+from antiphon.cli import train_commands as training  # noqa: F401  # isort: skip
+from antiphon.cli import mine_commands as mining  # noqa: F401  # isort: skip
+from antiphon.cli import evaluate_commands as evaluating  # noqa: F401  # isort: skip
+from antiphon.cli import check_commands as checking  # noqa: F401  # isort: skip
+from antiphon.cli import export_commands as exporting  # noqa: F401  # isort: skip
+from antiphon.cli import serve_commands as serving  # noqa: F401  # isort: skip
 
 __all__ = ["app", "main", "run_app"]
 

@@ -15,11 +15,12 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from antiphon.encoding import attention, masks
+from antiphon.encoding import masks
+from antiphon.encoding.kernels import attention
+from antiphon.encoding.kernels.linear import LINEARS
+from antiphon.encoding.kernels.products import RECOMPILED
+from antiphon.encoding.kernels.varlen import Spans
 from antiphon.encoding.layer import Layer, Pass
-from antiphon.encoding.linear import LINEARS
-from antiphon.encoding.products import RECOMPILED
-from antiphon.encoding.varlen import Spans
 
 
 @dataclass(frozen=True)

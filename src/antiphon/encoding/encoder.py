@@ -17,13 +17,13 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import quantize_embeddings, truncate_embeddings
 
-from antiphon.encoding.attention import CALLS
-from antiphon.encoding.linear import LINEARS
-from antiphon.encoding.reading import Reading
-from antiphon.encoding.running import Runner
+from antiphon.encoding.kernels.attention import CALLS
+from antiphon.encoding.kernels.linear import LINEARS
+from antiphon.encoding.runner import Runner
 from antiphon.encoding.support import CHECKED, checked, obstacle
+from antiphon.encoding.tokenised import Reading
 from antiphon.errors import ConfigError
-from antiphon.tokens import check_texts
+from antiphon.text.tokens import check_texts
 
 Vectors = npt.NDArray[np.float32]
 Task = Literal["query", "document"]

@@ -15,9 +15,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from antiphon.encoding.decoder import Decoder, moved
 from antiphon.encoding.layer import Pass
-from antiphon.encoding.planning import Batch
+from antiphon.encoding.packing import Batch
 from antiphon.encoding.prefix import Prefix
-from antiphon.encoding.reading import Tokens
+from antiphon.encoding.tokenised import Tokens
 from antiphon.modules import SpanPooling
 
 PRUNE_BELOW = 0.85

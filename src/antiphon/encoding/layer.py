@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from antiphon.encoding.varlen import Spans
+from antiphon.encoding.kernels.varlen import Spans
 
 Keys = tuple[torch.Tensor, torch.Tensor]
 """Keys and values of one layer, each (1, heads, P, head width)."""

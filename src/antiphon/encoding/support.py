@@ -14,8 +14,8 @@ from sentence_transformers.sentence_transformer.modules import Dropout, LayerNor
 from transformers import PreTrainedModel
 
 from antiphon.errors import first_line
+from antiphon.model.parity import LIMITS
 from antiphon.modules import SpanPooling
-from antiphon.parity import LIMITS
 
 Vectors = npt.NDArray[np.float32]
 

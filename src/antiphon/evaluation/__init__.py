@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from antiphon.evaluation.comparing import Comparison, compare
+    from antiphon.evaluation.comparison import Comparison, compare
     from antiphon.evaluation.during_training import evaluator
-    from antiphon.evaluation.names import SETS
-    from antiphon.evaluation.running import evaluate
+    from antiphon.evaluation.evaluation_run import evaluate
     from antiphon.evaluation.scores import Scores, TaskScore, load_scores
+    from antiphon.evaluation.task_sets import SETS
 
 # mteb takes seconds to import; who reads or compares scores does not need it
 _HOMES = {

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 
-from antiphon.evaluation.embedding import Embedder
+from antiphon.evaluation.embedder import Embedder
 from antiphon.evaluation.scores import Cost
-from antiphon.template import Side
+from antiphon.text.template import Side
 
 SAMPLED = 256
 """Texts whose tokens are counted."""

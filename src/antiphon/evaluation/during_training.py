@@ -10,11 +10,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 
 from antiphon.evaluation import randomness
-from antiphon.evaluation.embedding import Encode, encoder
+from antiphon.evaluation.embedder import Encode, encoder
+from antiphon.evaluation.evaluation_run import SEED, Settings, Tasks, run
 from antiphon.evaluation.instructions import Instructions
-from antiphon.evaluation.running import SEED, Settings, Tasks, run
 from antiphon.evaluation.scores import Scores
-from antiphon.evaluation.selecting import Data, SelectedProbe, Selection, quiet, select
+from antiphon.evaluation.selection import Data, SelectedProbe, Selection, quiet, select
 
 AVERAGE = "average"
 _NO_IDENTITY = "in training"

@@ -12,7 +12,7 @@ import numpy as np
 import pytrec_eval
 from mteb.abstasks import AbsTask
 
-from antiphon.statistics import Sample
+from antiphon.evaluation.statistics import Sample
 
 TOLERANCE = 1e-4  # mteb rounds retrieval scores to five digits
 _TREC = {

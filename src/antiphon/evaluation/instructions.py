@@ -18,8 +18,8 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.embedding import own_prompt
-from antiphon.template import Side, prompt_for, template_of
+from antiphon.evaluation.embedder import own_prompt
+from antiphon.text.template import Side, prompt_for, template_of
 
 OWN = "own"
 """Asks for the model's own prompts instead of any instruction."""

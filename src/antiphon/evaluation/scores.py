@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from antiphon.errors import DataError
-from antiphon.evaluation.folders import replaced
-from antiphon.statistics import Interval, Sample
+from antiphon.evaluation.run_folder import replaced
+from antiphon.evaluation.statistics import Interval, Sample
 
 SCORES = "scores.json"
 CATEGORIES = ("Retrieval", "Reranking", "Clustering", "PairClassification", "Classification", "STS", "Summarization")

@@ -16,7 +16,7 @@ from mteb.abstasks import (
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from antiphon.evaluation.layouts import Kind, LocalData
+from antiphon.evaluation.local_tasks import Kind, LocalData
 
 MAIN_SCORES: Mapping[Kind, str] = {
     "Retrieval": "ndcg_at_10",

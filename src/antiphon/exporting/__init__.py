@@ -9,15 +9,15 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from antiphon.adapters import is_adapted, merge
-from antiphon.checkpoint import new_folder
 from antiphon.errors import CheckpointError, ConfigError
 from antiphon.exporting import hub, onnx_form, portable
-from antiphon.exporting.checking import ONNX, PLAIN, Call, Settings, ask, check, reference
 from antiphon.exporting.onnx_form import INT8_LIMIT, Cost
 from antiphon.exporting.readings import probes, readings
-from antiphon.opening import open_model
-from antiphon.parity import LIMITS, Parity
+from antiphon.exporting.verified import ONNX, PLAIN, Call, Settings, ask, check, reference
+from antiphon.model.adapters import is_adapted, merge
+from antiphon.model.checkpoint import new_folder
+from antiphon.model.opening import open_model
+from antiphon.model.parity import LIMITS, Parity
 
 __all__ = ["FORMS", "Exported", "export"]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from antiphon.checkpoint import save
 from antiphon.errors import CheckpointError
 from antiphon.exporting import bundle
-from antiphon.exporting.card import card
-from antiphon.exporting.checking import Call, Settings
+from antiphon.exporting.model_card import card
 from antiphon.exporting.readings import readings
 from antiphon.exporting.stock_files import NORMALIZE
+from antiphon.exporting.verified import Call, Settings
+from antiphon.model.checkpoint import save
 from antiphon.modules import MODULES
 
 

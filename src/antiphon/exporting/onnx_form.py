@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
+from antiphon.corpus.index import unit
+from antiphon.data.docstrings import harvest, pairs, standard_library
 from antiphon.demo import evenly
-from antiphon.docstrings import harvest, pairs, standard_library
-from antiphon.exporting import graph
-from antiphon.exporting.checking import ONNX, Call, Settings, ask
+from antiphon.evaluation.statistics import Interval, bootstrap, ndcg
+from antiphon.exporting import onnx_graph as graph
 from antiphon.exporting.readings import freeze, readings
 from antiphon.exporting.stock_files import cut_length, link
-from antiphon.index import unit
-from antiphon.statistics import Interval, bootstrap, ndcg
-from antiphon.variants import in_dtype
+from antiphon.exporting.verified import ONNX, Call, Settings, ask
+from antiphon.model.variants import in_dtype
 
 INT8_LIMIT = 0.2
 """The largest error against spread of 8-bit weights: a fifth of the distance between unlike texts."""

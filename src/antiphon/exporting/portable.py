@@ -8,12 +8,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 
 from antiphon.errors import ModelError
-from antiphon.exporting.checking import Call, Settings
 from antiphon.exporting.readings import Reading, freeze, kept, readings
 from antiphon.exporting.stock_files import write_folder
+from antiphon.exporting.verified import Call, Settings
 from antiphon.modules import SpanPooling
-from antiphon.template import fills_slots, template_of
-from antiphon.tokens import PieceTokenizer, sequences
+from antiphon.text.template import fills_slots, template_of
+from antiphon.text.tokens import PieceTokenizer, sequences
 
 POOLINGS = ("cls", "mean", "lasttoken")
 """What sentence-transformers, text-embeddings-inference and vLLM all know."""

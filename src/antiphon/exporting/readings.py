@@ -14,12 +14,12 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from antiphon.baking import bake
 from antiphon.errors import ModelError
-from antiphon.parity import unlike_texts
-from antiphon.pieces import said
-from antiphon.template import Side, Template, fills_slots, template_of
-from antiphon.tokens import PieceTokenizer, Room
+from antiphon.model.parity import unlike_texts
+from antiphon.text.baking import bake
+from antiphon.text.pieces import said
+from antiphon.text.template import Side, Template, fills_slots, template_of
+from antiphon.text.tokens import PieceTokenizer, Room
 
 DOCUMENT_NAMES = ("document", "passage", "corpus")
 LONGEST_CUT = 2048

@@ -17,8 +17,8 @@ from sentence_transformers import SentenceTransformer
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from antiphon import attention
 from antiphon.errors import ModelError
+from antiphon.model import causality as attention
 
 CLASSIC = "sentence_transformers.models"
 """The home of the modules in every version of sentence-transformers."""

@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from antiphon import report
-from antiphon.cli import run_app
+from antiphon.cli import report, run_app
 
 
 def rebuild(
@@ -24,7 +23,7 @@ def rebuild(
     tokens: Annotated[int | None, typer.Option(help="Train on so many tokens instead of the recipe's.")] = None,
 ) -> None:
     """Build the corpus, train tokenizer and model, and write them with a model card."""
-    from antiphon.docstrings import site_packages
+    from antiphon.data.docstrings import site_packages
     from antiphon.errors import CheckpointError
     from antiphon.nano import card, corpus, pretrain
     from antiphon.nano.recipe import read

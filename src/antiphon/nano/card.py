@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from antiphon.checkpoint import new_folder
+from antiphon.model.checkpoint import new_folder
 from antiphon.nano.corpus import BOS, EOS, PAD, Corpus
 from antiphon.nano.pretrain import perplexity, unigram_perplexity
 from antiphon.nano.recipe import PretrainRecipe

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from antiphon.docstrings import fingerprint, harvest, standard_library
+from antiphon.data.docstrings import fingerprint, harvest, standard_library
 from antiphon.errors import DataError
 from antiphon.nano.recipe import Data
 

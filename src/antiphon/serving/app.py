@@ -9,12 +9,13 @@ from fastapi import FastAPI, Request, Response
 from sentence_transformers import SentenceTransformer
 
 from antiphon import __version__
-from antiphon.serving import errors, playground, routes
-from antiphon.serving.embedder import Reading
+from antiphon.serving import error_responses as errors
+from antiphon.serving import playground, routes
 from antiphon.serving.limits import Doorkeeper
 from antiphon.serving.metrics import CountRequests
+from antiphon.serving.served_model import Reading
+from antiphon.serving.server_settings import ServerSettings
 from antiphon.serving.service import ClientGoneError, Service
-from antiphon.serving.settings import ServerSettings
 
 
 def create_app(model: SentenceTransformer, settings: ServerSettings) -> FastAPI:

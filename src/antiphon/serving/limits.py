@@ -8,8 +8,8 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from antiphon.serving.errors import ApiError, error_response
-from antiphon.serving.settings import ServerSettings
+from antiphon.serving.error_responses import ApiError, error_response
+from antiphon.serving.server_settings import ServerSettings
 
 OPEN = frozenset({"/", "/health"})
 """Paths that need no key: they say nothing of the model's."""

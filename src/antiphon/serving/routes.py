@@ -15,8 +15,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from antiphon.errors import DataError
-from antiphon.serving.embedder import Vectors, unit
-from antiphon.serving.errors import ApiError
+from antiphon.serving.error_responses import ApiError
 from antiphon.serving.schema import (
     ERRORS,
     Document,
@@ -27,6 +26,7 @@ from antiphon.serving.schema import (
     RerankRequest,
     RerankResponse,
 )
+from antiphon.serving.served_model import Vectors, unit
 from antiphon.serving.service import Service
 
 NUMBERS_AT_ONCE = 50_000

@@ -13,10 +13,10 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError
 from antiphon.serving.batching import Batcher
-from antiphon.serving.embedder import Embedder, Reading, Vectors
-from antiphon.serving.errors import ApiError
+from antiphon.serving.error_responses import ApiError
 from antiphon.serving.metrics import Metrics
-from antiphon.serving.settings import ServerSettings
+from antiphon.serving.served_model import Embedder, Reading, Vectors
+from antiphon.serving.server_settings import ServerSettings
 
 Answer = TypeVar("Answer")
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from antiphon import record
+from antiphon.data.processes import processes
 from antiphon.errors import CheckpointError, ConfigError
-from antiphon.processes import processes
-from antiphon.recipe import Recipe, Stage, read
-from antiphon.training.data import Library
-from antiphon.training.planning import Plan, plan
+from antiphon.training import record
+from antiphon.training.dataset import Library
+from antiphon.training.plan import Plan, plan
+from antiphon.training.recipe import Recipe, Stage, read
 from antiphon.training.stage import Place, run_stage, settings_of
 from antiphon.training.trainer import batching
 
@@ -35,7 +35,7 @@ def train(
 ) -> Path:
     """Train what a recipe says and return the run's folder, which `antiphon.load` takes for its last stage's model.
 
-    `overrides` are settings by dotted name (see `antiphon.recipe.read`), `first` and `until` name the stages to begin
+    `overrides` are settings by dotted name (see `antiphon.training.recipe.read`), `first` and `until` name the stages to begin
     and to end with, and `resume` goes on with a run that stands in the folder: finished stages are kept, the one that
     died goes on from its last whole checkpoint to the same weights. Under torchrun or accelerate launch every process
     calls this.

@@ -16,9 +16,9 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from antiphon.data.processes import processes
 from antiphon.errors import TrainingError
-from antiphon.losses.head import write_head
-from antiphon.processes import processes
+from antiphon.training.losses.head import write_head
 
 COMPLETE = "antiphon-complete"
 WATCHED = ("loss", "grad_norm")

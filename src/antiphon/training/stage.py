@@ -16,21 +16,21 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers import set_seed
 
-from antiphon import parity
-from antiphon.adapters import attach, merge
-from antiphon.checkpoint import load, save
+from antiphon.data.processes import processes
+from antiphon.data.settings import fill
 from antiphon.errors import CheckpointError, ConfigError, ParityError, TrainingError, first_line
-from antiphon.fingerprint import fingerprint
-from antiphon.losses import LOSSES, LossKind
-from antiphon.losses.head import read_head, release_padding
-from antiphon.opening import Shape, open_model
-from antiphon.overriding import fill
-from antiphon.parity import Parity, Vectors
-from antiphon.processes import processes
-from antiphon.recipe import Model, Stage
-from antiphon.record import StageRecord
+from antiphon.model import parity
+from antiphon.model.adapters import attach, merge
+from antiphon.model.checkpoint import load, save
+from antiphon.model.fingerprint import fingerprint
+from antiphon.model.opening import Shape, open_model
+from antiphon.model.parity import Parity, Vectors
 from antiphon.training.callbacks import last_checkpoint
-from antiphon.training.data import Library, rows_of
+from antiphon.training.dataset import Library, rows_of
+from antiphon.training.losses import LOSSES, LossKind
+from antiphon.training.losses.head import read_head, release_padding
+from antiphon.training.recipe import Model, Stage
+from antiphon.training.record import StageRecord
 from antiphon.training.trainer import Job, make_trainer
 
 

@@ -18,13 +18,13 @@ from sentence_transformers.sentence_transformer.model_card import SentenceTransf
 from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
+from antiphon.data.processes import processes
+from antiphon.data.sampling import KeepEpoch
 from antiphon.errors import ConfigError, first_line
-from antiphon.losses.kinds import Collate
-from antiphon.processes import processes
-from antiphon.recipe import Recipe, Stage
-from antiphon.sampling import KeepEpoch
 from antiphon.training.callbacks import Calls, Mark, Tell, Watch
-from antiphon.training.data import Rows
+from antiphon.training.dataset import Rows
+from antiphon.training.losses.kinds import Collate
+from antiphon.training.recipe import Recipe, Stage
 
 SAVES = 10
 """Checkpoints of a stage that does not say how often."""

@@ -9,13 +9,13 @@ from statistics import fmean
 from transformers import AutoTokenizer
 
 from antiphon import nano
+from antiphon.data.mixtures import Mixture, SetPlan
+from antiphon.data.mixtures.mixture_plan import plan as plan_of
 from antiphon.errors import ConfigError, DataError
-from antiphon.mixtures import Mixture, SetPlan
-from antiphon.mixtures.planning import plan as plan_of
-from antiphon.recipe import Recipe, Stage
-from antiphon.template import Side, named, resolve
-from antiphon.tokens import PieceTokenizer, Room, sequences
-from antiphon.training.data import TEXT, Library, Rows, text_columns, texts_rows
+from antiphon.text.template import Side, named, resolve
+from antiphon.text.tokens import PieceTokenizer, Room, sequences
+from antiphon.training.dataset import TEXT, Library, Rows, text_columns, texts_rows
+from antiphon.training.recipe import Recipe, Stage
 
 SAMPLE = 64
 TEMPLATE, MAX_TOKENS = "echo-rewrite", 512

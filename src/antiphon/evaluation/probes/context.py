@@ -12,10 +12,10 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.embedding import Embedder, Vectors, encoder, own_prompt
+from antiphon.evaluation.embedder import Embedder, Vectors, encoder, own_prompt
 from antiphon.evaluation.probes.material import Material
-from antiphon.statistics import Sample
-from antiphon.template import Side, Template, fills_slots
+from antiphon.evaluation.statistics import Sample
+from antiphon.text.template import Side, Template, fills_slots
 
 
 @dataclass(frozen=True)

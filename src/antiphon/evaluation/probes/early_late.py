@@ -16,11 +16,11 @@ import torch
 from sentence_transformers.util import batch_to_device
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.embedding import own_prompt
+from antiphon.evaluation.embedder import own_prompt
 from antiphon.evaluation.probes.context import Context, Finding, cosines, unit
 from antiphon.evaluation.probes.material import Triple
-from antiphon.statistics import Numbers, Sample
-from antiphon.template import fills_slots, template_of
+from antiphon.evaluation.statistics import Numbers, Sample
+from antiphon.text.template import fills_slots, template_of
 
 _BATCH = 32
 

@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from antiphon.docstrings import DocstringPair, harvest, pairs, standard_library
+from antiphon.data.docstrings import DocstringPair, harvest, pairs, standard_library
 from antiphon.errors import ConfigError, DataError
-from antiphon.evaluation.layouts import find
-from antiphon.evaluation.reading import objects, text_of
+from antiphon.evaluation.files_read import objects, text_of
+from antiphon.evaluation.local_tasks import find
 
 DOCSTRINGS = "docstrings"
 _Item = TypeVar("_Item")

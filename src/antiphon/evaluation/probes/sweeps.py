@@ -6,11 +6,11 @@ import numpy as np
 
 from antiphon.errors import ConfigError
 from antiphon.evaluation.costs import tokens
-from antiphon.evaluation.embedding import own_prompt
+from antiphon.evaluation.embedder import own_prompt
 from antiphon.evaluation.probes.context import Context, Finding
-from antiphon.prompt_grammar import variants
-from antiphon.statistics import Sample, ndcg
-from antiphon.template import template_of
+from antiphon.evaluation.statistics import Sample, ndcg
+from antiphon.text.grammar import variants
+from antiphon.text.template import template_of
 
 LENGTHS = (8, 16, 32, 64, 128)
 """Words of a document."""

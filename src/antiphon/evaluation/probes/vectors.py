@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from antiphon.evaluation.embedding import own_prompt
+from antiphon.evaluation.embedder import own_prompt
 from antiphon.evaluation.probes.context import Context, Finding
-from antiphon.losses import information
-from antiphon.template import SIDES
+from antiphon.text.template import SIDES
+from antiphon.training.losses import information
 
 _TEMPERATURE = 2.0
 

@@ -1,0 +1,96 @@
+"""What every command shares: the app, the arguments that many take, opening a model, and how a run ends.
+
+Data goes to standard output, messages to standard error. Exit codes: 0, 1 where two models are not the same, 2 for
+what the user can mend, 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from antiphon import __version__
+from antiphon.errors import AntiphonError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+app = typer.Typer(
+    name="antiphon",
+    help="Turn a causal language model into a text embedder.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class SideOption(StrEnum):
+    """The side of a search that a text stands on."""
+
+    query = "query"
+    document = "document"
+
+
+MODEL_HELP = "A saved embedder or a causal language model: a folder, a hub id, or nano."
+SOURCE_HELP = "A .jsonl, .csv, .tsv, .parquet or .txt file, - for standard input, or docstrings (those of this Python)."
+Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
+ModelOption = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
+Field = Annotated[str | None, typer.Option(help="The field that holds the text; found by itself where it is text.")]
+Template = Annotated[
+    str | None,
+    typer.Option(help="For a language model: a template's name, or a text with a {text} slot.", show_default=False),
+]
+Pooling = Annotated[
+    str | None, typer.Option(help="For a language model: last, mean or weighted_mean.", show_default=False)
+]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(help="For a language model: tokens of a sequence with one copy of the text.", show_default=False),
+]
+
+
+def run_app(commands: typer.Typer, arguments: Sequence[str] | None = None) -> None:
+    """Run a command line of ours and exit: with 2 and one sentence for what the user can mend, 130 when interrupted."""
+    try:
+        commands(args=None if arguments is None else list(arguments))
+    except AntiphonError as failure:
+        from antiphon.cli import report
+
+        report.error(str(failure))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"antiphon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Turn a causal language model into a text embedder."""
+
+
+def examples(*lines: str) -> str:
+    """Return the epilog of a command."""
+    return "Examples:\n\n" + "\n\n".join(f"`{line}`" for line in lines)
+
+
+def open_named(name: str, **shape: Any) -> SentenceTransformer:
+    """Open a saved embedder, or build one from a language model, with the libraries' own noise silenced."""
+    from antiphon.model.opening import Shape, open_model, quiet
+
+    quiet()
+    return open_model(name, Shape(**shape))

@@ -1,0 +1,77 @@
+"""Commands that check and show the whole: parity, demo."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from antiphon.cli.application import MODEL_HELP, ModelOption, SideOption, app, examples, open_named
+
+
+@app.command(
+    epilog=examples(
+        "antiphon parity my-embedder exported",
+        "antiphon parity my-embedder http://localhost:8000/v1",
+        "antiphon parity served/document https://host/v1 --side document",
+    )
+)
+def parity(
+    a: Annotated[str, typer.Argument(metavar="A", help=MODEL_HELP, show_default=False)],
+    b: Annotated[
+        str,
+        typer.Argument(
+            metavar="B", help=MODEL_HELP + " Or the address of a server with OpenAI's API.", show_default=False
+        ),
+    ],
+    side: Annotated[
+        SideOption | None, typer.Option(help="One side only; a server is compared with the query side without it.")
+    ] = None,
+) -> None:
+    """Say whether two models, or a model and a server, give the same vectors, and why not; exit code 1 then.
+
+    A key for the server is read from OPENAI_API_KEY.
+    """
+    from antiphon.cli import report
+    from antiphon.model.server import Server, is_url
+
+    opened = open_named(a)
+    other = Server(b, os.environ.get("OPENAI_API_KEY")) if is_url(b) else open_named(b)
+    from antiphon.model.causes import diagnose
+
+    sides = [side.value] if side is not None else ["query"] if is_url(b) else ["query", "document"]
+    found = [diagnose(opened, other, side=one) for one in sides]
+    worst = max(found, key=lambda one: one.parity.error_against_spread / one.parity.limit)
+    report.diagnosis(worst)
+    if not worst.parity.equal:
+        raise typer.Exit(1)
+
+
+@app.command(epilog=examples("antiphon demo", 'antiphon demo --zero-shot --query "open a compressed file"'))
+def demo(
+    model: ModelOption = "nano",
+    pairs: Annotated[int, typer.Option(help="Docstrings to search; minutes for a thousand.")] = 1000,
+    query: Annotated[str | None, typer.Option(help="What to search for at the end.", show_default=False)] = None,
+    zero_shot: Annotated[bool, typer.Option("--zero-shot", help="Train nothing: a minute or two.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Keep the trained models in this folder; resumed if they are there.")
+    ] = None,
+) -> None:
+    """Do the whole job on docstrings: zero-shot, then trained three ways; a table, what is remembered, a search."""
+    from tempfile import TemporaryDirectory
+
+    from antiphon.cli import report
+    from antiphon.model.opening import quiet
+
+    quiet()
+    from antiphon import demo as job
+
+    with TemporaryDirectory(prefix="antiphon-demo-") as temporary:
+        runs = None if zero_shot else out or Path(temporary)
+        asked = job.QUERY if query is None else query
+        outcome = job.run(model, limit=pairs, query=asked, runs=runs, on_step=report.note)
+    report.demo(outcome, model)
+    if out is not None and not zero_shot:
+        report.note(f"The trained models are in {out}.")

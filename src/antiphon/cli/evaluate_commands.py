@@ -1,0 +1,113 @@
+"""Commands that score models: evaluate, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from antiphon.cli.application import MaxTokens, Model, Pooling, Template, app, examples, open_named
+
+TASKS_HELP = (
+    "Tasks with commas between: mteb's names, sets (mteb-eng-v1, mteb-eng-v2, mteb-mini, llm2vec-15, nano-beir), "
+    "probes (probe:geometry), local files and folders. May be given more than once."
+)
+
+
+@app.command(
+    epilog=examples(
+        "antiphon evaluate nano --tasks pairs.tsv,search-data --out runs/nano",
+        "antiphon evaluate my-embedder --tasks mteb-eng-v2 --out runs/mine",
+        "antiphon evaluate Qwen/Qwen3-0.6B --template echo --tasks STSBenchmark,SciFact --instructions words.json",
+    )
+)
+def evaluate(  # noqa: PLR0913  (the options of the command)
+    model: Model,
+    tasks: Annotated[list[str], typer.Option("--tasks", "-t", help=TASKS_HELP, show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="A folder for scores and examples.", show_default=False)] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="A LoRA adapter to put on the model: a folder or a hub id.", show_default=False)
+    ] = None,
+    template: Template = None,
+    pooling: Pooling = None,
+    max_tokens: MaxTokens = None,
+    instructions: Annotated[
+        str | None,
+        typer.Option(
+            help="A JSON file, task to instruction, over the shipped ones; or own: the model's own prompts.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Examples of a local task at most, drawn with the seed.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of draws and classifiers; mteb's is 42.")] = 42,
+    budget: Annotated[
+        int | None, typer.Option(help="Tokens of a forward pass; found by a probe without it.", show_default=False)
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="What tables call the run; equal labels are seeds.", show_default=False)
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where scores and vectors are kept for the next run.", show_default=False)
+    ] = None,
+) -> None:
+    """Score a model by mteb's metrics; a run that died goes on, and a run that was done takes seconds."""
+    from antiphon.cli import report
+    from antiphon.evaluation import evaluate as job
+    from antiphon.evaluation import ranks
+
+    ranks.settle()
+    opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
+
+    if adapter is not None:
+        from antiphon.evaluation.adapted import adapt
+
+        adapt(opened, adapter)
+    with report.evaluating() as listener:
+        found = job(
+            opened,
+            [name for given in tasks for name in given.split(",") if name],
+            out=out,
+            instructions=instructions,
+            limit=limit,
+            seed=seed,
+            budget=budget,
+            label=label or f"{model} {template or ''}".strip(),
+            cache=True if cache is None else cache,
+            listener=listener,
+        )
+    if ranks.rank() == 0:
+        report.scores(found)
+        if out is not None:
+            report.note(f"written to {out}")
+
+
+@app.command(
+    epilog=examples(
+        "antiphon compare runs/classical runs/echo --out comparison",
+        "antiphon compare runs/baseline-seed1 runs/baseline-seed2 runs/anchor-seed1 runs/anchor-seed2",
+    )
+)
+def compare(
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders that evaluate or train wrote; the first is what the others are measured against.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for report.html, the tables and the plots.", show_default=False)
+    ] = None,
+) -> None:
+    """Set runs side by side: paired intervals by task and overall, cost, and a report that needs no network."""
+    from antiphon.cli import report
+    from antiphon.evaluation import compare as job
+
+    outcome = job(runs)
+    report.comparison(outcome)
+    if out is not None:
+        report.note(f"written to {report.write_comparison(outcome, out)}")

@@ -1,0 +1,94 @@
+"""The command that makes training data better: mine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from antiphon.cli.application import MaxTokens, Model, Pooling, Template, app, examples, open_named
+
+PAIRS_HELP = (
+    "A .jsonl, .csv, .tsv or .parquet file with query and positive, a folder of such .jsonl files or in BEIR layout, "
+    "docstrings (those of installed packages), or a data set of the hub."
+)
+
+
+class SamplingOption(StrEnum):
+    """Which of the texts that are left become negatives."""
+
+    top = "top"
+    random = "random"
+
+
+Corpus = Annotated[
+    str | None, typer.Option(help="A file of texts or a BEIR folder to mine from; the pairs' own documents without it.")
+]
+RelativeMargin = Annotated[
+    float, typer.Option(help="Stay this share of the positive's cosine below it; 0 to come as near as it.")
+]
+AbsoluteMargin = Annotated[
+    float | None, typer.Option(help="Stay this much below the positive's cosine.", show_default=False)
+]
+Instruction = Annotated[
+    str | None, typer.Option(help="What queries are told; the model's own without it.", show_default=False)
+]
+Cache = Annotated[Path | None, typer.Option(help="A folder to keep vectors in, for another run.", show_default=False)]
+
+
+@app.command(
+    epilog=examples(
+        "antiphon mine nano docstrings --out mined.jsonl --limit 500",
+        "antiphon mine runs/anchor pairs.jsonl --corpus pages.jsonl --negatives 7 --range-max 200 --out mined.parquet",
+    )
+)
+def mine(  # noqa: PLR0913  (the options of the command)
+    model: Model,
+    pairs: Annotated[str, typer.Argument(metavar="PAIRS", help=PAIRS_HELP, show_default=False)],
+    out: Annotated[Path, typer.Option(help="The .jsonl or .parquet file to write.")],
+    corpus: Corpus = None,
+    negatives: Annotated[int, typer.Option(help="The most for each pair.")] = 4,
+    range_min: Annotated[int, typer.Option(help="Pass over so many of the nearest texts.")] = 0,
+    range_max: Annotated[int, typer.Option(help="Look at so many of the nearest texts.")] = 100,
+    relative_margin: RelativeMargin = 0.05,
+    absolute_margin: AbsoluteMargin = None,
+    max_score: Annotated[float | None, typer.Option(help="The highest cosine.", show_default=False)] = None,
+    min_score: Annotated[float | None, typer.Option(help="The lowest cosine.", show_default=False)] = None,
+    sampling: Annotated[SamplingOption, typer.Option(help="The nearest that are left, or some.")] = SamplingOption.top,
+    seed: Annotated[int, typer.Option(help="Of random sampling.")] = 0,
+    instruction: Instruction = None,
+    limit: Annotated[int | None, typer.Option(help="Read only so many pairs.", show_default=False)] = None,
+    cache: Cache = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over the file.")] = False,
+    template: Template = None,
+    pooling: Pooling = None,
+    max_tokens: MaxTokens = None,
+) -> None:
+    """Give training pairs hard negatives: texts near the query that do not answer it."""
+    from antiphon.cli import report
+    from antiphon.data.pairs import check_target, load, write
+
+    check_target(out, force=force)  # before anything that takes long
+    from antiphon.corpus.mining import MiningSettings
+    from antiphon.corpus.mining import mine as run
+
+    settings = MiningSettings(
+        negatives=negatives,
+        range_min=range_min,
+        range_max=range_max,
+        relative_margin=relative_margin,
+        absolute_margin=absolute_margin,
+        max_score=max_score,
+        min_score=min_score,
+        sampling=sampling.value,
+        seed=seed,
+    )
+    table = load(pairs, limit=limit)
+    opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
+    with report.progress("mining") as tell:
+        mined = run(
+            opened, table, settings=settings, corpus=corpus, instruction=instruction, cache=cache, on_progress=tell
+        )
+    report.say(str(write(mined, out, force=force)))

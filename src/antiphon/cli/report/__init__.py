@@ -1,0 +1,29 @@
+"""The only place that prints: tables, tokens and hits to standard output, progress and messages to standard error.
+
+What goes into a pipe is plain: no colour, no boxes cut to a width. NO_COLOR is honoured. It computes nothing.
+"""
+
+from __future__ import annotations
+
+from antiphon.cli.report.embedding_lines import demo, description, hits
+from antiphon.cli.report.parity_lines import diagnosis
+from antiphon.cli.report.plan_lines import plan
+from antiphon.cli.report.score_report import comparison, evaluating, scores, write_comparison
+from antiphon.cli.report.terminal import error, note, progress, say, table
+
+__all__ = [
+    "comparison",
+    "demo",
+    "description",
+    "diagnosis",
+    "error",
+    "evaluating",
+    "hits",
+    "note",
+    "plan",
+    "progress",
+    "say",
+    "scores",
+    "table",
+    "write_comparison",
+]

@@ -1,0 +1,109 @@
+"""What show, search and the demo print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from antiphon.cli.report.terminal import console, say, table
+
+if TYPE_CHECKING:
+    from antiphon.corpus.embed import Hit
+    from antiphon.demo import Demo, Memory
+    from antiphon.model.description import Description
+
+_POOLED = "bold black on green"
+
+
+def hits(found: Sequence[Hit]) -> None:
+    """Print what a search found: a table, or in a pipe score, id and text with tabs between them, a hit a line."""
+    screen = console()
+    if not screen.is_terminal:
+        for hit in found:
+            say(f"{hit.score:.4f}\t{_one_line(hit.id)}\t{_one_line(hit.text)}")
+        return
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    out.add_column("score", justify="right", style="cyan")
+    out.add_column("id", style="bold", overflow="fold", max_width=40)
+    out.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
+    for hit in found:
+        out.add_row(f"{hit.score:.4f}", Text(hit.id), Text(_one_line(hit.text)))
+    screen.print(out)
+
+
+def description(shown: Description) -> None:
+    """Print how a model reads a text: the settings, then the tokens, the pooled ones highlighted and in brackets."""
+    limit = "no limit" if shown.max_tokens is None else f"max_tokens {shown.max_tokens}"
+    positions = "" if shown.positions is None else f", {shown.positions} positions"
+    lines = {
+        "template": f"{shown.template} ({shown.side} side)",
+        "prompt": repr(shown.prompt) if shown.prompt else "none",
+        "pooling": f"{shown.pooling} over {shown.pooled} of {len(shown.tokens)} tokens",
+        "length": f"{len(shown.tokens)} tokens ({limit} with one copy of the text{positions})"
+        + (", the text is cut" if shown.cut else ""),
+        "vector": f"{shown.dimensions} dimensions, {shown.dtype} on {shown.device}",
+        "attention": shown.attention,
+        "modules": shown.modules,
+    }
+    for name, value in lines.items():
+        say(f"{name:<10} {value}")
+    tokens = Text()
+    for token in shown.tokens:
+        words = token.text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥") or "∅"
+        tokens.append(f"[{words}]" if token.pooled else words, style=_POOLED if token.pooled else None)
+        tokens.append(" ")
+    say()
+    console().print(tokens, soft_wrap=True)
+    say()
+    say("[pooled] tokens stand in brackets; · is a space, ⏎ a new line, � and ∅ are parts of one character.")
+
+
+def demo(outcome: Demo, model: str) -> None:
+    """Print the outcome of the demo: the table, the gains, the search, what Stage I remembers, and how to go on."""
+    say(
+        f"{outcome.pairs:,} docstrings of the standard library: the first line searches for the rest among all of "
+        f"them.\n{model}, zero-shot with at most {outcome.max_tokens} tokens a copy; intervals are 95 % (bootstrap).\n"
+    )
+    table(
+        ("vectors", "nDCG@10", "95 % interval"),
+        [(row.name, f"{row.ndcg.mean:.4f}", f"{row.ndcg.low:.4f} to {row.ndcg.high:.4f}") for row in outcome.rows],
+    )
+    for gain in outcome.gains:
+        figures = gain.ndcg
+        say(f"{gain.name}: {figures.mean:+.4f} [{figures.low:+.4f}, {figures.high:+.4f}], query by query")
+    if outcome.memory is not None:
+        _memory(outcome.memory)
+    say(f"\nThe best row ({outcome.best.name}) asked for: {outcome.query}\n")
+    hits(outcome.hits)
+    if ", " in outcome.best.name:
+        template, pooling = outcome.best.name.split(", ")
+        say(
+            f"\nSearch all of it: antiphon search docstrings {quote(outcome.query)} --model {quote(model)} "
+            f"--template {template} --pooling {pooling}"
+        )
+
+
+def _memory(memory: Memory) -> None:
+    say("\nWhat a vector tells of the other side of its pair, in nats a token (the loss without it minus with it):")
+    table(
+        ("", "before Stage I", "after it"),
+        [
+            (name, f"{before.nats:+.3f}", f"{after.nats:+.3f}")
+            for name, before, after in (
+                ("of the body, from the summary", memory.before.query_to_document, memory.after.query_to_document),
+                ("of the summary, from the body", memory.before.document_to_query, memory.after.document_to_query),
+            )
+        ],
+    )
+    say("What is decoded from the vector of a summary alone:")
+    for query, words in memory.said:
+        say(f"  {_one_line(query)}\n    -> {_one_line(words)}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,25 @@
+"""What parity prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from antiphon.cli.report.terminal import say
+
+if TYPE_CHECKING:
+    from antiphon.model.causes import Diagnosis
+
+_NEAREST = 3
+
+
+def diagnosis(found: Diagnosis) -> None:
+    """Print the verdict, then the cause, or what was tried and came nearest, then the notes."""
+    say(str(found.parity))
+    for cause in found.causes:
+        say(f"cause: {cause.topic}: {cause.sentence}")
+    if not found.parity.equal and not found.causes:
+        say(f"cause: none of the {len(found.tested)} that were tried explains it; the nearest:")
+        for cause in sorted(found.tested, key=lambda cause: cause.parity.error_against_spread)[:_NEAREST]:
+            say(f"  {cause.topic}: {cause.sentence} (error against spread {cause.parity.error_against_spread:.2e})")
+    for note in found.notes:
+        say(f"note: {note}")

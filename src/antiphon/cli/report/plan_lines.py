@@ -1,0 +1,44 @@
+"""What train prints before it spends anything: the plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from antiphon.cli.report.terminal import say, table
+
+if TYPE_CHECKING:
+    from antiphon.training.plan import Plan
+
+
+def plan(planned: Plan) -> None:
+    """Print what a run costs, stage by stage and set by set."""
+    shape = planned.shape
+    say(
+        f"{planned.name}: {planned.base}, {shape.parameters / 1e6:,.0f}M parameters; hours on {planned.gpus} x "
+        f"{planned.gpu} at {planned.utilization:.0%} of its dense bf16 peak (an assumption)\n"
+    )
+    table(
+        ("stage", "loss", "steps", "batch", "tokens/text", "tokens", "FLOPs", "GiB a card", "hours"),
+        [
+            (
+                stage.name,
+                stage.loss,
+                f"{stage.steps:,}",
+                f"{stage.batch_size:,}",
+                f"{stage.tokens_a_text:,.0f}{'' if stage.measured else ' at most'}",
+                f"{stage.tokens:.2e}",
+                f"{stage.flops:.2e}",
+                f"{stage.memory / 2**30:,.1f}",
+                f"{stage.hours:,.2f}",
+            )
+            for stage in planned.stages
+        ],
+    )
+    for stage in planned.stages:
+        if stage.sets:
+            table(
+                (f"sets of {stage.name}", "rows", "batches an epoch"),
+                [(one.name, f"{one.rows:,}", f"{one.batches:,}") for one in stage.sets],
+            )
+    if not all(stage.measured for stage in planned.stages):
+        say("'at most': the data was not there to be counted, so every text was taken for as long as it may be.")

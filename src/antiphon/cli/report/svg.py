@@ -1,0 +1,152 @@
+"""Charts as inline SVG; colours are the page's style sheet's business, so that both themes can be served."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from html import escape
+from itertools import pairwise
+
+from antiphon.cli.report.charts import Chart, Mark, Series, extent, logarithmic_ticks, ticks
+
+STYLES = 8
+"""Colours and shapes in the style sheet; after that they begin again."""
+_WIDTH = 860
+_ROW, _LANE = 12, 15
+_TOP, _BOTTOM = 14, 48
+_CHARACTER = 6.4
+
+Scale = Callable[[float], float]
+
+
+def draw(chart: Chart) -> str:
+    """Return the chart as an <svg> element, with a title for readers who cannot see it."""
+    body, height = (_rows if chart.kind == "rows" else _plane)(chart)
+    return (
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:g}" role="img" aria-label="{escape(chart.title)}">'
+        f"<title>{escape(chart.title)}</title>{body}</svg>"
+    )
+
+
+def _rows(chart: Chart) -> tuple[str, float]:
+    left = 16 + _CHARACTER * max(len(name) for name in chart.rows)
+    lanes = len(chart.series)
+    pitch = _ROW + _LANE * lanes * (0.55 if lanes > 1 else 0.6)
+    height = _TOP + pitch * len(chart.rows) + _BOTTOM
+    low, high, *_ = extent(chart)
+    marked = ticks(low, high, 8)
+    x = _linear(marked[0], marked[-1], left, _WIDTH - 20)
+    bottom = height - _BOTTOM
+    out = [_grid_x(value, x(value), bottom, _number(value, marked)) for value in marked]
+    if chart.zero:
+        out.append(f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="{_TOP}" y2="{bottom:.1f}"/>')
+    for number, name in enumerate(chart.rows):
+        top = _TOP + pitch * number
+        if number % 2:
+            out.append(f'<rect class="band" x="0" y="{top:.1f}" width="{_WIDTH}" height="{pitch:.1f}"/>')
+        out.append(f'<text class="name" x="{left - 8:.1f}" y="{top + pitch / 2 + 4:.1f}">{escape(name)}</text>')
+    for lane, series in enumerate(chart.series):
+        for mark in series.marks:
+            y = _TOP + pitch * mark.y + _ROW / 2 + (pitch - _ROW) * (lane + 0.5) / lanes
+            out.append(_horizontal(series, mark, x, y, chart.rows[int(mark.y)]))
+    out.append(_label((left + _WIDTH - 20) / 2, height - 8, chart.x_label))
+    return "".join(out), height
+
+
+def _plane(chart: Chart) -> tuple[str, float]:
+    height, left, right = 380.0, 64.0, _WIDTH - 24.0
+    low_x, high_x, low_y, high_y = extent(chart)
+    across = logarithmic_ticks(low_x, high_x) if chart.logarithmic else ticks(low_x, high_x, 8)
+    up = ticks(low_y, high_y)
+    measure = math.log10 if chart.logarithmic else float
+    inner = _linear(measure(across[0]), measure(across[-1]), left, right)
+
+    def x(value: float) -> float:
+        return inner(measure(value))
+
+    y = _linear(up[0], up[-1], height - _BOTTOM, _TOP)
+    out = [_grid_x(value, x(value), height - _BOTTOM, _number(value, across)) for value in across]
+    for value in up:
+        out.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
+        out.append(f'<text class="tick end" x="{left - 8}" y="{y(value) + 4:.1f}">{_number(value, up)}</text>')
+    for series in chart.series:
+        if chart.kind == "lines" and len(series.marks) > 1:
+            path = " ".join(f"{x(mark.x):.1f},{y(mark.y):.1f}" for mark in series.marks)
+            out.append(f'<polyline class="{_style(series)}" points="{path}"/>')
+        out.extend(_vertical(series, mark, x, y, dots=len(series.marks) <= 60) for mark in series.marks)
+    out.append(_label((left + right) / 2, height - 8, chart.x_label))
+    middle = (height - _BOTTOM + _TOP) / 2
+    out.append(
+        f'<text class="label" x="16" y="{middle:.1f}" transform="rotate(-90 16 {middle:.1f})">'
+        f"{escape(chart.y_label)}</text>"
+    )
+    return "".join(out), height
+
+
+def _horizontal(series: Series, mark: Mark, x: Scale, y: float, row: str) -> str:
+    out = ""
+    words = f"{series.name}, {row}: {mark.x:.2f}"
+    if mark.low is not None and mark.high is not None:
+        words += f" [{mark.low:.2f}, {mark.high:.2f}]"
+        out += f'<line class="whisker" x1="{x(mark.low):.1f}" x2="{x(mark.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+    return _group(series, words, out + _shape(series.style, x(mark.x), y))
+
+
+def _vertical(series: Series, mark: Mark, x: Scale, y: Scale, *, dots: bool) -> str:
+    out = ""
+    words = f"{series.name}: {mark.x:g}, {mark.y:.4g}"
+    if mark.low is not None and mark.high is not None:
+        words += f" [{mark.low:.2f}, {mark.high:.2f}]"
+        across = f'x1="{x(mark.x):.1f}" x2="{x(mark.x):.1f}"'
+        out += f'<line class="whisker" {across} y1="{y(mark.low):.1f}" y2="{y(mark.high):.1f}"/>'
+    if dots:
+        out += _shape(series.style, x(mark.x), y(mark.y))
+    return _group(series, words, out) if out else ""
+
+
+def _group(series: Series, words: str, inner: str) -> str:
+    return f'<g class="{_style(series)}"><title>{escape(words)}</title>{inner}</g>'
+
+
+def _style(series: Series) -> str:
+    return f"s{series.style % STYLES}"
+
+
+def shape(style: int) -> str:
+    """Return the mark of a style alone, for a legend."""
+    mark = f'<g class="s{style % STYLES}">{_shape(style, 7, 7)}</g>'
+    return f'<svg class="key" viewBox="0 0 14 14" aria-hidden="true">{mark}</svg>'
+
+
+def _shape(style: int, x: float, y: float) -> str:
+    kind = style % 4
+    if kind == 0:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
+    if kind == 1:
+        return f'<rect x="{x - 3.6:.1f}" y="{y - 3.6:.1f}" width="7.2" height="7.2"/>'
+    points = ((0, -5), (4.6, 3.4), (-4.6, 3.4)) if kind == 2 else ((0, -5.2), (5.2, 0), (0, 5.2), (-5.2, 0))
+    return f'<polygon points="{" ".join(f"{x + a:.1f},{y + b:.1f}" for a, b in points)}"/>'
+
+
+def _grid_x(value: float, x: float, bottom: float, words: str) -> str:
+    return (
+        f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom:.1f}"/>'
+        f'<text class="tick" x="{x:.1f}" y="{bottom + 17:.1f}">{words}</text>'
+    )
+
+
+def _label(x: float, y: float, words: str) -> str:
+    return f'<text class="label" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'
+
+
+def _linear(low: float, high: float, start: float, end: float) -> Scale:
+    return lambda value: start + (value - low) / (high - low or 1.0) * (end - start)
+
+
+def _number(value: float, among: list[float]) -> str:
+    """Return a tick's number with as many digits as tell it from its neighbours."""
+    step = min((b - a for a, b in pairwise(among)), default=1.0)
+    digits = max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else 0
+    if step % 1 and step > 1:
+        digits = 1
+    return f"{value:,.{digits}f}" if abs(value) > 1e-12 else "0"

@@ -1,0 +1,64 @@
+"""The command that serves a model: serve."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from antiphon.cli.application import MaxTokens, Model, Pooling, Template, app, examples, open_named
+
+KEY = "ANTIPHON_API_KEY"
+
+
+@app.command(
+    epilog=examples(
+        "antiphon serve nano",
+        "antiphon serve my-embedder --port 9000 --name search",
+        "ANTIPHON_API_KEY=secret antiphon serve Qwen/Qwen3-0.6B --template echo --host 0.0.0.0",
+    )
+)
+def serve(  # noqa: PLR0913  (the options of the command)
+    model: Model,
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all of this machine's.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="The port; 0 takes any free one.")] = 8000,
+    name: Annotated[
+        str | None, typer.Option(help="The model's id for clients; its hub id or folder's name without it.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(help=f"The key that clients must send; {KEY} in the environment.", show_default=False)
+    ] = None,
+    max_batch_tokens: Annotated[int, typer.Option(help="Tokens that are embedded together.")] = 32768,
+    max_queue: Annotated[int, typer.Option(help="Texts that may wait; beyond that clients are told to come back.")] = (
+        4096
+    ),
+    template: Template = None,
+    pooling: Pooling = None,
+    max_tokens: MaxTokens = None,
+) -> None:
+    """Serve a model: OpenAI's /v1/embeddings, /rerank, and a page to try it on."""
+    from antiphon import serving
+    from antiphon.cli import report
+
+    serving.check_installed()
+    from antiphon.serving.server_settings import ServerSettings
+    from antiphon.serving.sockets import bind, is_loopback, url
+
+    settings = ServerSettings(
+        name=serving.served_name(model) if name is None else name,
+        # typer would take an empty variable for none, and so serve everybody
+        api_key=os.environ.get(KEY) if api_key is None else api_key,
+        max_batch_tokens=max_batch_tokens,
+        max_queue=max_queue,
+    )
+    with bind(host, port) as listener:
+        opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
+        from antiphon.serving.server_process import run
+
+        if settings.api_key is None and not is_loopback(host):
+            report.note(f"Anyone who reaches {host} can use this server; --api-key asks for a key.")
+        ready = f"Serving {settings.name} at {url(listener)} (Ctrl-C stops it)."
+        run(opened, listener, settings, on_ready=lambda: report.note(ready))

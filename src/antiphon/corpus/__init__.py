@@ -1,0 +1,1 @@
+"""Many texts: embedded into an index, searched, mined for hard negatives."""

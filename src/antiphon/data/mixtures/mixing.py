@@ -1,0 +1,178 @@
+"""A mixture: the data sets that the trainer gets, and what it is told about them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from antiphon.data.mixtures.mixture_settings import PART, PairSettings, check_together
+from antiphon.data.pairs import LABEL, EvaluationTexts, Overlap, is_there, load, overlap, resolve, without
+from antiphon.data.sampling import Sampling
+from antiphon.errors import DataError
+from antiphon.text.template import Side, prompt_for
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one set that hear the same instruction: a data set of the trainer."""
+
+    name: str
+    """That of its set, with #1, #2 ... behind it where there are several."""
+    settings: PairSettings
+    dataset: Dataset
+    instruction: str
+    symmetric: bool
+
+    def sides(self) -> dict[str, Side]:
+        """Return on which side each text column stands."""
+        return {
+            name: "query" if number == 0 or self.symmetric else "document"
+            for number, name in enumerate(column for column in self.dataset.column_names if column != LABEL)
+        }
+
+    def told(self, number: int) -> str:
+        """Return the instruction of a column, the anchor's being number 0."""
+        if number == 0:
+            return self.instruction
+        if self.symmetric:
+            return self.instruction if self.settings.symmetric_documents else ""
+        return self.settings.document_instruction
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Training pairs of several sets, and how the trainer is to take them."""
+
+    parts: tuple[Part, ...]
+    source_rows: Mapping[str, int]
+    """How many rows each set's source has."""
+    seed: int
+
+    @classmethod
+    def of(
+        cls, settings: Sequence[PairSettings], *, seed: int, root: str | Path | None = None, limit: int | None = None
+    ) -> Mixture:
+        """Read the sets and draw their rows; the same seed draws the same.
+
+        `root` is the folder that relative sources are seen from; only the first `limit` rows of a source are read.
+
+        Raises ConfigError for settings that do not go together; DataError for a source that cannot be read, or where
+        no set is left.
+        """
+        check_together(settings)
+        parts: list[Part] = []
+        rows: dict[str, int] = {}
+        missing: list[str] = []
+        for one in settings:
+            source = resolve(one.source, root)
+            if not one.required and not is_there(source):
+                missing.append(f"{one.name} ({source})")
+                continue
+            dataset = load(source, columns=one.columns, limit=limit, negatives=one.negatives)
+            rows[one.name] = len(dataset)
+            parts += _split(one, _drawn(dataset, one, seed))
+        if missing:
+            logger.warning("%d sets of the mixture are not there and left out: %s.", len(missing), ", ".join(missing))
+        if not parts:
+            raise DataError(f"None of the {len(settings)} sets of the mixture is there; name their folder by root.")
+        return cls(tuple(parts), rows, seed)
+
+    @property
+    def datasets(self) -> DatasetDict:
+        """The trainer's `train_dataset`: a data set for each part, even where there is one."""
+        from datasets import DatasetDict
+
+        # views, because the trainer sets a transform on what it gets
+        return DatasetDict({part.name: part.dataset.with_format(None) for part in self.parts})
+
+    @property
+    def router_mapping(self) -> dict[str, dict[str, Side]]:
+        """The trainer's `router_mapping`: on which side each column of each data set stands."""
+        return {part.name: part.sides() for part in self.parts}
+
+    @property
+    def weights(self) -> dict[str, float] | None:
+        """The weight of each data set, None where the sets are taken by their rows."""
+        if self.parts[0].settings.weight is None:
+            return None
+        rows = self._rows()
+        return {
+            part.name: (part.settings.weight or 0.0) * len(part.dataset) / rows[part.settings.name]
+            for part in self.parts
+        }
+
+    @property
+    def sampling(self) -> Sampling:
+        """The trainer's `multi_dataset_batch_sampler`."""
+        weights = self.weights
+        return Sampling(
+            names=tuple(part.name for part in self.parts), weights=None if weights is None else tuple(weights.values())
+        )
+
+    def prompts(self, model: SentenceTransformer) -> dict[str, dict[str, str]]:
+        """Return the trainer's `prompts`: what each column of each data set is to hear, in the model's form."""
+        return {
+            part.name: {
+                column: prompt_for(model, part.told(number), side)
+                for number, (column, side) in enumerate(part.sides().items())
+            }
+            for part in self.parts
+        }
+
+    def overlap(self, texts: Iterable[str], *, near: float, columns: Sequence[str] | None = None) -> dict[str, Overlap]:
+        """Return what each data set has in common with the texts of an evaluation (see pairs.overlap)."""
+        held = EvaluationTexts(texts, near=near)
+        return {
+            part.name: overlap(part.dataset, held, columns=[c for c in columns or part.sides() if c in part.sides()])
+            for part in self.parts
+        }
+
+    def without(self, found: Mapping[str, Overlap]) -> Mixture:
+        """Return the mixture without the rows that `overlap` found; DataError where nothing is left of a set."""
+        parts = [replace(part, dataset=without(part.dataset, found[part.name])) for part in self.parts]
+        for part in parts:
+            if not len(part.dataset):
+                raise DataError(f"Every pair of the set {part.name!r} shares a text with the evaluation; leave it out.")
+        return replace(self, parts=tuple(parts))
+
+    def _rows(self) -> dict[str, int]:
+        """Return how many rows are taken of each set, over its parts."""
+        rows: dict[str, int] = {}
+        for part in self.parts:
+            rows[part.settings.name] = rows.get(part.settings.name, 0) + len(part.dataset)
+        return rows
+
+
+def _drawn(dataset: Dataset, one: PairSettings, seed: int) -> Dataset:
+    """Return the rows that ratio and cap leave, in their order."""
+    kept = max(1, round(len(dataset) * one.ratio))
+    kept = min(kept, one.cap or kept)
+    if kept == len(dataset):
+        return dataset
+    key = np.frombuffer(one.name.encode(), dtype=np.uint8).tolist()  # so that a set draws the same beside any others
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(key)))
+    return dataset.select(np.sort(generator.choice(len(dataset), size=kept, replace=False)))
+
+
+def _split(one: PairSettings, dataset: Dataset) -> list[Part]:
+    """Return the parts of a set: row n hears instruction n modulo their number."""
+    number = len(one.instructions)
+    if number == 1:
+        return [Part(one.name, one, dataset, one.instructions[0], one.symmetries[0])]
+    if len(dataset) < number:
+        raise DataError(f"The set {one.name!r} has {len(dataset)} rows for {number} instructions; give it fewer.")
+    return [
+        Part(f"{one.name}{PART}{place + 1}", one, dataset.select(range(place, len(dataset), number)), *told)
+        for place, told in enumerate(zip(one.instructions, one.symmetries, strict=True))
+    ]

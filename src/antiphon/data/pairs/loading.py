@@ -1,0 +1,118 @@
+"""From the name of a source to a data set of pairs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from antiphon.data.docstrings import fingerprint, harvest, site_packages, standard_library
+from antiphon.data.docstrings import pairs as docstring_pairs
+from antiphon.data.pairs.columns import Columns, Pair, pairs_of
+from antiphon.data.pairs.pair_folders import is_beir, read_beir, read_echo_data, read_table
+from antiphon.data.pairs.tables import to_dataset
+from antiphon.data.rows import ENDINGS, Row
+from antiphon.errors import ConfigError, DataError, first_line
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+DOCSTRINGS = "docstrings"
+_HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+){0,2}")
+
+
+def load(
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    negatives: int | None = None,
+) -> Dataset:
+    """Return the training pairs of a source: a `datasets.Dataset` with anchor, positive, negative_1..n.
+
+    `source` is a .jsonl, .csv, .tsv or .parquet file; a folder of JSONL files, one a set (echo-data); a folder in BEIR
+    layout with qrels/train.tsv; "docstrings" (summary and body of those of the installed packages; the standard
+    library's are kept for tests); or a data set of the hub, `owner/name`, with `:configuration` and `:split` behind it
+    where it has more than one.
+
+    `columns` maps anchor, positive, negative (or negative_1 ...) to the names of the source; without it anchor, query
+    or question; positive, pos or answer; negative, negatives, neg or negative_1 ... are looked for. A field of
+    negatives may hold a string or a list. Only the first `limit` pairs are read, and `negatives` of each row's at most.
+
+    Where rows have different numbers of negatives, '' stands for a missing one and the column `label` holds a list of
+    n whole numbers: 1 for a real negative, 0 for ''.
+
+    Raises DataError for a source that is missing or empty, and for a bad line, with file and line; ConfigError for a
+    setting that cannot be used.
+    """
+    for name, value, least in (("limit", limit, 1), ("negatives", negatives, 0)):
+        if value is not None and value < least:
+            raise ConfigError(f"{name} is {value}; a whole number of at least {least} is wanted.")
+    found = _pairs(source, columns)
+    return to_dataset(islice(found, limit), str(source), negatives=negatives)
+
+
+def resolve(source: str, root: str | Path | None) -> str:
+    """Return a source as seen from the folder `root`, where it names a file or folder that is there; else as it is."""
+    if root is None or source == DOCSTRINGS or Path(source).is_absolute():
+        return source
+    inside = Path(root) / source
+    return str(inside) if inside.exists() or is_file_name(source) else source
+
+
+def is_there(source: str) -> bool:
+    """Return whether a source can be looked for: a file or folder that exists, docstrings, or a name of the hub."""
+    return source == DOCSTRINGS or Path(source).exists() or is_hub_name(source)
+
+
+def is_file_name(source: str) -> bool:
+    """Return whether a source's ending says that it is a file."""
+    return Path(source).suffix.lower() in ENDINGS
+
+
+def is_hub_name(source: str) -> bool:
+    """Return whether a source could be a data set of the hub."""
+    return not is_file_name(source) and _HUB.fullmatch(source) is not None
+
+
+def _pairs(source: str | Path, columns: Mapping[str, str] | None) -> Iterator[Pair]:
+    path, name = Path(source), str(source)
+    if name == DOCSTRINGS:
+        return _docstrings()
+    if path.is_dir():
+        return read_beir(path) if is_beir(path) else read_echo_data(path, columns)
+    if path.exists() or not is_hub_name(name):
+        return read_table(path, columns)
+    return _hub(name, columns)
+
+
+def _docstrings() -> Iterator[Pair]:
+    """Yield the pairs of installed packages, without what the standard library says too."""
+    kept_apart = list(harvest(standard_library()))
+    summaries = {pair.summary.lower() for pair in docstring_pairs(kept_apart)}
+    found = harvest(site_packages(), without=[fingerprint(docstring.text) for docstring in kept_apart])
+    for pair in docstring_pairs(found):
+        if pair.summary.lower() not in summaries:
+            yield Pair(pair.summary, pair.body)
+
+
+def _hub(name: str, columns: Mapping[str, str] | None) -> Iterator[Pair]:
+    repository, configuration, split = (*name.split(":"), None, None)[:3]
+    table = _hub_table(repository or name, configuration, split or "train")
+    found = Columns.of(table.column_names, name, columns)
+    for number, values in enumerate(table.select_columns(list(found.names)), start=1):
+        yield from pairs_of(Row(number, f"{name}, row {number}", values), found)
+
+
+def _hub_table(repository: str, configuration: str | None, split: str) -> Any:
+    import datasets
+
+    try:
+        return datasets.load_dataset(repository, configuration, split=split)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"There is no file or folder {repository}, and it cannot be had as a data set of the hub "
+            f"({first_line(error):.200}); name an existing file or check the name and the connection."
+        ) from error

@@ -1,0 +1,63 @@
+"""Pairs to files that `load` reads back: JSON lines, or Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from antiphon.corpus.index import write_whole
+from antiphon.data.pairs.tables import ANCHOR, POSITIVE, negative_columns
+from antiphon.data.rows import PARQUET
+from antiphon.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_ENDINGS = (".jsonl", PARQUET)
+
+
+def check_target(path: str | Path, *, force: bool = False) -> Path:
+    """Return the path of a file to write; ConfigError for an ending that is not written, or a file that is there."""
+    target = Path(path)
+    if target.suffix.lower() not in _ENDINGS:
+        raise ConfigError(f"{target} ends in {target.suffix!r}; pairs are written as {' or '.join(_ENDINGS)}.")
+    if target.exists() and not force:
+        raise ConfigError(f"{target} exists already; name another file, or take --force.")
+    return target
+
+
+def write(pairs: Dataset, path: str | Path, *, force: bool = False) -> Path:
+    """Write pairs to a new file with anchor, positive and negatives (a list), and return it; never half of one.
+
+    Raises ConfigError for a path that cannot be written to, DataError for a full disk.
+    """
+    target = check_target(path, force=force)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, _content(pairs, target))
+    except OSError as error:
+        raise DataError(
+            f"{target} could not be written ({error.strerror or error}); nothing was left there."
+        ) from error
+    return target
+
+
+def _content(pairs: Dataset, target: Path) -> bytes | memoryview:
+    if target.suffix.lower() == PARQUET:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        buffer = BytesIO()
+        pq.write_table(pa.Table.from_pylist(list(_rows(pairs))), buffer)
+        return buffer.getbuffer()
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(pairs)).encode()
+
+
+def _rows(pairs: Dataset) -> Iterator[dict[str, Any]]:
+    columns = negative_columns(pairs.column_names)
+    for row in pairs.with_format(None):
+        negatives = [row[name] for name in columns if row[name]]
+        yield {ANCHOR: row[ANCHOR], POSITIVE: row[POSITIVE], "negatives": negatives}

@@ -1,0 +1,160 @@
+"""The attention calls over packed rows, as transformers' attention interface calls them.
+
+R rows, W their width, P tokens of the shared prefix, H heads, K key heads, d head width.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface
+
+from antiphon.encoding.kernels import varlen
+from antiphon.encoding.kernels.products import multiplied, products
+from antiphon.errors import ModelError
+
+PREFIX = "antiphon-"
+
+
+def register() -> None:
+    """Make the calls known to transformers under their names; again does no harm."""
+    for name, call in CALLS.items():
+        AttentionInterface.register(PREFIX + name, call)
+
+
+def attend_sdpa(  # noqa: PLR0913  (the signature that transformers calls)
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return attention (R, W, H, d) of queries (R, H, W, d) over keys (R, K, P + W, d), which are not repeated.
+
+    Without a mask the texts stand alone: causal if the model is. Scores with a cap are multiplied out, which PyTorch's
+    own call cannot do. Raises ModelError for attention sinks.
+    """
+    _without_sinks(s_aux)
+    causal = attention_mask is None and is_causal is not False and query.shape[2] > 1
+    if softcap is not None:
+        mask = _triangle(query, key) if causal else attention_mask
+        return multiplied(query, key, value, mask, _scale(scaling, query), softcap), None
+    out = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=attention_mask,
+        scale=scaling,
+        is_causal=causal,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    return out.transpose(1, 2).contiguous(), None
+
+
+def attend_matmul(  # noqa: PLR0913  (the signature that transformers calls)
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    fused: bool = False,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return the same by plain matrix products, a block of queries and some rows at a time.
+
+    A causal block leaves out the keys behind it. `fused` compiles mask and softmax into one pass.
+    """
+    width = query.shape[2]
+    causal = is_causal is not False
+    if attention_mask is None or s_aux is not None or width != key.shape[2] - _before(query, key):
+        return attend_sdpa(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=scaling,
+            is_causal=is_causal,
+            softcap=softcap,
+            s_aux=s_aux,
+        )
+    return products(query, key, value, attention_mask, _scale(scaling, query), softcap, causal, fused), None
+
+
+def attend_varlen(  # noqa: PLR0913  (the signature that transformers calls)
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    spans: varlen.Spans,
+    reach: tuple[int, int],
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Return attention (1, T, H, d) over texts laid end to end. Raises ModelError for capped scores and sinks."""
+    _without_sinks(s_aux)
+    if softcap is not None:
+        raise ModelError("the kernel for texts of any lengths has no cap of scores")
+    return varlen.attend(query, key, value, spans, reach, scaling), None
+
+
+CALLS = {
+    "sdpa": attend_sdpa,
+    "matmul": attend_matmul,
+    "matmul-fused": partial(attend_matmul, fused=True),
+    "varlen": attend_varlen,
+}
+"""The attention calls by name."""
+FUSED = {"matmul": "matmul-fused"}
+"""What a call becomes beside compiled layers."""
+FLAT = {"varlen"}
+"""The calls that take one row of texts end to end and no mask."""
+
+
+def candidates(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
+    """Return the names of the calls for a device and dtype, the fastest first, the one that always works last.
+
+    By type and not by the clock, so that the same texts give the same bits in every run.
+    """
+    if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
+        return "varlen", "sdpa"
+    if device.type == "cpu" and dtype == torch.bfloat16:
+        return "matmul", "sdpa"
+    return ("sdpa",)
+
+
+def _without_sinks(sinks: torch.Tensor | None) -> None:
+    if sinks is not None:
+        raise ModelError("attention with sinks is not known here")
+
+
+def _scale(scaling: float | None, query: torch.Tensor) -> float:
+    return float(query.shape[3] ** -0.5) if scaling is None else scaling
+
+
+def _before(query: torch.Tensor, key: torch.Tensor) -> int:
+    return max(0, key.shape[2] - query.shape[2])
+
+
+def _triangle(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """Return the causal mask of one text alone, (1, 1, W, W)."""
+    ones = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
+    return ones.tril()[None, None]

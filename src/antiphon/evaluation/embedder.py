@@ -1,0 +1,136 @@
+"""From texts to vectors for all tasks: each text once, kept on disk by a hash of model, prompt and text, and counted.
+
+N texts, D width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from sentence_transformers import SentenceTransformer
+
+from antiphon.encoding import Encoder
+from antiphon.errors import ModelError
+from antiphon.text.template import Side
+
+Vectors = npt.NDArray[np.float32]
+Encode = Callable[[Sequence[str], str, Side], Vectors]
+"""Texts, prompt and side to (N, D)."""
+
+MOST_BYTES = 8 * 2**30
+"""A store of vectors that has grown beyond this is read and no longer added to."""
+_WINDOW = 512
+"""Texts that are embedded between two commits and two reports of progress, the longest first."""
+
+
+def own_prompt(model: SentenceTransformer, side: Side) -> str:
+    """Return the prompt that `encode_query` or `encode_document` would use."""
+    prompts = model.prompts or {}
+    names = ("query",) if side == "query" else ("document", "passage", "corpus")
+    chosen = next((name for name in names if name in prompts), model.default_prompt_name)
+    return prompts.get(chosen, "") if chosen is not None else ""
+
+
+def encoder(model: SentenceTransformer, *, budget: int | None = None) -> Encode:
+    """Return the function that embeds texts with a model, which is prepared when the first texts come."""
+    prepared: list[Encoder] = []
+
+    def encode(texts: Sequence[str], prompt: str, side: Side) -> Vectors:
+        if not prepared:
+            prepared.append(Encoder(model, budget=budget))
+        vectors: Vectors = np.asarray(prepared[0].encode(texts, prompt=prompt, task=side), dtype=np.float32)
+        return vectors
+
+    return encode
+
+
+class VectorStore:
+    """Vectors of one model on disk; several processes may read and write it."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._database = sqlite3.connect(path, timeout=120)
+        self._database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
+        """Return those of the vectors (D,) that are there."""
+        cursor = self._database.cursor()
+        rows = (cursor.execute("SELECT vector FROM vectors WHERE key = ?", (key,)).fetchone() for key in keys)
+        return {key: np.frombuffer(row[0], dtype="<f4") for key, row in zip(keys, rows, strict=True) if row is not None}
+
+    def put(self, vectors: dict[bytes, Vectors]) -> None:
+        """Add vectors, in one transaction."""
+        if self._path.stat().st_size > MOST_BYTES:
+            return
+        rows = [(key, np.ascontiguousarray(vector, dtype="<f4").tobytes()) for key, vector in vectors.items()]
+        with self._database:
+            self._database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+
+class Embedder:
+    """Embeds each distinct text of a prompt and side once; counts texts and seconds."""
+
+    def __init__(
+        self,
+        encode: Encode,
+        *,
+        store: VectorStore | None = None,
+        on_texts: Callable[[Sequence[str]], None] | None = None,
+    ) -> None:
+        self._encode = encode
+        self._store = store
+        self._tell = on_texts or (lambda texts: None)
+        self.embedded = 0
+        """Texts that went through the model."""
+        self.seconds = 0.0
+        """Seconds that they took."""
+        self.seen: dict[tuple[str, Side], dict[str, None]] = {}
+        """The distinct texts by prompt and side."""
+
+    def embed(self, texts: Sequence[str], prompt: str, side: Side) -> Vectors:
+        """Return (N, D) vectors in the order of the texts; ModelError for one that is NaN, infinite or zero."""
+        self.seen.setdefault((prompt, side), {}).update(dict.fromkeys(texts))
+        keys = {text: _key(text, prompt, side) for text in dict.fromkeys(texts)}
+        known = {} if self._store is None else self._store.get(list(keys.values()))
+        self._tell([text for text, key in keys.items() if key in known])
+        wanted = sorted((text for text, key in keys.items() if key not in known), key=len, reverse=True)
+        for start in range(0, len(wanted), _WINDOW):
+            window = wanted[start : start + _WINDOW]
+            began = time.perf_counter()
+            vectors_ND = self._encode(window, prompt, side)
+            self.seconds += time.perf_counter() - began
+            self.embedded += len(window)
+            _check(vectors_ND, window)
+            fresh = {keys[text]: vector for text, vector in zip(window, vectors_ND, strict=True)}
+            if self._store is not None:
+                self._store.put(fresh)
+            known.update(fresh)
+            self._tell(window)
+        return np.stack([known[keys[text]] for text in texts])
+
+
+def _key(text: str, prompt: str, side: Side) -> bytes:
+    # lengths keep a prompt that ends as a text begins apart from its neighbour
+    return hashlib.blake2b(f"{side} {len(prompt)} {prompt}{text}".encode(), digest_size=16).digest()
+
+
+def _check(vectors_ND: Vectors, texts: Sequence[str]) -> None:
+    norms = np.linalg.norm(vectors_ND.astype(np.float64), axis=1)
+    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
+    if len(bad):
+        what = "zero" if norms[bad[0]] == 0 else "not finite"
+        raise ModelError(
+            f"The vector of {texts[bad[0]]!r:.80} is {what} ({len(bad)} of {len(texts)} such vectors), so there is no "
+            "score; try dtype float32, or look at the model with `antiphon show --health`."
+        )

@@ -1,0 +1,169 @@
+"""Evaluate: tasks one by one, each score kept as soon as it is there.
+
+A score is kept under a hash of all that it depends on: the model's weights, tokenizer, configuration and template, the
+prompts, the data, the seed and mteb's version. So no model is ever shown another's score, and a run that died goes on.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+
+from antiphon import nano
+from antiphon.evaluation import instructions as instructing
+from antiphon.evaluation import randomness, ranks
+from antiphon.evaluation.embedder import Encode, VectorStore, encoder
+from antiphon.evaluation.instructions import OWN, Instructions
+from antiphon.evaluation.progress import Listener, Meter
+from antiphon.evaluation.run_folder import check_place
+from antiphon.evaluation.score_cache import default_folder, key_of
+from antiphon.evaluation.scores import SCORES, Scores, TaskScore
+from antiphon.evaluation.selection import Selected, SelectedProbe, Selection, quiet, select
+from antiphon.evaluation.task_run import Turns
+from antiphon.model.fingerprint import fingerprint
+from antiphon.text.template import template_of
+
+SEED = 42
+"""mteb's own."""
+Tasks = str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to evaluate, beside the model and the tasks."""
+
+    instructions: Instructions = None
+    limit: int | None = None
+    seed: int = SEED
+    budget: int | None = None
+    cache: Path | None = None
+
+
+def evaluate(  # noqa: PLR0913  (the public surface)
+    model: SentenceTransformer,
+    tasks: Tasks,
+    *,
+    out: str | Path | None = None,
+    instructions: Instructions = None,
+    limit: int | None = None,
+    seed: int = SEED,
+    budget: int | None = None,
+    label: str | None = None,
+    cache: str | Path | bool = True,
+    listener: Listener | None = None,
+) -> Scores:
+    """Score a model on tasks, by mteb's metrics; `scores["STSBenchmark"].main` is a float between 0 and 1.
+
+    `tasks` are names of mteb's tasks, named sets (`antiphon.evaluation.SETS`), or local files and folders. `limit` caps
+    the examples of local tasks, drawn with the seed. `instructions` is a table or JSON file by task name, over the
+    shipped ones, or "own" for the model's own prompts. `out` is a folder for the scores and their examples. `label` is
+    what tables call the run. `budget` is the tokens of a forward pass, found by a probe without it. `cache` is True
+    for the user's cache, a folder, or False.
+
+    Under torchrun the tasks are spread over the ranks and every rank returns all scores.
+
+    Raises ConfigError for a task or setting that cannot be used and for an instruction that is missing, DataError for
+    data that cannot be scored honestly, ModelError for a vector that is NaN or zero.
+    """
+    if out is not None:
+        check_place(Path(out), SCORES)  # before an hour is spent
+    folder = None if cache is False else default_folder() if cache is True else Path(cache)
+    settings = Settings(instructions=instructions, limit=limit, seed=seed, budget=budget, cache=folder)
+    with randomness.kept(), ranks.joined():
+        quiet()
+        scores = run(
+            model, select(tasks, limit=limit, seed=seed), settings, label=label, listener=listener, spread=True
+        )
+    if out is not None and ranks.rank() == 0:
+        scores.save(out)
+    return scores
+
+
+def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need)
+    model: SentenceTransformer,
+    selected: Sequence[Selection],
+    settings: Settings,
+    *,
+    label: str | None = None,
+    identity: str | None = None,
+    encode: Encode | None = None,
+    listener: Listener | None = None,
+    spread: bool = False,
+) -> Scores:
+    """Score a model on selected tasks, in order; instructions are looked up for all of them before any is run.
+
+    `identity` stands for the model's fingerprint, for a model that changes from call to call and has no cache;
+    `encode` is what embeds, where that is there already. `spread` gives each rank a share of the tasks.
+    """
+    given = instructing.read(settings.instructions)
+    words = {
+        task.name: instructing.chosen(model, settings.instructions, given, task.name, task.metadata)
+        for task in selected
+        if isinstance(task, Selected)
+    }
+    own = settings.instructions == OWN or (given is None and not instructing.hears(model))
+    identity = identity or fingerprint(model)
+    encode = encode or encoder(model, budget=settings.budget)
+    mine, sizes = _share(selected, spread=spread, sized=listener is not None)
+    meter = Meter(listener, sizes)
+
+    def score() -> dict[str, TaskScore]:
+        meter.estimate(encode)
+        found: dict[str, TaskScore] = {}
+        with _store(settings.cache, identity) as store:
+            turns = Turns(model, identity, settings.seed, encode, settings.cache, store, meter.embedded)
+            for number, task in enumerate(mine):
+                meter.begin(task.name, number)
+                if isinstance(task, SelectedProbe):
+                    found[task.name] = turns.probe(task)
+                else:
+                    prompts = instructing.prompts_for(model, words[task.name], own=own)
+                    found[task.name] = turns.task(task, words[task.name], prompts)
+                meter.end(number)
+        return found
+
+    everything = ranks.gathered(score) if spread else score()
+    spelled = template_of(model)
+    name = label or getattr(model.model_card_data, "model_name", None) or (spelled.name if spelled else "model")
+    return Scores(
+        model=_name(model),
+        label=str(name),
+        revision=key_of({"model": identity, "instructions": sorted(words.items())}),
+        instructions=instructing.digest(words),
+        tasks={task.name: everything[task.name] for task in selected},
+        settings={"seed": settings.seed, "limit": settings.limit, "template": spelled.name if spelled else None},
+    )
+
+
+def _share(
+    selected: Sequence[Selection], *, spread: bool, sized: bool
+) -> tuple[Sequence[Selection], Sequence[int | None]]:
+    """Return this rank's tasks, and their sizes where those are wanted."""
+    spread = spread and ranks.world() > 1
+    sizes = [task.size() if sized or spread else None for task in selected]
+    if not spread:
+        return selected, sizes
+    usual = statistics.median([size for size in sizes if size] or [1])
+    numbers = ranks.shares([size or usual for size in sizes], ranks.world())[ranks.rank()]
+    return [selected[number] for number in numbers], [sizes[number] for number in numbers]
+
+
+@contextmanager
+def _store(cache: Path | None, identity: str) -> Iterator[VectorStore | None]:
+    store = None if cache is None else VectorStore(cache / "vectors" / f"{identity[:32]}.sqlite")
+    try:
+        yield store
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _name(model: SentenceTransformer) -> str:
+    backbone = getattr(model[0], "model", None)
+    name = str(getattr(getattr(backbone, "config", None), "_name_or_path", "") or type(model[0]).__name__)
+    return "nano" if name == str(nano.folder()) else name

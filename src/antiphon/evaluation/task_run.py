@@ -1,0 +1,146 @@
+"""One task's turn: the score that was kept, or the run that gives it."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mteb
+import numpy as np
+from mteb.abstasks import AbsTask
+from sentence_transformers import SentenceTransformer
+
+from antiphon.errors import DataError
+from antiphon.evaluation.costs import cost_of
+from antiphon.evaluation.embedder import Embedder, Encode, VectorStore
+from antiphon.evaluation.examples import sample_of
+from antiphon.evaluation.mteb_encoder import TaskEncoder
+from antiphon.evaluation.probes import Context
+from antiphon.evaluation.score_cache import key_of, read_score, write_score
+from antiphon.evaluation.scores import PROBE, TaskScore
+from antiphon.evaluation.selection import Selected, SelectedProbe
+from antiphon.text.template import Side
+
+_LOADED_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What all tasks of a run share."""
+
+    model: SentenceTransformer
+    identity: str
+    seed: int
+    encode: Encode
+    cache: Path | None
+    store: VectorStore | None
+    on_texts: Callable[[Sequence[str]], None] | None = None
+
+    def task(self, task: Selected, instruction: str, prompts: Mapping[Side, str]) -> TaskScore:
+        """Return the score of a task."""
+        loaded, notes = task.load()
+        parts = {
+            "model": self.identity,
+            "prompts": dict(prompts),
+            "task": task.name,
+            "revision": revision_of(loaded),
+            "splits": [loaded.eval_splits, loaded.hf_subsets],
+            "seed": self.seed,
+            "mteb": mteb.__version__,
+        }
+        return self._kept(parts, lambda: self._run(loaded, task.name, instruction, prompts, notes))
+
+    def probe(self, probe: SelectedProbe) -> TaskScore:
+        """Return the score of a probe, its main figure."""
+        revision = probe.material.revision
+        parts = {"model": self.identity, "probe": probe.name, "revision": revision, "seed": self.seed}
+        return self._kept(parts, lambda: self._run_probe(probe, revision))
+
+    def _kept(self, parts: Mapping[str, Any], run: Callable[[], TaskScore]) -> TaskScore:
+        if self.cache is None:
+            return run()
+        key = key_of(parts)
+        known = read_score(self.cache, key)
+        if known is None:
+            known = run()
+            write_score(self.cache, key, known)
+        return known
+
+    def _embedder(self) -> Embedder:
+        return Embedder(self.encode, store=self.store, on_texts=self.on_texts)
+
+    def _run(
+        self, task: AbsTask, name: str, instruction: str, prompts: Mapping[Side, str], notes: tuple[str, ...]
+    ) -> TaskScore:
+        reseed(task, self.seed)
+        embedder = self._embedder()
+        called = f"antiphon/{self.identity[:16]}"
+        wrapped = TaskEncoder(self.model, embedder, prompts, name=called, revision=self.identity)
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of scikit-learn and mteb, about labels that no text was given
+            outcome = mteb.evaluate(
+                wrapped,
+                task,
+                cache=None,
+                co2_tracker=False,
+                encode_kwargs={"batch_size": _LOADED_AT_ONCE, "show_progress_bar": False},
+                prediction_folder=Path(folder),
+                show_progress_bar=False,
+            ).task_results[0]
+            main, metrics = float(outcome.get_score()), _metrics(outcome)
+            sample = sample_of(task, main, metrics, Path(folder))
+        if not np.isfinite(main):
+            raise DataError(f"The score of {name} is {main}: its predictions are all alike, or its gold values are.")
+        return TaskScore(
+            name=name,
+            category=str(task.metadata.type),
+            metric=str(task.metadata.main_score),
+            main=main,
+            metrics={key: value for key, value in metrics.items() if isinstance(value, float) and np.isfinite(value)},
+            revision=revision_of(task),
+            instruction=instruction,
+            cost=cost_of(self.model, embedder),
+            notes=notes,
+            sample=sample,
+        )
+
+    def _run_probe(self, probe: SelectedProbe, revision: str) -> TaskScore:
+        found = probe.run(Context(self.model, self._embedder(), probe.material))
+        return TaskScore(
+            name=probe.name,
+            category=PROBE,
+            metric=found.metric,
+            main=found.main,
+            metrics=dict(found.metrics),
+            revision=revision,
+            notes=found.notes,
+            details=dict(found.details),
+            sample=found.sample,
+        )
+
+
+def reseed(task: AbsTask, seed: int) -> None:
+    """Set the generators of a task back, so that its second run draws what its first did."""
+    for part in (task, *getattr(task.metadata, "tasks", ())):
+        part.seed = seed
+        part.rng_state, part.np_rng = random.Random(seed), np.random.default_rng(seed)
+
+
+def revision_of(task: AbsTask) -> str:
+    """Return the revision of a task's data, of all of them where it has parts."""
+    parts = getattr(task.metadata, "tasks", None) or [task]
+    return " ".join(str(part.metadata.dataset["revision"]) for part in parts)
+
+
+def _metrics(outcome: Any) -> dict[str, Any]:
+    """Return the metrics of the first split and subset, as mteb names them."""
+    rows = next(iter(outcome.scores.values()))
+    return {
+        name: float(value) if isinstance(value, int | float | np.number) and not isinstance(value, bool) else value
+        for name, value in rows[0].items()
+    }

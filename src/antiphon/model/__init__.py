@@ -1,0 +1,1 @@
+"""The embedder as an object: built, saved, opened, adapted, described, compared with another."""

@@ -1,0 +1,71 @@
+"""LoRA on an embedder: attach adapters, and merge them into the weights, so that what is saved needs no adapter."""
+
+from __future__ import annotations
+
+from peft import LoraConfig
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import TrainableTokensWrapper
+from sentence_transformers import SentenceTransformer
+from torch import nn
+
+from antiphon.errors import ConfigError
+from antiphon.text.tokens import Specials
+from antiphon.training.recipe import Lora
+
+ADAPTER = "default"
+
+
+def attach(model: SentenceTransformer, adapter: Lora) -> None:
+    """Put fresh adapters on the backbone, in place; only they are trained then.
+
+    Raises ConfigError where the backbone has adapters already or no layer of the names.
+    """
+    backbone = model[0].model
+    if is_adapted(model):
+        raise ConfigError("The model carries adapters already; merge them before new ones are attached.")
+    tokens = None
+    if adapter.train_eos:
+        embedding = backbone.get_input_embeddings()
+        name = next(name for name, module in backbone.named_modules() if module is embedding)
+        tokens = {name.split(".")[-1]: [Specials.of(model.tokenizer).eos]}
+    config = LoraConfig(
+        r=adapter.rank,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.targets if isinstance(adapter.targets, str) else list(adapter.targets),
+        trainable_token_indices=tokens,
+    )
+    try:
+        model.add_adapter(config, ADAPTER)
+    except ValueError as error:
+        _forget(backbone)  # it remembers adapters that it could not attach
+        raise ConfigError(f"LoRA cannot be attached to {adapter.targets!r}: {error}") from error
+
+
+def is_adapted(model: SentenceTransformer) -> bool:
+    """Return whether the backbone carries adapters."""
+    return any(isinstance(module, BaseTunerLayer | TrainableTokensWrapper) for module in model[0].model.modules())
+
+
+def merge(model: SentenceTransformer) -> None:
+    """Add the adapters to the weights and take them off, in place; a model without any is left as it is.
+
+    Sentence-transformers knows adapters that were added, not how to take them off: each layer is merged and replaced
+    by the plain one in it. The result has no trace of them, so that the next stage's adapters name the right base.
+    """
+    backbone = model[0].model
+    for kind in (TrainableTokensWrapper, BaseTunerLayer):  # the wrapper holds a tuner layer of its own: outer first
+        for name, layer in list(backbone.named_modules()):
+            if isinstance(layer, kind):
+                tuner = layer.token_adapter if isinstance(layer, TrainableTokensWrapper) else layer
+                tuner.merge()
+                backbone.set_submodule(name, tuner.get_base_layer())
+    _forget(backbone)
+    backbone.requires_grad_(True)
+
+
+def _forget(backbone: nn.Module) -> None:
+    """Remove what transformers remembers of adapters, or it would save adapters only."""
+    backbone._hf_peft_config_loaded = False  # type: ignore[assignment]  # a flag of transformers
+    if hasattr(backbone, "peft_config"):
+        del backbone.peft_config

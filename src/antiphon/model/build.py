@@ -1,0 +1,191 @@
+"""From a causal language model to a `SentenceTransformer`: its input, attention, tokenizer and pooling."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from antiphon import nano
+from antiphon.errors import ConfigError, ModelError, first_line
+from antiphon.model import causality as attention
+from antiphon.modules import POOLINGS, TEXT_ONLY, SpanPooling, TemplateInput
+from antiphon.text.baking import bake, check_specials, with_backend, write_specials
+from antiphon.text.template import SIDES, Template, named, resolve
+from antiphon.text.tokens import PieceTokenizer, Room, Specials, sequences
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+# Texts on which a baked tokenizer must agree with the pieces before it is trusted.
+PROBES = ("", " ", "one", "  two words", "a\n  new line  and  spaces\n", "naïve — 東京 🎶", "x" * 3000)
+
+logger = logging.getLogger(__name__)
+
+
+def build(
+    base: str | Path,
+    template: str | Template = "echo-rewrite",
+    *,
+    pooling: str = "mean",
+    prompts: Mapping[str, str] | None = None,
+    bidirectional: bool = False,
+    max_tokens: int = 512,
+    dtype: str = "auto",
+    device: str | None = None,
+) -> SentenceTransformer:
+    """Turn a causal language model into an embedder.
+
+    `base` is a hub id, a local folder or "nano". `prompts` maps names to instructions ("query" and "document" are
+    those of `encode_query` and `encode_document`). `max_tokens` counts a sequence with one copy of the text. The model
+    is stock sentence-transformers where that can say the same (the last token, with a prefix or with a template that
+    fits into the tokenizer), else it has antiphon's two modules.
+
+    Raises ConfigError for a setting that cannot be used, ModelError for a base that cannot be an embedder.
+    """
+    spelled = _checked(template, pooling, max_tokens, dtype)
+    source = str(nano.folder()) if base == "nano" else str(base)
+    config, tokenizer = _read(source)
+    spelled = resolve(spelled, tokenizer)
+    stock = pooling == "last" and (
+        _prefixes(tokenizer, spelled) or (spelled.in_tokenizer and _bakes(tokenizer, spelled))
+    )
+    _prepare(tokenizer, spelled, config, in_tokenizer=stock and spelled.in_tokenizer, max_tokens=max_tokens)
+    module = _load_module(source, None if stock else spelled, dtype)
+    module.processor = tokenizer
+    if bidirectional:
+        attention.make_bidirectional(module.model)
+    width = module.get_embedding_dimension()
+    instructions = {"query": "", "document": "", **(prompts or {})}
+    if stock:
+        module.spelled = spelled
+        instructions = _as_prefixes(spelled, instructions)
+    model = SentenceTransformer(
+        modules=[module, Pooling(width, pooling_mode="lasttoken") if stock else SpanPooling(width, pooling)],
+        prompts=instructions,
+        # no task means the query variant, also where that variant is a prefix
+        default_prompt_name="query" if stock and instructions["query"] else None,
+        similarity_fn_name="cosine",
+        device=device,
+    )
+    check_ready(model)
+    return model
+
+
+def check_ready(model: SentenceTransformer) -> None:
+    """Raise a ModelError unless EOS and BOS survive truncation and attention is what the configuration says."""
+    module = model[0]
+    check_specials(module.tokenizer, Specials.of(module.tokenizer))
+    attention.check(module.model)
+
+
+def _checked(template: str | Template, pooling: str, max_tokens: int, dtype: str) -> Template:
+    spelled = named(template)
+    if pooling not in POOLINGS:
+        raise ConfigError(f"There is no pooling {pooling!r}; take one of {', '.join(POOLINGS)}.")
+    if dtype not in DTYPES:
+        raise ConfigError(f"There is no dtype {dtype!r}; take one of {', '.join(DTYPES)}.")
+    if not isinstance(max_tokens, int) or max_tokens < 8:
+        raise ConfigError(f"max_tokens is {max_tokens!r}; a whole number of at least 8 is wanted.")
+    return spelled
+
+
+def _read(source: str) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+    """Read configuration and tokenizer of a base, each failure a sentence."""
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise ModelError(f"{source} holds no config.json, so it is no Hugging Face model folder.")
+    if not folder.exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
+        raise ModelError(
+            f"There is no folder {source}; name an existing one, a hub id such as Qwen/Qwen3-0.6B, or 'nano'."
+        )
+    if folder.is_dir() and not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
+        raise ModelError(f"{source} has no tokenizer (tokenizer.json); copy the tokenizer's files beside its weights.")
+    try:
+        return AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{source} cannot be read as a model with a tokenizer: {first_line(error)}") from error
+
+
+def _load_module(source: str, slots: Template | None, dtype: str) -> Transformer:
+    kind = Transformer if slots is None else TemplateInput
+    own = {} if slots is None else {"template": slots.to_dict()}
+    try:
+        return kind(
+            source,
+            model_kwargs={"dtype": dtype},
+            modality_config=dict(TEXT_ONLY),
+            module_output_name="token_embeddings",
+            **own,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelError(f"{source} cannot be loaded: {first_line(error)}") from error
+
+
+def _as_prefixes(template: Template, instructions: Mapping[str, str]) -> dict[str, str]:
+    """Return the prompts of a stock model: prefixes for a template that is one.
+
+    Raises ConfigError where an instruction is given and the template takes none.
+    """
+    return {
+        name: template.prefix(instruction, "document" if name == "document" else "query")
+        if template.in_prompts or instruction
+        else ""
+        for name, instruction in instructions.items()
+    }
+
+
+def _prefixes(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
+    """Return whether a plain prefix says the same: not where it holds special tokens, which in a text are text."""
+    words = "".join(piece.content for side in SIDES for piece in template.pieces(side))
+    return template.in_prompts and not any(token in words for token in tokenizer.get_added_vocab())
+
+
+def _bakes(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
+    """Return whether a tokenizer with the template inside gives the ids that the pieces give."""
+    original = tokenizer.backend_tokenizer.to_str()
+    probes = [*PROBES, *(f"before {token} after" for token in tokenizer.get_added_vocab())]
+    pieces = PieceTokenizer(tokenizer)
+    wanted = [row.ids for row in sequences(probes, template, pieces, prompt="", side="query", max_tokens=10**6)]
+    tokenizer.model_max_length = 10**6
+    baked = bake(tokenizer, template, budget=10**5)
+    same = [baked(text)["input_ids"] for text in probes] == wanted
+    with_backend(tokenizer, Tokenizer.from_str(original))
+    if not same:
+        logger.warning("This tokenizer cannot hold template %r exactly; antiphon's own modules say it.", template.name)
+    return same
+
+
+def _prepare(
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    config: PretrainedConfig,
+    *,
+    in_tokenizer: bool,
+    max_tokens: int,
+) -> None:
+    """Write BOS, EOS and, where it lives there, the template into the tokenizer; set and check the lengths."""
+    pieces = PieceTokenizer(tokenizer)
+    room = max((Room.of(template, pieces, side, max_tokens) for side in SIDES), key=lambda room: room.longest)
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and room.longest > positions:
+        fits = max_tokens - -(-(room.longest - positions) // room.copies)
+        raise ConfigError(
+            f"With max_tokens={max_tokens} a sequence of template {template.name!r} has up to {room.longest} tokens "
+            f"and the model has {positions} positions; pass max_tokens={fits} or less."
+        )
+    tokenizer.padding_side = "right"
+    # some tokenizer classes bring a pad token of their own, past the last row of a small model's embeddings
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.get_text_config().vocab_size:
+        tokenizer.pad_token = tokenizer.eos_token
+    if in_tokenizer:
+        bake(tokenizer, template, budget=room.budget)
+        tokenizer.model_max_length = room.overhead + room.budget  # a tokenizer cuts one copy and then says it again
+    else:
+        write_specials(tokenizer)
+        tokenizer.model_max_length = max_tokens

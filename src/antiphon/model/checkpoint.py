@@ -1,0 +1,188 @@
+"""Folders: save a model without changing what it says, load one without running anybody's code.
+
+A folder holds sentence-transformers' files, the weights of the whole causal model (its head survives; stock readers
+pass it over), and `antiphon.json` with the template.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.util import load_file_path
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import cached_file
+
+from antiphon import __version__
+from antiphon.errors import CheckpointError, ConfigError, first_line
+from antiphon.model.build import check_ready
+from antiphon.modules import MODULES
+from antiphon.text.template import Template, template_of
+
+RECORD = "antiphon.json"
+RUN = "run.json"
+_STOCK = "sentence_transformers."
+
+
+def save(model: SentenceTransformer, path: str | Path) -> Path:
+    """Write the model to a new folder and return it; the vectors of the reloaded model are the same.
+
+    Raises CheckpointError where something stands at `path`, where the disk is full, or where the head cannot be found.
+    """
+    target = Path(path)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise CheckpointError(
+            f"{target} exists and is not empty; nothing was written. Name another folder or remove it."
+        )
+    template = template_of(model)
+    try:
+        with new_folder(target) as temporary, _whole_language_model(model[0]):
+            model.save(str(temporary), create_model_card=False)
+            record = {"version": __version__, "template": None if template is None else template.to_dict()}
+            (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{target} could not be written ({error}); nothing was left there.") from error
+    return target
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `target`; moved there when the block ends, removed when it fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if target.is_dir():
+            target.rmdir()  # an empty one; anything else was refused before
+        os.replace(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") -> SentenceTransformer:
+    """Load a folder or hub id that sentence-transformers or antiphon wrote; code inside it is never run.
+
+    A folder of `antiphon.train` stands for the model of its last finished stage. Raises CheckpointError where it is
+    broken or wants code that is not antiphon's, ModelError where EOS or attention is not what it should be.
+    """
+    source = str(model_folder(path))
+    _check_modules(source)
+    try:
+        model = SentenceTransformer._load_with_module_classes(
+            source, MODULES, device=device, model_kwargs={"dtype": dtype}
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"{source} cannot be loaded: {first_line(error)}") from error
+    record = _record(source)
+    if record is not None:
+        if not hasattr(model[0], "template") and record.get("template"):
+            model[0].spelled = Template(**record["template"])
+        check_ready(model)
+    return model
+
+
+def model_folder(path: str | Path) -> str | Path:
+    """Return where the model of a training run's folder is, or any other path as it is.
+
+    Raises CheckpointError where the run has not finished a stage.
+    """
+    run = Path(path) / RUN
+    if not run.exists():
+        return path
+    try:
+        checkpoint = json.loads(run.read_text(encoding="utf-8"))["checkpoint"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{run} is not the record of a run ({error}).") from error
+    if checkpoint is None:
+        raise CheckpointError(f"The run in {path} has not finished a stage; go on with antiphon train --resume.")
+    return Path(path) / str(checkpoint)
+
+
+def _check_modules(source: str) -> None:
+    file = load_file_path(source, "modules.json")
+    if file is None:
+        raise CheckpointError(
+            f"{source} holds no modules.json, so it is no saved embedder; "
+            "turn a language model into one with antiphon.build."
+        )
+    try:
+        types = [entry["type"] for entry in json.loads(Path(file).read_text(encoding="utf-8"))]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{file} is not a list of modules ({error}).") from error
+    for name in types:
+        if not name.startswith(_STOCK) and name not in MODULES:
+            raise CheckpointError(
+                f"{source} wants the class {name}, which is neither sentence-transformers' nor antiphon's, so it was "
+                "not loaded; if you trust its author, load it with SentenceTransformer(path, trust_remote_code=True)."
+            )
+
+
+def _record(source: str) -> dict[str, Any] | None:
+    file = load_file_path(source, RECORD)
+    if file is None:
+        return None
+    try:
+        record: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
+        if record.get("template"):
+            Template(**record["template"])
+    except (ValueError, TypeError, AttributeError, ConfigError) as error:
+        raise CheckpointError(f"{file} is not a record of antiphon ({error}).") from error
+    return record
+
+
+@contextmanager
+def _whole_language_model(module: Transformer) -> Iterator[None]:
+    """Let the module save its backbone as the `*ForCausalLM` that it came from."""
+    backbone = module.model
+    module.model = _with_head(backbone, getattr(module, "head", None))
+    try:
+        yield
+    finally:
+        module.model = backbone
+
+
+def _with_head(backbone: PreTrainedModel, trained: torch.nn.Linear | None) -> PreTrainedModel:
+    """Return the `*ForCausalLM` around the backbone, its untied head the trained one or that of the base."""
+    config = copy.deepcopy(backbone.config)
+    with torch.device("meta"):
+        whole = AutoModelForCausalLM.from_config(config)
+    setattr(whole, whole.base_model_prefix, backbone)
+    head = whole.get_output_embeddings()
+    if config.get_text_config().tie_word_embeddings:
+        whole.tie_weights()
+    elif head is not None:
+        name = next(name for name, parameter in whole.named_parameters() if parameter is head.weight)
+        weight = head_weight(config._name_or_path, name) if trained is None else trained.weight.detach()
+        head.weight = torch.nn.Parameter(weight.to(backbone.dtype), requires_grad=False)
+    return whole
+
+
+def head_weight(source: str, name: str) -> torch.Tensor:
+    """Read the untied head (V, D) from the folder or hub id that the backbone came from; CheckpointError if gone."""
+    index = cached_file(source, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
+    shard = "model.safetensors"
+    if index is not None:
+        shard = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].get(name, shard)
+    file = cached_file(source, shard, _raise_exceptions_for_missing_entries=False)
+    if file is not None:
+        with safe_open(file, framework="pt") as tensors:
+            if name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
+                weight: torch.Tensor = tensors.get_tensor(name)
+                return weight
+    raise CheckpointError(
+        f"The untied head {name} was not found in the safetensors of {source}, so the model was not saved; "
+        "keep the folder that it was built from until it is saved."
+    )

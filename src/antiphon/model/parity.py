@@ -1,0 +1,136 @@
+"""Are two models the same? The rule for every check of equality, and the health of a model's vectors.
+
+On an untrained language model most unlike texts have a cosine above 0.999, so a cosine alone cannot fail. The rule
+states two figures over at least 32 unlike texts: the lowest cosine, and the error against spread, which is
+max |a_i - b_i| / median over i != j of |a_i - a_j|, all of unit vectors. N texts, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from sentence_transformers import SentenceTransformer
+
+from antiphon.errors import ParityError
+
+Vectors = npt.NDArray[np.float32]
+
+FEWEST = 32
+LIMITS: Mapping[str, float] = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 5e-2}
+"""The largest error against spread that counts as equal, by the coarser dtype of the two."""
+COLLAPSED = 0.99
+"""A median cosine between unlike texts above this leaves a search little to go by."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far two sets of vectors of the same texts are apart."""
+
+    lowest_cosine: float
+    error_against_spread: float
+    limit: float
+    texts: int
+
+    @property
+    def equal(self) -> bool:
+        """Whether they count as the same."""
+        return self.error_against_spread <= self.limit
+
+    def __str__(self) -> str:
+        verdict = "equal" if self.equal else "NOT equal"
+        return (
+            f"{verdict}: error against spread {self.error_against_spread:.2e} (limit {self.limit:.0e}), "
+            f"lowest cosine {self.lowest_cosine:.6f}, {self.texts} texts"
+        )
+
+
+@dataclass(frozen=True)
+class Health:
+    """How alike the vectors of unlike texts are."""
+
+    median_cosine: float
+    highest_cosine: float
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether unlike texts can hardly be told apart."""
+        return self.median_cosine > COLLAPSED
+
+    def __str__(self) -> str:
+        figures = f"unlike texts: median cosine {self.median_cosine:.4f}, highest {self.highest_cosine:.4f}"
+        return f"collapsed, {figures}; try another template or pooling, or train it" if self.collapsed else figures
+
+
+def unlike_texts() -> list[str]:
+    """Return the texts that checks run on: short, long, empty-ish, code, numbers, other scripts; no two alike."""
+    return files("antiphon").joinpath("unlike_texts.txt").read_text(encoding="utf-8").splitlines()
+
+
+def compare(a: Vectors, b: Vectors, *, limit: float = LIMITS["float32"]) -> Parity:
+    """Compare two (N, D) arrays row by row.
+
+    Raises ParityError for fewer than 32 rows, other shapes, NaN, or rows so alike that they have no spread.
+    """
+    if a.shape != b.shape or a.ndim != 2:
+        raise ParityError(
+            f"The vectors have shapes {a.shape} and {b.shape}; two of the same (texts, width) are wanted."
+        )
+    if len(a) < FEWEST:
+        raise ParityError(f"Parity was asked over {len(a)} texts; at least {FEWEST} unlike ones are needed.")
+    a_ND, b_ND = _unit(a), _unit(b)
+    apart_NN = np.linalg.norm(a_ND[:, None] - a_ND[None], axis=-1)
+    spread = float(np.median(apart_NN[~np.eye(len(a), dtype=bool)]))
+    if spread < 1e-6:
+        raise ParityError("The vectors of unlike texts are all the same, so there is no spread to measure an error by.")
+    error = float(np.linalg.norm(a_ND - b_ND, axis=-1).max()) / spread
+    return Parity(float((a_ND * b_ND).sum(-1).min()), error, limit, len(a))
+
+
+def between(
+    a: SentenceTransformer | str | Path, b: SentenceTransformer | str | Path, *, texts: Sequence[str] | None = None
+) -> Parity:
+    """Compare two models, or folders of models, over the same texts, on the query and the document side.
+
+    The figures are those of the worse side; the limit is that of the coarser dtype.
+    """
+    from antiphon.model.checkpoint import load  # a folder is loaded here only, and checkpoint stands above this module
+
+    chosen = list(texts) if texts is not None else unlike_texts()
+    models = [load(model) if isinstance(model, str | Path) else model for model in (a, b)]
+    limit = max(LIMITS.get(str(model.dtype).removeprefix("torch."), LIMITS["float32"]) for model in models)
+    sides = [
+        compare(*(encode(model, chosen, side=side) for model in models), limit=limit) for side in ("query", "document")
+    ]
+    return max(sides, key=lambda side: side.error_against_spread)
+
+
+def encode(model: SentenceTransformer, texts: Sequence[str], *, side: str = "query", batch_size: int = 32) -> Vectors:
+    """Return (N, D) float32 vectors by sentence-transformers' own encode."""
+    verb = model.encode_document if side == "document" else model.encode_query
+    raw = verb(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
+    vectors: Vectors = np.asarray(raw, dtype=np.float32)
+    return vectors
+
+
+def health(vectors: Vectors) -> Health:
+    """Return how alike the (N, D) vectors of unlike texts are; ParityError where one is NaN."""
+    unit_ND = _unit(vectors)
+    cosines = (unit_ND @ unit_ND.T)[~np.eye(len(unit_ND), dtype=bool)]
+    return Health(float(np.median(cosines)), float(cosines.max()))
+
+
+def _unit(vectors: Vectors) -> npt.NDArray[np.float64]:
+    wide = vectors.astype(np.float64)
+    norms = np.linalg.norm(wide, axis=1, keepdims=True)
+    if not np.isfinite(norms).all() or (norms == 0).any():
+        row = int(np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))[0])
+        raise ParityError(
+            f"Vector {row} is zero or not finite (norm {float(norms[row, 0])}); the model's output is broken."
+        )
+    unit: npt.NDArray[np.float64] = wide / norms
+    return unit

@@ -1,0 +1,149 @@
+"""A model with one thing about it changed: no EOS, another prompt, another pooling, another length or dtype.
+
+What another tool does to a model by mistake is one of these. Shapes: N texts, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+from antiphon.model import parity
+from antiphon.model.parity import Vectors
+from antiphon.modules import POOL, SpanPooling
+
+POOLINGS = ("last", "mean", "weighted_mean", "first")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """What is changed; None leaves the model as it is."""
+
+    eos: bool | None = None
+    """Whether a sequence ends with EOS."""
+    bos: bool | None = None
+    """Whether a sequence begins with BOS."""
+    prompt: str | None = None
+    side: str | None = None
+    pooling: str | None = None
+    """One of POOLINGS, over all tokens."""
+    dtype: torch.dtype | None = None
+    max_tokens: int | None = None
+
+    def joined(self, other: Variant) -> Variant | None:
+        """Return both changes as one, None where they change the same thing."""
+        mine = {name: value for name, value in vars(self).items() if value is not None}
+        theirs = {name: value for name, value in vars(other).items() if value is not None}
+        return None if mine.keys() & theirs.keys() else Variant(**mine, **theirs)
+
+
+@torch.inference_mode()
+def encode(model: SentenceTransformer, texts: Sequence[str], side: str, variant: Variant) -> Vectors:
+    """Return (N, D) vectors of the changed model; one text at a time, so that nothing depends on padding."""
+    if variant == Variant(dtype=variant.dtype):  # in batches, whose rounding is what another tool's batches have
+        with in_dtype(model, variant.dtype):
+            return parity.encode(model, texts, side=side)
+    was_training = model.training
+    model.eval()
+    side = variant.side or side
+    prompt = own_prompt(model, side) if variant.prompt is None else variant.prompt
+    try:
+        with in_dtype(model, variant.dtype), _cut(model, variant.max_tokens):
+            rows = [_vector(model, text, prompt, side, variant) for text in texts]
+    finally:
+        model.train(was_training)
+    return np.stack(rows)
+
+
+def own_prompt(model: SentenceTransformer, side: str) -> str:
+    """Return the prompt that encode_query or encode_document takes by itself."""
+    names = ("query",) if side == "query" else ("document", "passage", "corpus")
+    prompts = model.prompts or {}
+    return next((prompts[name] for name in names if name in prompts), "") or ""
+
+
+def tokens(model: SentenceTransformer, text: str, prompt: str, side: str) -> tuple[list[int], list[int]]:
+    """Return the T ids of a text and its T pooling marks."""
+    features = model.preprocess([text], prompt=prompt or None, task=side)
+    here = features["attention_mask"][0].bool()
+    marks = features.get("pool_mask", features["attention_mask"])[0][here]
+    return features["input_ids"][0][here].tolist(), marks.tolist()
+
+
+def is_cut(model: SentenceTransformer, text: str, side: str) -> bool:
+    """Return whether a text is too long for the model: what is said after it goes unheard."""
+    prompt = own_prompt(model, side)
+    return tokens(model, text, prompt, side) == tokens(model, text + " and so on", prompt, side)
+
+
+def _vector(model: SentenceTransformer, text: str, prompt: str, side: str, variant: Variant) -> Vectors:
+    ids, marks = tokens(model, text, prompt, side)
+    ids, marks = _with_ends(model, ids, marks, variant)
+    ids_BT = torch.tensor([ids or [0]], device=model.device)
+    marks_BT = torch.tensor([marks or [1]], device=model.device)
+    mask_BT = torch.ones_like(ids_BT)
+    hidden_BTD = model[0].model(input_ids=ids_BT, attention_mask=mask_BT).last_hidden_state
+    if variant.pooling is None:
+        features = {"token_embeddings": hidden_BTD, "attention_mask": mask_BT, "pool_mask": marks_BT}
+        features = model[1](features)
+    elif variant.pooling == "first":
+        features = {"sentence_embedding": hidden_BTD[:, 0]}
+    else:
+        features = {"sentence_embedding": POOL[variant.pooling](hidden_BTD, mask_BT).to(hidden_BTD.dtype)}
+    for module in list(model)[2:]:
+        features = module(features)
+    vector: Vectors = features["sentence_embedding"][0].float().cpu().numpy()
+    return vector
+
+
+def _with_ends(
+    model: SentenceTransformer, ids: list[int], marks: list[int], variant: Variant
+) -> tuple[list[int], list[int]]:
+    """Return ids and marks with BOS and EOS put on or taken off."""
+    bos, eos = model.tokenizer.bos_token_id, model.tokenizer.eos_token_id
+    if variant.eos is False and ids[-1:] == [eos]:
+        ids, marks = ids[:-1], marks[:-1]
+        if not any(marks):  # the EOS was all that was pooled: a tool would pool what is last then
+            marks = [*marks[:-1], 1]
+    elif variant.eos is True and ids[-1:] != [eos]:
+        ids, marks = [*ids, eos], [*marks, 1]
+    if variant.bos is False and ids[:1] == [bos]:
+        ids, marks = ids[1:], marks[1:]
+    elif variant.bos is True and ids[:1] != [bos]:
+        first = 0 if isinstance(model[1], SpanPooling) else 1
+        ids, marks = [bos, *ids], [first, *marks]
+    return ids, marks
+
+
+@contextmanager
+def _cut(model: SentenceTransformer, most: int | None) -> Iterator[None]:
+    before = model.max_seq_length
+    if most is not None:
+        model.max_seq_length = most
+    try:
+        yield
+    finally:
+        model.max_seq_length = before
+
+
+@contextmanager
+def in_dtype(model: SentenceTransformer, dtype: torch.dtype | None) -> Iterator[None]:
+    """Let the model compute in another dtype; its own weights and buffers are kept aside and put back."""
+    if dtype is None:
+        yield
+        return
+    weights = {name: parameter.data for name, parameter in model.named_parameters()}
+    buffers = [(part, name, buffer) for part in model.modules() for name, buffer in part._buffers.items()]
+    model.to(dtype)
+    try:
+        yield
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.data = weights[name]
+        for part, name, buffer in buffers:  # rotary frequencies, which a 16-bit dtype would round for good
+            part._buffers[name] = buffer

@@ -1,0 +1,138 @@
+"""The one model of a server, as its routes see it: how texts are read, what they cost, and their vectors."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from sentence_transformers import SentenceTransformer
+
+from antiphon.encoding import Encoder
+from antiphon.errors import ConfigError, ModelError
+from antiphon.modules import POOLINGS, SpanPooling, TemplateInput
+from antiphon.serving.input_texts import TextTokenizer
+from antiphon.text.template import TEMPLATES, Side, named, resolve, template_of
+
+Vectors = npt.NDArray[np.float32]
+Task = Literal["query", "document"]
+
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+"""Prompt names that sentence-transformers takes for the document side, in its order."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a text is read: the key by which texts go into one batch."""
+
+    task: Task | None = None
+    """The side; None is what `encode` without a task does, the query variant of a template."""
+    prompt_name: str | None = None
+    """The name of one of the model's prompts; None is the side's own."""
+    view: str = ""
+    """Another template and pooling over the same weights, as `template/pooling`; empty is the model as it is."""
+
+
+class Embedder:
+    """A model and what is needed around it. `encode` belongs to one thread; everything else may run in any."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        self.model = model
+        self.tokenizer = TextTokenizer(model)
+        self.width = _width(model)
+        self._encoder = Encoder(model)
+        self._views: dict[str, SentenceTransformer] = {}
+
+    @property
+    def prompt_names(self) -> list[str]:
+        """The names of the model's prompts."""
+        return sorted(self.model.prompts or {})
+
+    @property
+    def templates(self) -> list[str]:
+        """The templates that the model's weights can be seen under; none where its template lives elsewhere."""
+        if not isinstance(self.model[0], TemplateInput):
+            return []
+        has_chat = bool(getattr(self.model.tokenizer, "chat_template", None))
+        return [name for name in TEMPLATES if name != "chat" or has_chat]
+
+    def reading(self, input_type: str | None, prompt_name: str | None) -> Reading:
+        """Return how a request wants its texts read.
+
+        `input_type` picks the side. A prompt's name that stands for documents picks that side where `input_type` does
+        not say. Raises ConfigError for a prompt that the model has not.
+        """
+        if prompt_name is not None and prompt_name not in (self.model.prompts or {}):
+            names = ", ".join(self.prompt_names) or "none"
+            raise ConfigError(f"This model has no prompt named {prompt_name[:60]!r}; it has {names}.")
+        task: Task | None = None
+        if input_type == "document" or (input_type is None and prompt_name in DOCUMENT_PROMPTS):
+            task = "document"
+        elif input_type == "query" or prompt_name == "query":
+            task = "query"
+        return Reading(task, prompt_name)
+
+    def view(self, template: str, pooling: str) -> Reading:
+        """Return the reading of a text under another template; ConfigError where that cannot be."""
+        if template not in self.templates:
+            raise ConfigError(
+                f"This model cannot be seen under template {template[:60]!r}; it can be under "
+                f"{', '.join(self.templates) or 'its own only'}."
+            )
+        if pooling not in POOLINGS:
+            raise ConfigError(f"There is no pooling {pooling[:60]!r}; take one of {', '.join(POOLINGS)}.")
+        return Reading(view=f"{template}/{pooling}")
+
+    def costs(self, counts: Sequence[int], reading: Reading) -> list[int]:
+        """Return about how many tokens the sequences of texts have, from the tokens of the texts, N numbers."""
+        most = self.model.max_seq_length or max(counts, default=1)
+        template = template_of(self.model)
+        if reading.view:
+            template = named(reading.view.partition("/")[0])
+        side: Side = "document" if reading.task == "document" else "query"
+        copies = 1 if template is None else template.copies(side)
+        # frames and special tokens are a few tokens more, for which an exact number is not worth a second tokenising
+        return [copies * min(count, most) + 16 for count in counts]
+
+    def encode(self, texts: list[str], reading: Reading) -> Vectors:
+        """Return (N, D) float32 vectors of length 1; ModelError where one is broken. In the worker thread only."""
+        if reading.view:
+            raw = self._view(reading.view).encode(texts, show_progress_bar=False, convert_to_numpy=True)
+            return unit(np.asarray(raw, dtype=np.float32))
+        encoder = self._encoder
+        verb = {None: encoder.encode, "query": encoder.encode_query, "document": encoder.encode_document}[reading.task]
+        return unit(verb(texts, prompt_name=reading.prompt_name))
+
+    def _view(self, view: str) -> SentenceTransformer:
+        if view not in self._views:
+            self._views[view] = self._seen(*view.split("/"))
+        return self._views[view]
+
+    def _seen(self, template: str, pooling: str) -> SentenceTransformer:
+        # a shallow copy of a module shares its weights, and the template is an attribute of the copy
+        module = copy.copy(self.model[0])
+        module.template = resolve(named(template), module.tokenizer).to_dict()
+        seen = SentenceTransformer(
+            modules=[module, SpanPooling(module.get_embedding_dimension(), pooling)],
+            prompts={"query": "", "document": ""},
+            similarity_fn_name="cosine",
+            device=str(self.model.device),
+        )
+        return seen.eval()
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Return the vectors at length 1, (N, D); ModelError where one is zero or not finite."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not (np.isfinite(norms) & (norms > 0)).all():
+        raise ModelError("The model gave a vector that is zero or not finite; its weights or its dtype are broken.")
+    scaled: Vectors = vectors / norms
+    return scaled
+
+
+def _width(model: SentenceTransformer) -> int:
+    width: Any = model.get_embedding_dimension()
+    return int(width) if width else int(model.encode(["one text"], show_progress_bar=False).shape[1])

@@ -1,0 +1,1 @@
+"""What is said to the model: templates, their pieces, tokens, and what lives inside a tokenizer."""

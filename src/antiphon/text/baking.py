@@ -1,0 +1,123 @@
+"""What lives inside the tokenizer: BOS and EOS always, and a whole template where it can say it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerBase
+
+from antiphon.errors import ModelError
+from antiphon.text.pieces import Piece, said
+from antiphon.text.template import Side, Template
+from antiphon.text.tokenizer_json import plain_text, without_prefix
+from antiphon.text.tokens import CHARACTERS_A_TOKEN, PieceTokenizer, Specials
+
+_REPEAT = 10_000
+
+
+def write_specials(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Put BOS and EOS into the post-processor, where truncation cannot cut them off, and make user text text."""
+    specials = Specials.of(tokenizer)
+    used = {
+        index: str(tokenizer.convert_ids_to_tokens(index))
+        for index in (specials.bos, specials.eos)
+        if index is not None
+    }
+    opening = "" if specials.bos is None else f"{used[specials.bos]} "
+    closing = used[specials.eos]
+    backend = Tokenizer.from_str(json.dumps(plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))))
+    backend.post_processor = TemplateProcessing(
+        single=f"{opening}$A {closing}",
+        pair=f"{opening}$A $B:1 {closing}:1",
+        special_tokens=[(name, index) for index, name in used.items()],
+    )
+    with_backend(tokenizer, backend)
+
+
+def check_specials(tokenizer: PreTrainedTokenizerBase, specials: Specials) -> None:
+    """Raise a ModelError unless a short and a truncated text both keep their BOS and EOS."""
+    # a text a little too long, not a giant: a template that names the text twice pairs every piece that was cut off
+    for text, most in (("x", None), ("x " * (tokenizer.model_max_length + 8), tokenizer.model_max_length)):
+        ids = tokenizer(text, truncation=most is not None, max_length=most)["input_ids"]
+        if ids[-1] != specials.eos or (specials.bos is not None and ids[0] != specials.bos):
+            which = "a short" if most is None else "a truncated"
+            raise ModelError(
+                f"The tokenizer of {tokenizer.name_or_path} loses BOS or EOS on {which} text (ids {ids[:2]} ... "
+                f"{ids[-2:]}); its post_processor in tokenizer.json must add them: save it again with antiphon.save."
+            )
+
+
+def bake(
+    tokenizer: PreTrainedTokenizerBase,
+    template: Template,
+    *,
+    budget: int,
+    side: Side = "query",
+    prompt: str = "",
+    mark_span: bool = False,
+) -> PreTrainedTokenizerBase:
+    """Return the tokenizer with one reading in its post-processor: plain `tokenizer(text)` then says all of it.
+
+    The reading is a side's variant with a fixed instruction. The frames become special entries of a TemplateProcessing
+    that names `$A` once for every copy; the slot's space becomes a normalizer. `budget` is the tokens of one copy. A
+    text far longer is cut by a normalizer, because truncation pairs every cut-off part of one copy with every one of
+    the other: time and memory by the square (20,000 words: 2.3 s and a gigabyte). `mark_span` gives the pooled tokens
+    the type id 1.
+    """
+    piece_tokenizer = PieceTokenizer(tokenizer)
+    specials = piece_tokenizer.specials
+    pieces = said(template.pieces(side), with_prompt=bool(prompt))
+    single: list[dict[str, Any]] = []
+    entries: dict[str, dict[str, Any]] = {}
+
+    def add(name: str, ids: list[int], *, pooled: bool = False) -> None:
+        if ids:
+            entries[name] = {"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}
+            single.append({"SpecialToken": {"id": name, "type_id": int(pooled and mark_span)}})
+
+    add("bos", [] if specials.bos is None else [specials.bos])
+    for number, piece in enumerate(pieces):
+        if piece.kind == "frame":
+            add(f"frame{number}", piece_tokenizer.frame(piece.content, first=number == 0))
+        elif piece.kind == "prompt":
+            add(f"prompt{number}", piece_tokenizer.instruction(piece.fill(prompt), first=number == 0))
+        else:
+            single.append({"Sequence": {"id": "A", "type_id": int(piece.pooled and mark_span)}})
+    add("eos", [specials.eos], pooled=True)
+
+    first_text = next(number for number, piece in enumerate(pieces) if piece.kind == "text")
+    raw = plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))
+    raw = raw if first_text == 0 else without_prefix(raw)
+    raw["normalizer"] = _before(raw["normalizer"], _filling(pieces[first_text], CHARACTERS_A_TOKEN * budget))
+    pair = [*single, {"Sequence": {"id": "B", "type_id": 1}}]
+    raw["post_processor"] = {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": entries}
+    return with_backend(tokenizer, Tokenizer.from_str(json.dumps(raw)))
+
+
+def with_backend(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> PreTrainedTokenizerBase:
+    """Return the tokenizer standing on another backend, user text being text to it."""
+    tokenizer._tokenizer = backend
+    tokenizer.split_special_tokens = True
+    tokenizer.init_kwargs["split_special_tokens"] = True
+    return tokenizer
+
+
+def _filling(slot: Piece, most: int) -> list[dict[str, Any]]:
+    """Return the normalizers that do what `Piece.fill` does."""
+    # \K keeps what stands before it; a repeat counts to 100,000 at most, so a longer one is a repeat of repeats
+    whole, rest = divmod(most, _REPEAT)
+    keep = rf"\A(?m:(?:.{{{_REPEAT}}}){{{whole}}}.{{{rest}}})\K(?m:.+)"
+    cut = {"type": "Replace", "pattern": {"Regex": keep}, "content": ""}
+    if not slot.space:
+        return [cut]
+    strip = {"type": "Replace", "pattern": {"Regex": r"\A +"}, "content": ""}
+    return [strip, cut, {"type": "Prepend", "prepend": " "}]
+
+
+def _before(own: dict[str, Any] | None, added: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a normalizer that does the added ones first."""
+    kept = own["normalizers"] if own and own["type"] == "Sequence" else [own] if own else []
+    return {"type": "Sequence", "normalizers": [*added, *kept]}

@@ -1,0 +1,187 @@
+"""What is said to the model: text with slots, in a query and a document variant, and which part of it is pooled.
+
+A template is a string. `{text}` is the text, and `[{text}]` a copy of it that is pooled (the last copy, where none is
+marked); `{prompt}` is the instruction. Its clause, the rest of its line, disappears where there is no instruction.
+`{{` and `}}` are braces. How it is cut into pieces is pieces.py's business, how they become ids that of tokens.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Literal
+
+from antiphon.errors import ConfigError
+from antiphon.text.pieces import Piece, parse, said
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedTokenizerBase
+
+Side = Literal["query", "document"]
+SIDES: tuple[Side, Side] = ("query", "document")
+MATCHED = "-matched"
+CHAT = "chat"
+_CHAT_CONTENT = "{prompt}\n{text}"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A query and a document variant under one name; the document variant defaults to the query's."""
+
+    name: str
+    query: str
+    document: str | None = None
+    compute_matched: bool = False
+    """Cut the text so that all its copies together take the tokens that one copy would (Echo, section 4.7)."""
+
+    def __post_init__(self) -> None:
+        for side in SIDES:
+            self.pieces(side)  # refuses a template that cannot be parsed
+
+    def pieces(self, side: Side) -> tuple[Piece, ...]:
+        """Return the parsed variant of one side."""
+        source = self.document if side == "document" and self.document is not None else self.query
+        return parse(source, f"template {self.name!r}")
+
+    @property
+    def one_variant(self) -> bool:
+        """Whether query and document read alike."""
+        return self.pieces("query") == self.pieces("document")
+
+    def hears(self, side: Side) -> bool:
+        """Return whether this side's variant has a slot for an instruction."""
+        return any(piece.kind == "prompt" for piece in self.pieces(side))
+
+    @property
+    def in_tokenizer(self) -> bool:
+        """Whether a tokenizer can say all of it: one variant, no instruction."""
+        return self.one_variant and not self.hears("query") and not self.hears("document")
+
+    @property
+    def in_prompts(self) -> bool:
+        """Whether a plain prefix can say all of it: words before a single copy of the text, on both sides."""
+        variants = (self.pieces("query"), self.pieces("document"))
+        return not self.in_tokenizer and all(
+            sum(piece.kind == "text" for piece in pieces) == 1 and pieces[-1].kind == "text" for pieces in variants
+        )
+
+    def copies(self, side: Side) -> int:
+        """Return how often the text is said."""
+        return sum(piece.kind == "text" for piece in self.pieces(side))
+
+    def prefix(self, instruction: str, side: Side) -> str:
+        """Return what stands before the text, for a template that is a prefix only."""
+        if instruction and not self.hears(side):
+            raise ConfigError(no_prompt_slot(self.name, side))
+        return "".join(
+            piece.content
+            if piece.kind == "frame"
+            else " " * piece.space + ("" if piece.kind == "text" else instruction.lstrip(" "))
+            for piece in said(self.pieces(side), with_prompt=bool(instruction))
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the fields, for a JSON file."""
+        return asdict(self)
+
+
+TEMPLATES: Mapping[str, Template] = {
+    template.name: template
+    for template in (
+        # Echo, section 4.4 and appendix F: fine-tuned, instructed; classical is the same without the second copy
+        Template("classical", "Instruct: {prompt},\nQuery: [{text}]", "Document: [{text}]"),
+        Template(
+            "echo",
+            "Instruct: {prompt},\nQuery: {text}\nQuery again: [{text}]",
+            "Document: {text}\nDocument again: [{text}]",
+        ),
+        # Echo, section 4.2: zero-shot
+        Template("classical-write", "Write a paragraph: [{text}]"),
+        Template("echo-rewrite", "Rewrite the following paragraph: {text}. The rewritten paragraph: [{text}]"),
+        # PromptEOL, one of the forms of Echo, appendix D: the state that would say the one word
+        Template("eol", 'This text: "[{text}]" means in one word: "'),
+        # the model's own chat template around the text; resolved for a tokenizer by `resolve`
+        Template(CHAT, _CHAT_CONTENT),
+    )
+}
+
+
+def named(template: str | Template) -> Template:
+    """Return the template of a name, or the one that a string with `{text}` in it spells out.
+
+    `-matched` behind a name asks for compute matching: `echo-matched`.
+    """
+    if isinstance(template, Template):
+        return template
+    base = template.removesuffix(MATCHED)
+    if base in TEMPLATES:
+        return replace(TEMPLATES[base], compute_matched=base != template)
+    if "{" in template:
+        return Template("custom", template)
+    close = get_close_matches(template, TEMPLATES, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ConfigError(
+        f"There is no template {template!r}.{hint} Take one of {', '.join(TEMPLATES)}, "
+        "or spell one out with a {text} slot, such as 'Summary: {text}'."
+    )
+
+
+def resolve(template: Template, tokenizer: PreTrainedTokenizerBase) -> Template:
+    """Return the template with the model's chat template written out, where it asks for that; else as it is.
+
+    What a chat template says may depend on the day; written out, a saved model says the same for ever.
+    """
+    if template.name != CHAT or template.query != _CHAT_CONTENT:
+        return template
+    if not getattr(tokenizer, "chat_template", None):
+        raise ConfigError(
+            "Template 'chat' needs a tokenizer with a chat template and this one has none; take 'echo' or 'classical'."
+        )
+    mark = "\u241eCONTENT\u241e"
+    said_text = tokenizer.apply_chat_template([{"role": "user", "content": mark}], tokenize=False)
+    before, found, after = str(said_text).partition(mark)
+    if not found:
+        raise ConfigError("The chat template of this model does not repeat the user's message; take another template.")
+    before = before.removeprefix(tokenizer.bos_token or "")
+    after = after.rstrip().removesuffix(tokenizer.eos_token or "")
+    escaped = [part.replace("{", "{{").replace("}", "}}") for part in (before, after)]
+    return replace(template, query=escaped[0] + _CHAT_CONTENT + escaped[1])
+
+
+def no_prompt_slot(name: str, side: Side) -> str:
+    """Return the sentence for an instruction that has no place to go."""
+    return (
+        f"Template {name!r} has no {{prompt}} slot on the {side} side, so it takes no instruction there; "
+        "leave the prompt out or take a template with the slot, such as 'echo' for queries."
+    )
+
+
+def template_of(model: SentenceTransformer) -> Template | None:
+    """Return the template of a model that antiphon built or loaded, None for any other."""
+    spelled = getattr(model[0], "spelled", None)
+    return spelled if isinstance(spelled, Template) else None
+
+
+def fills_slots(model: SentenceTransformer) -> bool:
+    """Return whether `prompt=` fills a slot of the template, rather than standing before the text."""
+    return hasattr(model[0], "template")
+
+
+def prompt_for(model: SentenceTransformer, instruction: str, side: Side) -> str:
+    r"""Return what to hand to sentence-transformers as `prompt` so that the model hears the instruction on this side.
+
+    The bare instruction for a template with a slot, the whole prefix for a stock model, and an empty string where the
+    template has no place for one (zero-shot echo, or the document side). A model of others gets the form of its own
+    `query` prompt, or E5's `Instruct: ...\nQuery: `.
+    """
+    template = template_of(model)
+    if template is None:
+        own = (model.prompts or {}).get("query") or "Instruct: \nQuery: "
+        ending = "\nQuery: " if own.endswith(" ") else "\nQuery:"
+        return f"Instruct: {instruction}{ending}" if instruction and side == "query" else ""
+    heard = instruction if template.hears(side) else ""
+    if fills_slots(model):
+        return heard
+    return template.prefix(heard, side) if template.in_prompts else ""

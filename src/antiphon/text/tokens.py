@@ -1,0 +1,194 @@
+"""From a template and texts to token ids and pooled spans; and the special tokens around them.
+
+Shapes: B texts, T tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from antiphon.errors import ConfigError, DataError, ModelError
+from antiphon.text.pieces import Piece, said
+from antiphon.text.template import Side, Template, no_prompt_slot
+from antiphon.text.tokenizer_json import plain_text, without_prefix
+
+CHARACTERS_A_TOKEN = 32
+"""A text is cut to so many characters for every token that it may have, before it is tokenised: a giant costs no more
+than a long text. Real text has 3 to 5 characters a token."""
+REMEMBERED = 64
+"""Frames and instructions whose ids are kept; more than a model meets in practice."""
+
+
+@dataclass(frozen=True)
+class Sequenced:
+    """The token ids of one text in its template, and which of them are pooled."""
+
+    ids: list[int]
+    pooled: list[bool]
+
+
+@dataclass(frozen=True)
+class Specials:
+    """The tokens that open and close every sequence; a family without a BOS has none."""
+
+    bos: int | None
+    eos: int
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Specials:
+        """Read them off a tokenizer: BOS where its own post-processor adds one, EOS always."""
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(f"{tokenizer.name_or_path} has no fast tokenizer (tokenizer.json), which templates need.")
+        eos = tokenizer.eos_token_id
+        if not isinstance(eos, int):
+            raise ModelError(
+                f"The tokenizer of {tokenizer.name_or_path} names no EOS token; set eos_token in its config."
+            )
+        opening = tokenizer.backend_tokenizer.encode("x", add_special_tokens=True).ids
+        bos = tokenizer.bos_token_id
+        return cls(bos if isinstance(bos, int) and opening[:1] == [bos] else None, eos)
+
+
+class PieceTokenizer:
+    """Tokenises pieces so that, joined, they read as the whole string would.
+
+    Only the first piece of a sequence gets the prefix that some tokenizers put before a text (Metaspace and its kin).
+    What a user types is text even where it spells a special token; frames may hold special tokens.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.specials = Specials.of(tokenizer)
+        raw = plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))
+        self._text = _first_and_inner(raw)
+        # a second pair, because the switch below belongs to the whole object and threads may share it
+        self._frame = _first_and_inner(raw)
+        for text_tokenizer in self._text.values():
+            text_tokenizer.encode_special_tokens = True
+        self._known: dict[tuple[str, str, bool], list[int]] = {}
+
+    def frame(self, words: str, *, first: bool) -> list[int]:
+        """Return the ids of a frame."""
+        return self._remembered("frame", self._frame[first], words, first)
+
+    def instruction(self, words: str, *, first: bool) -> list[int]:
+        """Return the ids of an instruction."""
+        return self._remembered("instruction", self._text[first], words, first)
+
+    def texts(self, texts: Sequence[str], *, first: bool) -> list[list[int]]:
+        """Return the ids of what users typed, B lists."""
+        return [encoding.ids for encoding in self._text[first].encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def _remembered(self, kind: str, tokenizer: Tokenizer, words: str, first: bool) -> list[int]:
+        key = (kind, words, first)
+        if key not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[key] = tokenizer.encode(words, add_special_tokens=False).ids
+        return self._known[key]
+
+
+def _first_and_inner(raw: dict[str, Any]) -> dict[bool, Tokenizer]:
+    """Return the tokenizer of a sequence's first piece (True) and that of every other (False); often they are one."""
+    # a template in the post-processor would say the text twice, special tokens asked for or not
+    raw = {**raw, "post_processor": None}
+    first, inner = json.dumps(raw), json.dumps(without_prefix(raw))
+    inner_tokenizer = Tokenizer.from_str(inner)
+    return {True: inner_tokenizer if first == inner else Tokenizer.from_str(first), False: inner_tokenizer}
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a template leaves for the text: the rule of `max_tokens`, which counts everything with one copy."""
+
+    overhead: int
+    """Tokens that are no text: BOS, EOS, frames, instruction."""
+    budget: int
+    """Tokens that each copy of the text may have."""
+    copies: int
+
+    @property
+    def longest(self) -> int:
+        """The most tokens that a sequence can have."""
+        return self.overhead + self.budget * self.copies
+
+    @classmethod
+    def of(
+        cls, template: Template, tokenizer: PieceTokenizer, side: Side, max_tokens: int, *, prompt: str = ""
+    ) -> Room:
+        """Measure it; ConfigError where nothing is left for a text."""
+        pieces = said(template.pieces(side), with_prompt=bool(prompt))
+        fixed = _fixed_ids(pieces, tokenizer, prompt)
+        overhead = sum(map(len, fixed.values())) + 1 + (tokenizer.specials.bos is not None)
+        copies = template.copies(side)
+        budget = (max_tokens - overhead) // (copies if template.compute_matched else 1)
+        if budget < 1:
+            raise ConfigError(
+                f"Template {template.name!r} takes {overhead} tokens with its instruction ({prompt!r:.60}), which "
+                f"leaves no room for a text in max_tokens={max_tokens}; shorten the instruction or raise max_tokens."
+            )
+        return cls(overhead, budget, copies)
+
+
+def sequences(
+    texts: Sequence[str], template: Template, tokenizer: PieceTokenizer, *, prompt: str, side: Side, max_tokens: int
+) -> list[Sequenced]:
+    """Return ids and pooled marks for every text; the rules are those of docs/templates.md.
+
+    `max_tokens` counts a sequence with one copy of the text; every copy is cut alike.
+    """
+    if prompt and not template.hears(side):
+        raise ConfigError(no_prompt_slot(template.name, side))
+    room = Room.of(template, tokenizer, side, max_tokens, prompt=prompt)
+    pieces = said(template.pieces(side), with_prompt=bool(prompt))
+    fixed = _fixed_ids(pieces, tokenizer, prompt)
+    # copies that are written alike are tokenised once
+    forms = {(number == 0, piece.space): piece for number, piece in enumerate(pieces) if piece.kind == "text"}
+    most = CHARACTERS_A_TOKEN * room.budget
+    ids = {
+        form: tokenizer.texts([piece.fill(text, most=most) for text in texts], first=form[0])
+        for form, piece in forms.items()
+    }
+
+    def parts(row: int) -> Iterator[tuple[list[int], bool]]:
+        for number, piece in enumerate(pieces):
+            yield (
+                ids[number == 0, piece.space][row][: room.budget] if piece.kind == "text" else fixed[number],
+                piece.pooled,
+            )
+
+    return [_join(parts(row), tokenizer.specials) for row in range(len(texts))]
+
+
+def _fixed_ids(pieces: Sequence[Piece], tokenizer: PieceTokenizer, prompt: str) -> dict[int, list[int]]:
+    """Return the ids of every piece that is no text, by its place."""
+    return {
+        number: tokenizer.frame(piece.content, first=number == 0)
+        if piece.kind == "frame"
+        else tokenizer.instruction(piece.fill(prompt), first=number == 0)
+        for number, piece in enumerate(pieces)
+        if piece.kind != "text"
+    }
+
+
+def _join(parts: Iterator[tuple[list[int], bool]], specials: Specials) -> Sequenced:
+    ids: list[int] = [] if specials.bos is None else [specials.bos]
+    pooled = [False] * len(ids)
+    for part, marked in parts:
+        ids.extend(part)
+        pooled.extend([marked] * len(part))
+    # the EOS belongs to the span: mean = copy + EOS, last = EOS (Echo, reference parser)
+    return Sequenced([*ids, specials.eos], [*pooled, True])
+
+
+def check_texts(texts: Sequence[object]) -> list[str]:
+    """Return the texts, or raise a DataError that names the first that is no string."""
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DataError(f"Text {number} is {text!r:.60} of type {type(text).__name__}; texts must be strings.")
+    return [str(text) for text in texts]

@@ -1,0 +1,140 @@
+"""The rows of a stage: pairs of a mixture, or plain texts, as sentence-transformers' trainer takes them."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from antiphon.data import sources
+from antiphon.data.mixtures import Mixture, PairSettings, SetPlan, read_settings, settings_of
+from antiphon.data.mixtures.mixture_plan import plan as plan_of
+from antiphon.data.pairs import LABEL, texts_of
+from antiphon.data.processes import processes
+from antiphon.data.sampling import Sampling
+from antiphon.errors import ConfigError, DataError
+from antiphon.text.template import Side
+from antiphon.training.recipe import Data, Recipe, Stage
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+    from sentence_transformers import SentenceTransformer
+
+TEXT = "text"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What the trainer gets, and what it is told about it."""
+
+    datasets: DatasetDict
+    prompts: dict[str, dict[str, str]] | None
+    router_mapping: dict[str, dict[str, Side]] | None
+    sampler: Sampling
+    sets: tuple[SetPlan, ...]
+    batches: int
+    """Global batches of an epoch."""
+
+    def steps(self, stage: Stage) -> int:
+        """Return the steps of the stage; ConfigError where its data fills none."""
+        return stage.steps if stage.steps is not None else max(1, round((stage.epochs or 1) * self.batches))
+
+    def described(self) -> list[dict[str, Any]]:
+        """Return what the record of the run says of the data."""
+        return [{"set": one.name, "rows": one.rows, "fingerprint": one.fingerprint} for one in self.sets]
+
+
+class Library:
+    """The mixtures of a run, each read once, however many stages use it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._read: dict[str, Mixture] = {}
+
+    def mixture(self, data: Data) -> Mixture:
+        """Return a mixture, overlap with an evaluation reported and, where asked for, left out."""
+        key = data.model_dump_json()
+        if key not in self._read:
+            self._read[key] = _mixture_of(self.recipe, data)
+        return self._read[key]
+
+
+def rows_of(library: Library, stage: Stage, model: SentenceTransformer) -> Rows:
+    """Read a stage's data for the trainer.
+
+    Raises DataError for data that cannot be read, or is too little for a batch; ConfigError for settings of it.
+    """
+    data = library.recipe.data_of(stage)
+    # a process's own batch is what the sampler gives it: without accumulation's and all processes' rows together
+    size = (stage.device_batch_size or stage.batch_size // processes().num_processes) * processes().num_processes
+    if data.texts is not None:
+        return texts_rows(data, size)
+    mixture = library.mixture(data)
+    planned = plan_of(mixture, size, model=model)
+    accumulation = stage.batch_size // size
+    return Rows(
+        datasets=mixture.datasets,
+        prompts=mixture.prompts(model),
+        router_mapping=mixture.router_mapping,
+        sampler=mixture.sampling,
+        sets=planned.sets,
+        batches=max(1, planned.batches // accumulation),
+    )
+
+
+def _mixture_of(recipe: Recipe, data: Data) -> Mixture:
+    settings = _settings(recipe, data)
+    mixture = Mixture.of(settings, seed=recipe.seed, root=data.root, limit=data.limit)
+    if data.overlap is None:
+        return mixture
+    found = mixture.overlap(texts_of(data.overlap.texts), near=data.overlap.near)
+    for name, one in found.items():
+        if one.rows:
+            logger.warning("Set %s and %s: %s", name, data.overlap.texts, one)
+    return mixture.without(found) if data.overlap.drop else mixture
+
+
+def _settings(recipe: Recipe, data: Data) -> tuple[PairSettings, ...]:
+    if data.mixture is not None:
+        path = Path(recipe.folder) / data.mixture
+        settings = read_settings(path)
+        where = str(path)
+    else:
+        where = f"{recipe.name}: data.sets"
+        settings = settings_of(data.sets, where)
+    unknown = set(data.only) - {one.name for one in settings}
+    if unknown:
+        raise ConfigError(
+            f"data.only names {', '.join(sorted(unknown))}, and {where} has {', '.join(one.name for one in settings)}."
+        )
+    return tuple(one for one in settings if not data.only or one.name in data.only)
+
+
+def texts_rows(data: Data, size: int) -> Rows:
+    """Return the rows of plain texts; DataError where they are fewer than a batch of `size`."""
+    from datasets import Dataset, DatasetDict
+
+    assert data.texts is not None  # the caller's choice
+    source = str(Path(data.root) / data.texts) if data.root is not None else data.texts
+    texts = [record.text for record in islice(sources.read(source, field=data.field), data.limit)]
+    texts = [text for text in texts if text.strip()]
+    if len(texts) < size:
+        raise DataError(f"{source} has {len(texts)} texts, and a batch has {size}; lower batch_size or add texts.")
+    digest = hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    batches = len(texts) // size
+    name = Path(source).stem or TEXT
+    described = SetPlan(name, len(texts), len(texts), batches, batches, None, digest)
+    dataset: Dataset = Dataset.from_dict({TEXT: texts})
+    return Rows(DatasetDict({name: dataset}), None, None, Sampling(names=(name,)), (described,), batches)
+
+
+def text_columns(datasets: Mapping[str, Dataset]) -> int:
+    """Return the most texts that a row has."""
+    texts: list[int] = [sum(name != LABEL for name in dataset.column_names) for dataset in datasets.values()]
+    return max(texts)

@@ -1,0 +1,71 @@
+"""What trains an embedder, beside sentence-transformers' own losses: one file, one row of LOSSES and one test each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from antiphon.training.losses.collating import content_collator
+from antiphon.training.losses.contrastive import ContrastiveLoss, ContrastiveSettings
+from antiphon.training.losses.head import release_padding
+from antiphon.training.losses.information import Information, information
+from antiphon.training.losses.kinds import LossKind
+from antiphon.training.losses.mntp import (
+    MaskedNextTokenLoss,
+    MaskedNextTokenSettings,
+    MaskingSettings,
+    masking_collator,
+)
+from antiphon.training.losses.reconstruction import ReconstructionLoss, ReconstructionSettings
+from antiphon.training.losses.simcse import SimCSELoss, SimCSESettings
+from antiphon.training.losses.text_keys import contrastive_collator
+from antiphon.training.losses.vocabulary import linear_cross_entropy
+
+_KINDS = (
+    LossKind(
+        "reconstruction",
+        ReconstructionSettings,
+        ReconstructionLoss,
+        lambda model, arguments, settings: content_collator(model, arguments),
+    ),
+    LossKind(
+        "contrastive",
+        ContrastiveSettings,
+        ContrastiveLoss,
+        lambda model, arguments, settings: contrastive_collator(model, arguments),
+    ),
+    LossKind(
+        "mntp",
+        MaskedNextTokenSettings,
+        MaskedNextTokenLoss,
+        lambda model, arguments, settings: masking_collator(model, settings, arguments),
+    ),
+    LossKind(
+        "simcse",
+        SimCSESettings,
+        SimCSELoss,
+        lambda model, arguments, settings: contrastive_collator(model, arguments),
+    ),
+)
+LOSSES: Mapping[str, LossKind] = {kind.name: kind for kind in _KINDS}
+"""The losses of recipes, by name."""
+
+__all__ = [
+    "LOSSES",
+    "ContrastiveLoss",
+    "ContrastiveSettings",
+    "Information",
+    "LossKind",
+    "MaskedNextTokenLoss",
+    "MaskedNextTokenSettings",
+    "MaskingSettings",
+    "ReconstructionLoss",
+    "ReconstructionSettings",
+    "SimCSELoss",
+    "SimCSESettings",
+    "content_collator",
+    "contrastive_collator",
+    "information",
+    "linear_cross_entropy",
+    "masking_collator",
+    "release_padding",
+]

@@ -1,0 +1,217 @@
+"""A batch through the model without padding: the same vectors and gradients, from fewer tokens.
+
+The rows of layout.py go through the whole (possibly wrapped) model with position ids that start anew in each text and a
+mask that keeps texts apart; pooling then reads each text's states. Works on any decoder that transformers gives a 4-D
+mask to; `Packer.of` tries it on the model at hand before it is trusted.
+Shapes: B texts, T tokens, N tokens of all texts, R rows, W width of a row, S pooled tokens of a text, D width.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.util import batch_to_device
+from torch import nn
+
+from antiphon.errors import ParityError, first_line
+from antiphon.model import parity
+from antiphon.model.causality import is_bidirectional
+from antiphon.modules import TemplateInput
+from antiphon.training.losses.layout import Group, Layout, Numbers, lay_out, shared_beginning, visible
+
+Truths = npt.NDArray[np.bool_]
+
+logger = logging.getLogger(__name__)
+
+MASKED = ("sdpa", "eager")
+"""Attention implementations that take a mask of which token sees which."""
+KINDS = {"full_attention", "sliding_attention"}
+"""Layers that know tokens by mask and position alone; recurrent ones would run on from text to text."""
+READ = {"input_ids", "attention_mask", "pool_mask", "modality", "task", "prompt_length"}
+FEWEST_SHARED = 4
+"""Tokens at the beginning of all texts that are worth being shared."""
+SHARED_PART = 8
+"""A shared beginning takes at most one in so many places of a row."""
+
+
+class Packer:
+    """The packed forward of one model; `Packer.of` tells whether it has one."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        self.module: Transformer = model[0]
+        self.pooling: list[nn.Module] = list(model)[1:]
+        self.causal = not is_bidirectional(self.module.model)
+        # sentence-transformers hands a keyword on to the modules that name it here
+        self.module.forward_kwargs = {*self.module.forward_kwargs, "attention_mask", "use_cache"}
+
+    @classmethod
+    def of(cls, model: SentenceTransformer) -> Packer | None:
+        """Return the packer of a model, or None, with the reason logged, where packed vectors are not its own."""
+        reason = _why_not(model)
+        if reason is None:
+            packer = cls(model)
+            reason = packer._difference(model)
+            if reason is None:
+                return packer
+        logger.warning("Texts are padded, not packed, in training: %s.", reason)
+        return None
+
+    def takes(self, columns: Sequence[dict[str, Any]]) -> bool:
+        """Return whether these features are plain text, padded."""
+        return all(set(column) <= READ and column["input_ids"].dim() == 2 for column in columns)
+
+    def embed(self, model: nn.Module, columns: Sequence[dict[str, Any]], *, share: bool = True) -> list[torch.Tensor]:
+        """Return the vectors (B, D) of each column, all from one forward of `model`, which may be wrapped.
+
+        With `share`, the tokens that all texts of a column begin with stand once in a row; only a causal model can.
+        Under dropout the texts of a row then share what it leaves of them.
+        """
+        masks = [column["attention_mask"].cpu().numpy().astype(bool) for column in columns]
+        ids_N = np.concatenate(
+            [column["input_ids"].cpu().numpy()[mask] for column, mask in zip(columns, masks, strict=True)]
+        )
+        lengths = np.concatenate([mask.sum(axis=1) for mask in masks])
+        groups = _groups(ids_N, lengths, [len(mask) for mask in masks], share=share and self.causal)
+        layout = lay_out(lengths, groups, width_of(lengths, groups))
+        device = columns[0]["input_ids"].device
+        ids_RW = torch.from_numpy(ids_N[layout.token_RW]).to(device)
+        states_PD = self.states(model, {"input_ids": ids_RW}, layout, causal=self.causal)
+        vectors, start = [], 0
+        for column, mask in zip(columns, masks, strict=True):
+            places = layout.place_N[start : start + int(mask.sum())]
+            vectors.append(self._pool(states_PD, places, mask, column))
+            start += len(places)
+        return vectors
+
+    def tokens(self, model: nn.Module, column: dict[str, Any]) -> torch.Tensor:
+        """Return the last state (N, D) of every token of a column that is not padding, text behind text."""
+        mask = column["attention_mask"].cpu().numpy().astype(bool)
+        ids, lengths = column["input_ids"], mask.sum(axis=1)
+        layout = lay_out(lengths, [Group(np.arange(len(lengths)))], int(lengths.max()))
+        ids_RW = torch.from_numpy(ids.cpu().numpy()[mask][layout.token_RW]).to(ids.device)
+        states_PD = self.states(model, {"input_ids": ids_RW}, layout, causal=self.causal)
+        return states_PD[torch.from_numpy(layout.place_N).to(ids.device)]
+
+    def states(self, model: nn.Module, given: dict[str, torch.Tensor], layout: Layout, *, causal: bool) -> torch.Tensor:
+        """Return the last states (R * W, D) of rows of ids or of embedded tokens."""
+        (rows,) = given.values()
+        positions_RW = torch.from_numpy(layout.position_RW).to(rows.device)
+        features: dict[str, Any] = {**given, "position_ids": positions_RW, "modality": "text"}
+        if isinstance(self.module, TemplateInput):
+            # SpanPooling refuses to work without one, and nobody reads what it pools of a row
+            features["pool_mask"] = torch.ones_like(positions_RW)
+        mask = self._mask(layout, rows, causal=causal)
+        states_RWD: torch.Tensor = model(features, attention_mask=mask, use_cache=False)["token_embeddings"]
+        return states_RWD.flatten(0, 1)
+
+    def _mask(self, layout: Layout, rows: torch.Tensor, *, causal: bool) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Return the mask as the model takes it: one, or one for each kind of layer."""
+        config = self.module.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        kinds = getattr(config, "layer_types", None)
+        whole = self._spelled(visible(layout, rows.device, causal=causal))
+        if window is None or int(layout.position_RW.max()) < window:
+            sliding = whole
+        else:
+            sliding = self._spelled(visible(layout, rows.device, causal=causal, window=window))
+        if kinds is None:
+            return sliding
+        return {kind: sliding if kind == "sliding_attention" else whole for kind in set(kinds)}
+
+    def _spelled(self, sees_R1WW: torch.Tensor) -> torch.Tensor:
+        """Return the mask in the form of the attention implementation: truth values, or what is added to scores."""
+        if self.module.model.config._attn_implementation != "eager":
+            return sees_R1WW
+        dtype = self.module.model.dtype
+        return torch.zeros_like(sees_R1WW, dtype=dtype).masked_fill(~sees_R1WW, torch.finfo(dtype).min)
+
+    def _pool(
+        self, states_PD: torch.Tensor, places_N: Numbers, mask_BT: Truths, column: dict[str, Any]
+    ) -> torch.Tensor:
+        """Return the vectors (B, D) of one column from the states of its tokens."""
+        marked_BT = column["pool_mask"].cpu().numpy().astype(bool) if "pool_mask" in column else mask_BT
+        if all(getattr(module, "pooling_mode", None) in ("last", "lasttoken", None) for module in self.pooling):
+            later_BT = np.cumsum(marked_BT[:, ::-1], axis=1)[:, ::-1]
+            marked_BT = marked_BT & (later_BT == 1)
+        counts_B = marked_BT.sum(axis=1)
+        there_BS = np.arange(int(counts_B.max())) < counts_B[:, None]
+        place_BS = np.zeros(there_BS.shape, dtype=np.int64)
+        place_BS[there_BS] = places_N[marked_BT[mask_BT]]
+        there = torch.from_numpy(there_BS).to(states_PD.device).long()
+        features: dict[str, Any] = {
+            "token_embeddings": states_PD[torch.from_numpy(place_BS).to(states_PD.device)],
+            "attention_mask": there,
+            "pool_mask": there,
+        }
+        for module in self.pooling:
+            features = module(features)
+        vectors_BD: torch.Tensor = features["sentence_embedding"]
+        return vectors_BD
+
+    @torch.no_grad()
+    def _difference(self, model: SentenceTransformer) -> str | None:
+        """Return in words how packed vectors differ from the model's own, None where they are the same."""
+        texts = [f"The beginning that all of these share: {text}" for text in parity.unlike_texts()]
+        limit = parity.LIMITS.get(str(model.dtype).removeprefix("torch."), parity.LIMITS["float32"])
+        was_training = model.training
+        model.eval()
+        try:
+            column = batch_to_device(model.preprocess(texts), model.device)
+            if not self.takes([column]):
+                return f"texts come to it as {', '.join(column)}"
+            packed, plain = self.embed(model, [column])[0], model(dict(column))["sentence_embedding"]
+            same = parity.compare(packed.float().cpu().numpy(), plain.float().cpu().numpy(), limit=limit)
+        except (ParityError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            return f"it cannot be tried on {model[0].model.config.model_type} ({first_line(error)})"
+        finally:
+            model.train(was_training)
+        return None if same.equal else f"{model[0].model.config.model_type} gives other vectors then ({same})"
+
+
+def _why_not(model: SentenceTransformer) -> str | None:
+    """Return what stands in the way of packing, as far as it shows without trying."""
+    module = model[0]
+    if not isinstance(module, Transformer):
+        return f"the first module is a {type(module).__name__}"
+    config = module.model.config.get_text_config()
+    if config._attn_implementation not in MASKED:
+        return f"attention {config._attn_implementation} takes no mask of which token sees which"
+    others = set(getattr(config, "layer_types", None) or ()) - KINDS
+    if others:
+        return f"{config.model_type} has layers that run on from text to text ({', '.join(sorted(others))})"
+    for part in list(model)[1:]:
+        if any(True for _ in part.parameters()):
+            return f"{type(part).__name__} behind pooling has weights, which only a whole forward may use"
+        if isinstance(part, Pooling) and not part.include_prompt:
+            return "its pooling leaves out the prompt"
+    return None
+
+
+def _groups(ids_N: Numbers, lengths: Numbers, counts: Sequence[int], *, share: bool) -> list[Group]:
+    """Return the groups of texts that may stand in one row: those that begin alike, and all others."""
+    groups: dict[bytes, Group] = {}
+    text, token = 0, 0
+    for count in counts:
+        texts = np.arange(text, text + count)
+        tokens = int(lengths[texts].sum())
+        ids = ids_N[token : token + tokens]
+        shared = shared_beginning(ids, lengths[texts]) if share and count > 1 else 0
+        shared = shared if shared >= FEWEST_SHARED else 0
+        key = ids[:shared].tobytes()
+        before = groups[key].texts if key in groups else texts[:0]
+        groups[key] = Group(np.concatenate([before, texts]), shared)
+        text, token = text + count, token + tokens
+    return list(groups.values())
+
+
+def width_of(lengths: Numbers, groups: Sequence[Group]) -> int:
+    """Return how wide rows are: as the longest text, and wide enough that a shared beginning is a small part of one."""
+    return max(int(lengths.max()), *(SHARED_PART * group.shared for group in groups))

@@ -1,0 +1,54 @@
+"""Compiled layers: the same vectors, and one sentence where there is no compiler."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import vectors
+from sentence_transformers import SentenceTransformer
+
+import antiphon
+from antiphon.encoding import Encoder
+from antiphon.model.parity import compare, unlike_texts
+
+TEXTS = unlike_texts()
+
+
+@pytest.fixture
+def model(tiny_base) -> SentenceTransformer:
+    return antiphon.build(tiny_base, "echo", pooling="mean", max_tokens=64, dtype="float32")
+
+
+@pytest.mark.slow
+def test_compiled_layers_give_the_same_vectors(model, tmp_path, monkeypatch):
+    """In float32, where the limit is strict, with the attention that 16 bits take."""
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("there is no C++ compiler")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    compiled = Encoder(model, budget=512, attention="matmul", compile=True)
+    assert compiled.reason is None
+    assert compiled.compile_seconds > 0
+    for prompt in (None, "find what answers the question in full"):
+        truth = vectors(model, TEXTS, prompt=prompt)
+        same = compare(truth, compiled.encode(TEXTS, prompt=prompt))
+        assert same.equal, same
+        assert not compare(truth, np.roll(truth, 1, axis=0)).equal
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_layers_run_as_they_are(model, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (str(tmp_path / "no-such-compiler"),))
+    torch._dynamo.reset()
+    with caplog.at_level(logging.WARNING, logger="antiphon"):
+        encoder = Encoder(model, compile=True)
+    assert encoder.reason is None
+    assert encoder.compile_seconds is None
+    (said,) = [record.getMessage() for record in caplog.records if record.name.startswith("antiphon")]
+    assert said.startswith("The layers are not compiled, because ")
+    assert "\n" not in said
+    assert compare(vectors(model, TEXTS), encoder.encode(TEXTS)).equal

@@ -1,0 +1,58 @@
+"""Requests made up from the OpenAPI document, right and wrong ones: no answer is a 500, and each is as documented."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+import antiphon
+from antiphon.serving.app import create_app
+from antiphon.serving.server_settings import ServerSettings
+
+CASES = 1000
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+@pytest.mark.slow
+def test_a_thousand_requests_of_every_kind(tiny_base):
+    model = antiphon.build(tiny_base, "echo", max_tokens=64)
+    app = create_app(model, ServerSettings(name="tiny"))
+    seen: Counter[int] = Counter()
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app)
+    operations = [found.ok() for found in schema.get_all_operations()]
+    paths = {operation.path for operation in operations}
+    assert {"/v1/embeddings", "/rerank", "/v1/models", "/playground/similarity"} <= paths
+    # those without a body have little to vary
+    heavy = [operation for operation in operations if operation.method == "post"]
+    for operation in operations:
+        for mode in GenerationMode if operation in heavy else [GenerationMode.POSITIVE]:
+            run(operation, mode, CASES // len(heavy) // 2 + 20 if operation in heavy else 5, seen)
+    assert sum(seen.values()) >= CASES
+    assert {200, 400, 404} <= set(seen)
+
+
+def run(operation, mode, count, seen):
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def ask(case):
+        answer = case.call_and_validate(checks=CHECKS)
+        seen[answer.status_code] += 1
+
+    ask()
