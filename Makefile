@@ -33,7 +33,7 @@ bench: setup
 # Rebuild the embedded model from the docstrings of pinned packages (an hour on a laptop's CPU).
 nano: setup
 	$(BIN)/python -m pip install --quiet --no-deps --target .cache/corpus -r recipes/nano/corpus.txt
-	$(BIN)/python -m antiphon.nano recipes/nano/pretrain.toml --root .cache/corpus --work .cache/nano --out .cache/nano/model
+	$(BIN)/python -m tools.nano recipes/nano/pretrain.toml --root .cache/corpus --work .cache/nano --out .cache/nano/model
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache

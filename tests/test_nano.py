@@ -15,8 +15,8 @@ from antiphon import nano
 from antiphon.data.docstrings import harvest, pairs, standard_library
 from antiphon.errors import ConfigError, DataError
 from antiphon.model.parity import encode, health, unlike_texts
-from antiphon.nano import corpus, pretrain
-from antiphon.nano.recipe import Data, read
+from tools.nano import corpus, pretrain
+from tools.nano.recipe import Data, read
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "nano" / "pretrain.toml"
 

@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from antiphon import nano
 from antiphon.corpus.embed import Hit
 from antiphon.corpus.index import unit
-from antiphon.data.docstrings import DocstringPair, harvest, pairs, standard_library
+from antiphon.data.docstrings import DocstringPair, evenly, harvest, pairs, standard_library
 from antiphon.errors import ConfigError
 from antiphon.evaluation.statistics import Interval, bootstrap, ndcg
 from antiphon.model.build import build
@@ -149,13 +149,6 @@ def run(
     gains = tuple(Gain(name, bootstrap(scores[a] - scores[b])) for name, a, b in GAINS if a in scores and b in scores)
     best = max(rows, key=lambda row: row.ndcg.mean)
     return Demo(len(chosen), max_tokens, rows, gains, query, found[best.name], memory)
-
-
-def evenly(items: Sequence[DocstringPair], limit: int) -> list[DocstringPair]:
-    """Return at most `limit` items at even distances, so that every part of the library is there."""
-    if len(items) <= limit:
-        return list(items)
-    return [items[n * len(items) // limit] for n in range(limit)]
 
 
 def _memory(base: str | Path, stage_one: Path, chosen: Sequence[DocstringPair]) -> Memory:

@@ -18,8 +18,8 @@ import torch
 
 import antiphon
 from antiphon.corpus.embed import embed, search
-from antiphon.corpus.index import write_whole
 from antiphon.errors import ConfigError, DataError, ModelError
+from antiphon.files import write_whole
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.parity import compare, unlike_texts
 

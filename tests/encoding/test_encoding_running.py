@@ -18,8 +18,7 @@ from sentence_transformers.sentence_transformer.modules import Dropout, Pooling,
 from torch import nn
 
 import antiphon
-from antiphon.encoding import Encoder
-from antiphon.encoding import runner as running
+from antiphon.encoding import Encoder, runner
 from antiphon.encoding.masks import packed_mask
 from antiphon.encoding.packing import ALONE, batches
 from antiphon.encoding.prefix import KEPT
@@ -189,7 +188,7 @@ def test_other_errors_and_texts_that_never_fit_are_raised(model):
 
 
 def test_an_interrupt_leaves_no_thread(model, monkeypatch):
-    monkeypatch.setattr(running, "WINDOW", 8)
+    monkeypatch.setattr(runner, "WINDOW", 8)
     encoder = Encoder(model, budget=256)
     calls = []
 
@@ -197,7 +196,7 @@ def test_an_interrupt_leaves_no_thread(model, monkeypatch):
         calls.append(threading.active_count())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "vectors_of", interrupted)
+    monkeypatch.setattr(runner, "vectors_of", interrupted)
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         encoder.encode(TEXTS)
@@ -208,7 +207,7 @@ def test_an_interrupt_leaves_no_thread(model, monkeypatch):
 
 
 def test_several_windows_and_calls_from_another_thread(model, monkeypatch):
-    monkeypatch.setattr(running, "WINDOW", 8)
+    monkeypatch.setattr(runner, "WINDOW", 8)
     encoder = Encoder(model, budget=256)
     found: list[np.ndarray] = []
     workers = [threading.Thread(target=lambda: found.append(encoder.encode(TEXTS))) for _ in range(3)]

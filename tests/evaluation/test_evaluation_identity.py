@@ -25,8 +25,7 @@ from antiphon.evaluation.embedder import own_prompt
 from antiphon.evaluation.instructions import digest, instruction_for, prompts_for
 from antiphon.evaluation.local_tasks import find
 from antiphon.evaluation.selection import select
-from antiphon.model.adapters import attach
-from antiphon.training.recipe import Lora
+from antiphon.model.adapters import Lora, attach
 
 
 def build(base, template="eol", **options):

@@ -19,16 +19,14 @@ from tokenizers import Tokenizer
 import antiphon
 from antiphon.cli import main
 from antiphon.errors import CheckpointError, ConfigError, ModelError, ParityError
-from antiphon.exporting import hub
+from antiphon.exporting import hub, verified
 from antiphon.exporting import portable as portable_form
-from antiphon.exporting import verified as checking
 from antiphon.exporting.bundle import source
 from antiphon.exporting.model_card import card
 from antiphon.exporting.readings import freeze, readings
 from antiphon.exporting.verified import PLAIN, Call, Settings, ask
-from antiphon.model.adapters import attach, is_adapted
+from antiphon.model.adapters import Lora, attach, is_adapted
 from antiphon.model.parity import compare, encode, unlike_texts
-from antiphon.training.recipe import Lora
 from antiphon.training.record import RunRecord, StageRecord, write
 
 PROMPT = "Given a question, find the answer"
@@ -310,7 +308,7 @@ def test_an_export_that_gives_other_vectors_is_not_left_behind(rewrite, tmp_path
         without_eos(Path(call["folder"]))
         return run(command, **options)
 
-    monkeypatch.setattr(checking.subprocess, "run", spoiled)
+    monkeypatch.setattr(verified.subprocess, "run", spoiled)
     with pytest.raises(ParityError, match=r"does not give the model's vectors.*so nothing was written"):
         antiphon.export(rewrite, to="portable", out=tmp_path / "out")
     assert not list(tmp_path.iterdir())

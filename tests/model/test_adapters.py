@@ -9,9 +9,8 @@ from conftest import make_base
 import antiphon
 from antiphon.errors import ConfigError
 from antiphon.model import parity
-from antiphon.model.adapters import attach, is_adapted, merge
+from antiphon.model.adapters import Lora, attach, is_adapted, merge
 from antiphon.training.losses.head import release_padding
-from antiphon.training.recipe import Lora
 
 EOS = 2
 

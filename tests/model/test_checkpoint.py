@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import antiphon.template
 import numpy as np
 import pytest
 import torch
@@ -19,6 +18,7 @@ from sentence_transformers.base.modules import Transformer
 from transformers import AutoModelForCausalLM
 
 import antiphon
+import antiphon.text.template
 from antiphon.errors import CheckpointError, ModelError
 from antiphon.model.parity import compare, unlike_texts
 from antiphon.modules import TemplateInput

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from antiphon.cli.application import app, run_app
 
 # each registers its commands; this is their order in --help
-from antiphon.cli import embed_commands as embedding  # noqa: F401  # isort: skip
-from antiphon.cli import train_commands as training  # noqa: F401  # isort: skip
-from antiphon.cli import mine_commands as mining  # noqa: F401  # isort: skip
-from antiphon.cli import evaluate_commands as evaluating  # noqa: F401  # isort: skip
-from antiphon.cli import check_commands as checking  # noqa: F401  # isort: skip
-from antiphon.cli import export_commands as exporting  # noqa: F401  # isort: skip
-from antiphon.cli import serve_commands as serving  # noqa: F401  # isort: skip
+from antiphon.cli import embed_commands  # noqa: F401  # isort: skip
+from antiphon.cli import train_commands  # noqa: F401  # isort: skip
+from antiphon.cli import mine_commands  # noqa: F401  # isort: skip
+from antiphon.cli import evaluate_commands  # noqa: F401  # isort: skip
+from antiphon.cli import check_commands  # noqa: F401  # isort: skip
+from antiphon.cli import export_commands  # noqa: F401  # isort: skip
+from antiphon.cli import serve_commands  # noqa: F401  # isort: skip
 
 __all__ = ["app", "main", "run_app"]
 

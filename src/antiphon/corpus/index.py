@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,12 +22,12 @@ import pyarrow.parquet as pq
 
 from antiphon.data.sources import Record
 from antiphon.errors import DataError, ModelError
+from antiphon.files import PARTIAL, write_whole
 
 Vectors = npt.NDArray[np.float32]
 
 MANIFEST = "_embed.json"
 VERSION = 1
-PARTIAL = ".partial"
 _OURS = re.compile(r"part-\d{5,}\.parquet|_embed\.json")
 _ROWS_AT_ONCE = 4096
 
@@ -133,20 +132,6 @@ class Index:
             with pq.ParquetFile(self.shard_path(number)) as file:
                 for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
                     yield _unpacked(batch)
-
-
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file under another name and move it into place, so that it is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}{PARTIAL}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave an empty file under the final name
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def digest(records: Sequence[Record]) -> str:

@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon.corpus.neighbours import NOTHING, Ids, Nearest, Neighbours, VectorSource, blocks
-from antiphon.data.pairs import ANCHOR, POSITIVE, Pair, load, negative_columns, texts_of, to_dataset
-from antiphon.data.pairs import columns as reading
+from antiphon.data.pairs import ANCHOR, POSITIVE, Pair, load, negative_columns, reading, texts_of, to_dataset
 from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError, DataError
 

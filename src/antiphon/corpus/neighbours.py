@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from antiphon.corpus.index import unit, write_whole
+from antiphon.corpus.index import unit
 from antiphon.encoding import Encoder
 from antiphon.errors import DataError
+from antiphon.files import write_whole
 from antiphon.model.fingerprint import fingerprint
 from antiphon.text.template import Side, prompt_for
 

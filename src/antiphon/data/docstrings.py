@@ -10,7 +10,7 @@ import hashlib
 import re
 import sysconfig
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,3 +111,10 @@ def pairs(docstrings: Iterable[Docstring], *, minimum: int = 80) -> Iterator[Doc
             continue
         seen.add(key)
         yield DocstringPair(docstring.name, summary, body)
+
+
+def evenly(items: Sequence[DocstringPair], limit: int) -> list[DocstringPair]:
+    """Return at most `limit` items at even distances, so that every part of the library is there."""
+    if len(items) <= limit:
+        return list(items)
+    return [items[n * len(items) // limit] for n in range(limit)]

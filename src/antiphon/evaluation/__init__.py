@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 # mteb takes seconds to import; who reads or compares scores does not need it
 _HOMES = {
-    "Comparison": "comparing",
-    "SETS": "names",
+    "Comparison": "comparison",
+    "SETS": "task_sets",
     "Scores": "scores",
     "TaskScore": "scores",
-    "compare": "comparing",
-    "evaluate": "running",
+    "compare": "comparison",
+    "evaluate": "evaluation_run",
     "evaluator": "during_training",
     "load_scores": "scores",
 }

@@ -30,7 +30,9 @@ Instructions = Mapping[str, str] | str | Path | None
 @cache
 def shipped() -> Mapping[str, str]:
     """Return the instructions of prompts.toml, by task."""
-    table: dict[str, str] = tomllib.loads(files("antiphon").joinpath("prompts.toml").read_text(encoding="utf-8"))
+    table: dict[str, str] = tomllib.loads(
+        files("antiphon.evaluation").joinpath("prompts.toml").read_text(encoding="utf-8")
+    )
     return table
 
 

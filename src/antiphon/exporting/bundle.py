@@ -13,7 +13,7 @@ from antiphon import __version__
 from antiphon.modules import SpanPooling, TemplateInput
 
 FILE = "modeling_antiphon"
-SOURCES = ("errors", "pieces", "tokenizer_json", "template", "tokens", "modules")
+SOURCES = ("errors", "text/pieces", "text/tokenizer_json", "text/template", "text/tokens", "modules")
 """Each stands on those before it."""
 CLASSES = {kind: f"{FILE}.{kind.__name__}" for kind in (TemplateInput, SpanPooling)}
 _HEADER = '''"""Modules of this model, for sentence-transformers; put together by antiphon {version} (Apache-2.0).

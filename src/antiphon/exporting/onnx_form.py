@@ -11,8 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus.index import unit
-from antiphon.data.docstrings import harvest, pairs, standard_library
-from antiphon.demo import evenly
+from antiphon.data.docstrings import evenly, harvest, pairs, standard_library
 from antiphon.evaluation.statistics import Interval, bootstrap, ndcg
 from antiphon.exporting import onnx_graph as graph
 from antiphon.exporting.readings import freeze, readings

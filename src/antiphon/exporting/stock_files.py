@@ -18,7 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from antiphon.errors import ModelError
-from antiphon.model import causality as attention
+from antiphon.model import causality
 
 CLASSIC = "sentence_transformers.models"
 """The home of the modules in every version of sentence-transformers."""
@@ -118,7 +118,7 @@ def _config(
     raw: dict[str, Any] = {**config.to_diff_dict(), "model_type": config.model_type, "use_cache": False}
     raw.pop("_name_or_path", None)
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
-    own_switch = attention.is_bidirectional(backbone) and hasattr(config, "use_bidirectional_attention")
+    own_switch = causality.is_bidirectional(backbone) and hasattr(config, "use_bidirectional_attention")
     if causal is not None and not own_switch:  # such a family's encoder is known by the backbone's name
         raw["architectures"] = [causal]  # engines know families by this name; the weights need no head for it
     dtype = str(backbone.dtype).removeprefix("torch.")
@@ -126,7 +126,7 @@ def _config(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     if isinstance(pad, int) and pad < config.get_text_config().vocab_size:
         raw["pad_token_id"] = pad
-    if attention.is_bidirectional(backbone):
+    if causality.is_bidirectional(backbone):
         raw.update(is_causal=False, use_bidirectional_attention=True)
         window = raw.get("sliding_window")
         # Gemma's own switch halves the sliding window when it is read

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import TrainableTokensWrapper
+from pydantic import BaseModel, ConfigDict, Field
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from antiphon.errors import ConfigError
 from antiphon.text.tokens import Specials
-from antiphon.training.recipe import Lora
 
 ADAPTER = "default"
+
+
+class Lora(BaseModel):
+    """Low-rank adapters (LoRA, arXiv 2106.09685), merged into the weights when the stage ends."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    rank: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[int, Field(ge=1)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    targets: str | tuple[str, ...] = "all-linear"
+    """Names of linear layers of the backbone, or all of them."""
+    train_eos: bool = False
+    """Whether the embedding of EOS, the token whose state is the vector, is trained too (Echo, appendix F)."""
 
 
 def attach(model: SentenceTransformer, adapter: Lora) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrained
 
 from antiphon import nano
 from antiphon.errors import ConfigError, ModelError, first_line
-from antiphon.model import causality as attention
+from antiphon.model import causality
 from antiphon.modules import POOLINGS, TEXT_ONLY, SpanPooling, TemplateInput
 from antiphon.text.baking import bake, check_specials, with_backend, write_specials
 from antiphon.text.template import SIDES, Template, named, resolve
@@ -59,7 +59,7 @@ def build(
     module = _load_module(source, None if stock else spelled, dtype)
     module.processor = tokenizer
     if bidirectional:
-        attention.make_bidirectional(module.model)
+        causality.make_bidirectional(module.model)
     width = module.get_embedding_dimension()
     instructions = {"query": "", "document": "", **(prompts or {})}
     if stock:
@@ -81,7 +81,7 @@ def check_ready(model: SentenceTransformer) -> None:
     """Raise a ModelError unless EOS and BOS survive truncation and attention is what the configuration says."""
     module = model[0]
     check_specials(module.tokenizer, Specials.of(module.tokenizer))
-    attention.check(module.model)
+    causality.check(module.model)
 
 
 def _checked(template: str | Template, pooling: str, max_tokens: int, dtype: str) -> Template:

@@ -68,7 +68,7 @@ class Health:
 
 def unlike_texts() -> list[str]:
     """Return the texts that checks run on: short, long, empty-ish, code, numbers, other scripts; no two alike."""
-    return files("antiphon").joinpath("unlike_texts.txt").read_text(encoding="utf-8").splitlines()
+    return files("antiphon.model").joinpath("unlike_texts.txt").read_text(encoding="utf-8").splitlines()
 
 
 def compare(a: Vectors, b: Vectors, *, limit: float = LIMITS["float32"]) -> Parity:

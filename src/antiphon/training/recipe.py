@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from antiphon.data.settings import apply, parse
 from antiphon.errors import ConfigError
+from antiphon.model.adapters import Lora
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -80,18 +81,6 @@ class Data(Strict):
             given = " and ".join(kinds) or "none of them"
             raise ValueError(f"one of mixture, sets and texts is wanted, and {given} is given")
         return self
-
-
-class Lora(Strict):
-    """Low-rank adapters (LoRA, arXiv 2106.09685), merged into the weights when the stage ends."""
-
-    rank: Positive = 16
-    alpha: Positive = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    targets: str | tuple[str, ...] = "all-linear"
-    """Names of linear layers of the backbone, or all of them."""
-    train_eos: bool = False
-    """Whether the embedding of EOS, the token whose state is the vector, is trained too (Echo, appendix F)."""
 
 
 class Evaluation(Strict):
@@ -263,7 +252,7 @@ def _sentence(entry: Mapping[str, Any]) -> str:
 
 def _fields_at(place: list[Any]) -> list[str]:
     """Return the names that the table at this place takes."""
-    tables: dict[str, type[Strict]] = {
+    tables: dict[str, type[BaseModel]] = {
         "model": Model, "data": Data, "stage": Stage, "lora": Lora, "evaluation": Evaluation, "plan": Budget,
         "overlap": Overlap,
     }  # fmt: skip

@@ -8,10 +8,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from antiphon.corpus.index import write_whole
 from antiphon.data.pairs.tables import ANCHOR, POSITIVE, negative_columns
 from antiphon.data.rows import PARQUET
 from antiphon.errors import ConfigError, DataError
+from antiphon.files import write_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -9,9 +9,9 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from antiphon.model.checkpoint import new_folder
-from antiphon.nano.corpus import BOS, EOS, PAD, Corpus
-from antiphon.nano.pretrain import perplexity, unigram_perplexity
-from antiphon.nano.recipe import PretrainRecipe
+from tools.nano.corpus import BOS, EOS, PAD, Corpus
+from tools.nano.pretrain import perplexity, unigram_perplexity
+from tools.nano.recipe import PretrainRecipe
 
 OPENINGS = (
     "Return the",

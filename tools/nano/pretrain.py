@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from antiphon.nano.corpus import BOS, EOS, PAD, Corpus, rows
-from antiphon.nano.recipe import PretrainRecipe, Schedule, Shape
+from tools.nano.corpus import BOS, EOS, PAD, Corpus, rows
+from tools.nano.recipe import PretrainRecipe, Schedule, Shape
 
 CHECKPOINT_EVERY = 200
 MUON_STARTS = "layers."

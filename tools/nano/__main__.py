@@ -1,4 +1,4 @@
-"""`python -m antiphon.nano RECIPE --out DIR`: rebuild the embedded model from installed packages, one command."""
+"""`python -m tools.nano RECIPE --out DIR`: rebuild the embedded model from installed packages, one command."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def rebuild(
     """Build the corpus, train tokenizer and model, and write them with a model card."""
     from antiphon.data.docstrings import site_packages
     from antiphon.errors import CheckpointError
-    from antiphon.nano import card, corpus, pretrain
-    from antiphon.nano.recipe import read
+    from tools.nano import card, corpus, pretrain
+    from tools.nano.recipe import read
 
     settings = read(recipe)
     if tokens is not None:

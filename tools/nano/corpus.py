@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from antiphon.data.docstrings import fingerprint, harvest, standard_library
 from antiphon.errors import DataError
-from antiphon.nano.recipe import Data
+from tools.nano.recipe import Data
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 

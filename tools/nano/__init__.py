@@ -1,0 +1,1 @@
+"""How the embedded model is made again: corpus, tokenizer, pre-training, card."""
