@@ -36,9 +36,9 @@ def train(
     """Train what a recipe says and return the run's folder, which `antiphon.load` takes for its last stage's model.
 
     `overrides` are settings by dotted name (see `antiphon.training.recipe.read`), `first` and `until` name the stages
-    to begin and to end with, and `resume` goes on with a run that stands in the folder: finished stages are kept, the one that
-    died goes on from its last whole checkpoint to the same weights. Under torchrun or accelerate launch every process
-    calls this.
+    to begin and to end with, and `resume` goes on with a run that stands in the folder: finished stages are kept, the
+    one that died goes on from its last whole checkpoint to the same weights. Under torchrun or accelerate launch every
+    process calls this.
 
     Raises ConfigError, DataError and ModelError for what the recipe names and is not to be had, CheckpointError where
     a run stands in the folder and is not resumed, TrainingError where the loss is not finite.
