@@ -7,7 +7,7 @@ import inspect
 import typer.main
 
 import antiphon
-from antiphon.cli import application as app
+from antiphon.cli import app
 
 NAMES = ["Encoder", "build", "compare", "embed", "evaluate", "export", "load", "mine", "save", "search", "train"]
 SIGNATURES = {
