@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers import PreTrainedModel
 
 from antiphon.evaluation.embedder import Embedder
 from antiphon.evaluation.scores import Cost
+from antiphon.model.flops import forward_flops, shape_of_decoder
 from antiphon.text.template import Side
 
 SAMPLED = 256
@@ -26,7 +27,7 @@ def cost_of(model: SentenceTransformer, embedder: Embedder) -> Cost:
     for text, prompt, side in sampled:
         groups.setdefault((prompt, side), []).append(text)
     counted = [count for (prompt, side), group in groups.items() for count in tokens(model, group, prompt, side)]
-    flops = [operations(model, count) for count in counted]
+    flops = _flops(model, counted)
     return Cost(
         texts=len(texts),
         tokens_per_text=sum(counted) / max(len(counted), 1),
@@ -44,17 +45,10 @@ def tokens(model: SentenceTransformer, texts: list[str], prompt: str, side: Side
     return [int(count) for count in mask.sum(dim=1)]
 
 
-def operations(model: SentenceTransformer, length: int) -> float:
-    """Return the floating-point operations of one forward pass over `length` tokens.
-
-    2 N T for the N weights that every token goes through (the table of embeddings is looked up, not multiplied), and
-    4 L D T^2 for the scores and sums of L layers of attention of width D, without the half that a causal mask may save.
-    """
-    backbone: Any = getattr(model[0], "model", None) or model[0]
-    table = backbone.get_input_embeddings() if hasattr(backbone, "get_input_embeddings") else None
-    looked_up = 0 if table is None else sum(parameter.numel() for parameter in table.parameters())
-    weights = sum(parameter.numel() for parameter in backbone.parameters()) - looked_up
-    config: Any = getattr(backbone, "config", None)
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    layers, width = int(getattr(config, "num_hidden_layers", 0)), int(getattr(config, "hidden_size", 0))
-    return float(2 * weights * length + 4 * layers * width * length**2)
+def _flops(model: SentenceTransformer, counted: list[int]) -> list[float]:
+    """Return the operations of one forward pass of each text; 0 for a model that is no decoder of transformers."""
+    backbone = getattr(model[0], "model", None)
+    if not isinstance(backbone, PreTrainedModel):
+        return [0.0] * len(counted)
+    shape = shape_of_decoder(backbone)
+    return [forward_flops(shape, count) for count in counted]

@@ -11,16 +11,13 @@ from dataclasses import dataclass
 
 from antiphon.data.mixtures import SetPlan
 from antiphon.errors import ConfigError
+from antiphon.model.flops import DecoderShape, forward_flops, shape_of, training_memory, vocabulary_flops
 from antiphon.training.dataset import Library
-from antiphon.training.published_shapes import Shape, shape_of
 from antiphon.training.recipe import Recipe, Stage
+from antiphon.training.stage import loss_kind, settings_of
 from antiphon.training.workload import Workload, workload
 
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
-OPTIMIZER_BYTES = 8
-"""Two moments of AdamW in fp32 for each trained weight."""
-ACTIVATION_BYTES = 34
-"""Bytes of activations that a layer keeps for each token and unit of width, 16-bit (Korthikanti et al., 2022)."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class Plan:
 
     name: str
     base: str
-    shape: Shape
+    shape: DecoderShape
     gpu: str
     gpus: int
     utilization: float
@@ -96,7 +93,7 @@ def plan(recipe: Recipe) -> Plan:
     return Plan(recipe.name, recipe.model.base, shape, card, recipe.plan.gpus, recipe.plan.utilization, stages)
 
 
-def _stage(recipe: Recipe, stage: Stage, shape: Shape, work: Workload) -> StagePlan:
+def _stage(recipe: Recipe, stage: Stage, shape: DecoderShape, work: Workload) -> StagePlan:
     flops = work.steps * stage.batch_size * row_flops(stage, shape, work)
     card = CARDS[recipe.plan.gpu]
     speed = card.peak * 1e12 * recipe.plan.utilization * recipe.plan.gpus
@@ -115,39 +112,30 @@ def _stage(recipe: Recipe, stage: Stage, shape: Shape, work: Workload) -> StageP
     )
 
 
-def row_flops(stage: Stage, shape: Shape, work: Workload) -> float:
+def row_flops(stage: Stage, shape: DecoderShape, work: Workload) -> float:
     """Return the floating point operations of one row in one step, forward and backward."""
-    encode = work.texts * forward_flops(shape, work.tokens_a_text)
-    decode = vocabulary = 0.0
-    if stage.loss == "reconstruction":
-        decode = 2 * forward_flops(shape, work.content)
-        vocabulary = 2 * 2 * shape.vocabulary * shape.width * work.content
-    elif stage.loss == "mntp":
-        vocabulary = 2 * shape.vocabulary * shape.width * work.content * 0.2
+    cost = loss_kind(stage).cost(settings_of(stage))
+    layers = work.texts * forward_flops(shape, work.tokens_a_text)
+    layers += cost.decoded_texts * forward_flops(shape, work.content)
     # forward, and backward to activations and, unless they are frozen, to weights; the head's logits the same
     passes = 2.0 if stage.lora is not None else 3.0
-    again = float(stage.gradient_checkpointing) + float(bool(stage.settings.get("mini_batch_size")))
-    return (passes + again) * (encode + decode) + 3.0 * vocabulary
+    again = float(stage.gradient_checkpointing) + float(cost.cached)
+    return (passes + again) * layers + 3.0 * vocabulary_flops(shape, cost.projected_texts * work.content)
 
 
-def forward_flops(shape: Shape, tokens: float) -> float:
-    """Return the floating point operations of one text's forward pass: weights, then causal attention."""
-    attention = 2 * tokens * tokens * shape.heads * shape.head_width * shape.layers
-    return 2 * shape.body * tokens + attention
-
-
-def _memory(recipe: Recipe, stage: Stage, shape: Shape, work: Workload) -> float:
-    """Return an estimate of the bytes on one card: weights, gradients, optimizer and activations."""
-    width = BYTES[recipe.model.dtype]
-    trained = float(shape.parameters)
-    if stage.lora is not None:
-        attention = 4 * shape.width + 2 * shape.head_width * (shape.heads + shape.key_value_heads)
-        trained = stage.lora.rank * shape.layers * (attention + 3 * (shape.width + shape.intermediate))
-    fixed = shape.parameters * width + trained * (4 + OPTIMIZER_BYTES)
-    device = stage.device_batch_size or max(1, stage.batch_size // recipe.plan.gpus)
-    cached = stage.settings.get("mini_batch_size")
-    texts = cached if cached else device * work.texts
-    tokens = float(texts) * work.tokens_a_text
-    layer = ACTIVATION_BYTES * shape.width * tokens
-    kept = 2 * shape.width * tokens * shape.layers + layer if stage.gradient_checkpointing else layer * shape.layers
-    return fixed + kept
+def _memory(recipe: Recipe, stage: Stage, shape: DecoderShape, work: Workload) -> float:
+    """Return an estimate of the bytes on one card."""
+    cost = loss_kind(stage).cost(settings_of(stage))
+    rows = stage.device_batch_size or max(1, stage.batch_size // recipe.plan.gpus)
+    tokens = rows * (work.texts * work.tokens_a_text + cost.decoded_texts * work.content)
+    if cost.texts_at_once is not None:
+        tokens = min(tokens, cost.texts_at_once * work.tokens_a_text)
+    if cost.tokens_at_once is not None:
+        tokens = min(tokens, max(cost.tokens_at_once, work.tokens_a_text))
+    return training_memory(
+        shape,
+        tokens,
+        trained=shape.parameters if stage.lora is None else shape.adapter_parameters(stage.lora.rank),
+        weight_bytes=BYTES[recipe.model.dtype],
+        gradient_checkpointing=stage.gradient_checkpointing,
+    )

@@ -16,10 +16,13 @@ from antiphon.text.template import Side, named, resolve
 from antiphon.text.tokens import PieceTokenizer, Room, sequences
 from antiphon.training.dataset import TEXT, Library, Rows, text_columns, texts_rows
 from antiphon.training.recipe import Recipe, Stage
+from antiphon.training.stage import loss_kind
 
 SAMPLE = 64
 TEMPLATE, MAX_TOKENS = "echo-rewrite", 512
 """`build`'s defaults."""
+QUERY_DOCUMENT_NEGATIVE = 3
+"""Texts of a row of data that is not there to be looked at."""
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +64,7 @@ def _read(library: Library, stage: Stage) -> tuple[list[str], int, int, tuple[Se
     if data.texts is not None:
         rows: Rows = texts_rows(data, stage.batch_size)
         dataset = next(iter(rows.datasets.values()))
-        copies = 2 if stage.loss == "simcse" else 1
-        return dataset[:SAMPLE][TEXT], copies, rows.steps(stage), rows.sets
+        return dataset[:SAMPLE][TEXT], loss_kind(stage).texts or 1, rows.steps(stage), rows.sets
     mixture: Mixture = library.mixture(data)
     planned = plan_of(mixture, stage.batch_size)
     steps = stage.steps if stage.steps is not None else max(1, round((stage.epochs or 1) * planned.batches))
@@ -74,7 +76,7 @@ def _read(library: Library, stage: Stage) -> tuple[list[str], int, int, tuple[Se
         for text in part.dataset[:share][column]
         if text
     ]  # fmt: skip
-    columns = 2 if stage.loss == "reconstruction" else text_columns(mixture.datasets)
+    columns = loss_kind(stage).texts or text_columns(mixture.datasets)
     return sample, columns, steps, planned.sets
 
 
@@ -106,5 +108,5 @@ def _longest(recipe: Recipe, stage: Stage, *, steps: int | None = None, texts: i
     most = stage.max_tokens or recipe.model.max_tokens or MAX_TOKENS
     template = named(recipe.model.template or TEMPLATE)
     copies = 1 if template.compute_matched else max(template.copies("query"), template.copies("document"))
-    columns = texts or {"reconstruction": 2, "mntp": 1, "simcse": 2}.get(stage.loss, 3)
+    columns = texts or loss_kind(stage).texts or QUERY_DOCUMENT_NEGATIVE
     return Workload(steps, columns, float(copies * most), float(most), False)

@@ -8,7 +8,7 @@ from antiphon.training.losses.collating import content_collator
 from antiphon.training.losses.contrastive import ContrastiveLoss, ContrastiveSettings
 from antiphon.training.losses.head import release_padding
 from antiphon.training.losses.information import Information, information
-from antiphon.training.losses.kinds import LossKind
+from antiphon.training.losses.kinds import LossCost, LossKind
 from antiphon.training.losses.mntp import (
     MaskedNextTokenLoss,
     MaskedNextTokenSettings,
@@ -26,24 +26,31 @@ _KINDS = (
         ReconstructionSettings,
         ReconstructionLoss,
         lambda model, arguments, settings: content_collator(model, arguments),
+        ReconstructionSettings.cost,
+        texts=2,
     ),
     LossKind(
         "contrastive",
         ContrastiveSettings,
         ContrastiveLoss,
         lambda model, arguments, settings: contrastive_collator(model, arguments),
+        ContrastiveSettings.cost,
     ),
     LossKind(
         "mntp",
         MaskedNextTokenSettings,
         MaskedNextTokenLoss,
         lambda model, arguments, settings: masking_collator(model, settings, arguments),
+        lambda settings: LossCost(projected_texts=settings.share),
+        texts=1,
     ),
     LossKind(
         "simcse",
         SimCSESettings,
         SimCSELoss,
         lambda model, arguments, settings: contrastive_collator(model, arguments),
+        lambda settings: settings.contrastive.cost(),
+        texts=2,
     ),
 )
 LOSSES: Mapping[str, LossKind] = {kind.name: kind for kind in _KINDS}
@@ -54,6 +61,7 @@ __all__ = [
     "ContrastiveLoss",
     "ContrastiveSettings",
     "Information",
+    "LossCost",
     "LossKind",
     "MaskedNextTokenLoss",
     "MaskedNextTokenSettings",

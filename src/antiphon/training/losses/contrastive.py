@@ -33,6 +33,7 @@ from antiphon.training.losses.candidates import (
     info_nce,
 )
 from antiphon.training.losses.head import release_padding
+from antiphon.training.losses.kinds import LossCost
 from antiphon.training.losses.packing import Packer
 from antiphon.training.losses.text_keys import TEXT_KEY
 
@@ -93,6 +94,12 @@ class ContrastiveSettings:
             raise ConfigError(
                 f"{len(self.matryoshka_weights)} matryoshka_weights came for {len(self.matryoshka)} widths."
             )
+
+    def cost(self) -> LossCost:
+        """Return what a row costs: with a gradient cache every text goes forward twice, and few are kept at once."""
+        tokens = self.mini_batch_tokens
+        texts = self.mini_batch_size if tokens is None else None
+        return LossCost(cached=bool(tokens or texts), texts_at_once=texts, tokens_at_once=tokens)
 
     def _check_directions(self) -> None:
         if "query_to_doc" not in self.directions or set(self.directions) - set(DIRECTIONS):

@@ -15,6 +15,7 @@ from torch import nn
 from antiphon.errors import ConfigError, DataError
 from antiphon.training.losses.decoding import CONTENT_IDS, CONTENT_MASK, Decode, cross_entropies, prepare, vectors
 from antiphon.training.losses.head import HeadTraining, head_of, release_padding
+from antiphon.training.losses.kinds import LossCost
 from antiphon.training.losses.packing import Packer
 from antiphon.training.losses.vocabulary import CHUNK
 
@@ -38,6 +39,11 @@ class ReconstructionSettings:
     packed: bool = True
     """Whether texts go through the model without padding between them, both sides in one forward; where the model
     cannot, texts are padded and the log says why. Loss and gradients are the same."""
+
+    def cost(self) -> LossCost:
+        """Return what a row costs: each side is decoded from the other's vector, and from its own where it is asked."""
+        decoded = (1.0 if self.interleave == "alternate" else 2.0) + (2.0 if self.own_side else 0.0)
+        return LossCost(decoded_texts=decoded, projected_texts=decoded)
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
