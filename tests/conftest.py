@@ -17,10 +17,13 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     Gemma3TextConfig,
+    GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
     Olmo2Config,
+    Olmo3Config,
     Phi3Config,
+    PhiConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -53,8 +56,13 @@ ARCHITECTURES: dict[str, type[PretrainedConfig]] = {
     "phi3": Phi3Config,
     "smollm3": SmolLM3Config,
     "olmo2": Olmo2Config,
+    "olmo3": Olmo3Config,
+    "phi": PhiConfig,
+    "gpt_neox": GPTNeoXConfig,
     "stablelm": StableLmConfig,
 }
+OWN_HEAD_WIDTH = ("stablelm", "phi", "gpt_neox")
+"""Architectures whose heads share the width evenly."""
 
 
 def train_tokenizer(kind: str, *, bos: bool = True) -> PreTrainedTokenizerFast:
@@ -104,7 +112,7 @@ def make_base(folder: Path, architecture: str = "llama", tokenizer: str = "byte-
         "pad_token_id": None,
         **options,
     }
-    if architecture == "stablelm":
+    if architecture in OWN_HEAD_WIDTH:
         settings.pop("head_dim")
     model = AutoModelForCausalLM.from_config(ARCHITECTURES[architecture](**settings))
     model.save_pretrained(folder)

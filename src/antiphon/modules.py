@@ -33,6 +33,7 @@ class TemplateInput(Transformer):
         kwargs = {"modality_config": TEXT_ONLY, "module_output_name": "token_embeddings", **kwargs}
         super().__init__(model_name_or_path, **kwargs)
         self.template = template
+        self.can_flatten_inputs = False  # texts are padded; the packed path of ours is another module's business
         self._pieces: tuple[int, PieceTokenizer] | None = None
 
     @property
@@ -125,10 +126,6 @@ class TemplateInput(Transformer):
     @property
     def _takes_positions(self) -> bool:
         return "position_ids" in inspect.signature(self.model.forward).parameters
-
-    def _can_flatten_inputs(self) -> bool:
-        """Texts are padded; the packed path of ours is another module's business."""
-        return False
 
 
 class SpanPooling(Module):

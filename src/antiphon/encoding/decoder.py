@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from antiphon import compat
 from antiphon.encoding import masks
 from antiphon.encoding.kernels import attention
 from antiphon.encoding.kernels.linear import LINEARS
@@ -64,7 +65,7 @@ class Decoder:
             window = None
         decoder = cls(shown, is_causal(config), window, bool(kinds), way)
         last = config.num_hidden_layers - 1
-        shown._modules["layers"] = nn.ModuleList(
+        layers = nn.ModuleList(
             Layer(
                 layer,
                 number,
@@ -73,7 +74,8 @@ class Decoder:
                 run=_compiled(layer) if way.compiled else None,
             )
             for number, layer in enumerate(shown.layers)
-        ).eval()
+        )
+        compat.set_child(shown, "layers", layers.eval())
         return decoder
 
     @property
@@ -100,8 +102,8 @@ class Decoder:
             input_ids=moved(ids_RW, device),
             attention_mask=mask,
             position_ids=moved(position_RW, device),
-            past_key_values=run,
             use_cache=False,
+            **{compat.cache_argument(self.model): run},
         ).last_hidden_state
         return states
 
@@ -176,15 +178,13 @@ class _View:
         return self._seen[id(module)]
 
     def _copy(self, module: nn.Module) -> None:
-        shown = copy.copy(module)
-        self._seen[id(module)] = shown
+        own = {}
         config = module.__dict__.get("config")
         if isinstance(config, PretrainedConfig):
             if id(config) not in self._configs:
                 self._configs[id(config)] = copy.copy(config)
-                self._configs[id(config)]._attn_implementation = attention.PREFIX + self.way.call
-            shown.__dict__["config"] = self._configs[id(config)]
-        shown.__dict__["_modules"] = {
-            name: None if child is None else self.of(child) for name, child in module._modules.items()
-        }
-        shown.__dict__["training"] = False
+                compat.set_attention(self._configs[id(config)], attention.PREFIX + self.way.call)
+            own["config"] = self._configs[id(config)]
+        children = compat.children_of(module)
+        shown = {name: None if child is None else self.of(child) for name, child in children.items()}
+        self._seen[id(module)] = compat.copied_module(module, shown, **own)

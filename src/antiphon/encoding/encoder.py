@@ -17,6 +17,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import quantize_embeddings, truncate_embeddings
 
+from antiphon import compat
 from antiphon.encoding.kernels.attention import CALLS
 from antiphon.encoding.kernels.linear import LINEARS
 from antiphon.encoding.runner import Runner
@@ -182,7 +183,7 @@ class Encoder:
 
     def _reading(self, prompt: str | None, prompt_name: str | None, task: Task | None) -> Reading:
         try:
-            return Reading(self.model._resolve_prompt(prompt, prompt_name), task)
+            return Reading(compat.resolve_prompt(self.model, prompt, prompt_name), task)
         except ValueError as error:
             raise ConfigError(f"{error}") from None
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from antiphon import compat
 from antiphon.encoding.kernels.varlen import Spans
 
 Keys = tuple[torch.Tensor, torch.Tensor]
@@ -94,27 +95,31 @@ class Layer(nn.Module):
         """How many tokens before and after itself a token sees, -1 is all."""
         self._run = layer if run is None else run
 
-    def forward(self, hidden_RWD: torch.Tensor, *, past_key_values: Pass, **given: Any) -> Any:
-        """Return the layer's states (R, W, D), or (R, K, D) at the kept positions of the last layer."""
-        prefix = past_key_values.prefix[self.number] if past_key_values.prefix else None
-        recorded = past_key_values.recorded
-        spans = past_key_values.spans
+    def forward(self, hidden_RWD: torch.Tensor, **given: Any) -> Any:
+        """Return the layer's states (R, W, D), or (R, K, D) at the kept positions of the last layer.
+
+        One of the arguments is the Pass, under the name that the family has for its cache.
+        """
+        cache = compat.cache_given(given, Pass)
+        run: Pass = given.pop(cache)
+        prefix = run.prefix[self.number] if run.prefix else None
+        recorded, spans = run.recorded, run.spans
         if spans is not None:
             given = {**given, "spans": spans, "reach": self.reach}
         order = None if spans is None else spans.order
-        if self.last and past_key_values.kept_RK is not None:
-            return self._pruned(hidden_RWD, _LayerKeys(prefix, order=order), past_key_values.kept_RK, given)
+        if self.last and run.kept_RK is not None:
+            return self._pruned(hidden_RWD, _LayerKeys(prefix, order=order), run.kept_RK, cache, given)
         keys = None if prefix is None and recorded is None else _LayerKeys(prefix, recorded, order=order)
         # a size of 1 and recorded keys would each be compiled anew: they run as they are
         general = recorded is None and hidden_RWD.shape[1] > 1 and (len(hidden_RWD) > 1 or spans is not None)
-        return (self._run if general else self.layer)(hidden_RWD, past_key_values=keys, **given)
+        return (self._run if general else self.layer)(hidden_RWD, **{cache: keys}, **given)
 
     def _pruned(
-        self, hidden_RWD: torch.Tensor, before: _LayerKeys, kept_RK: torch.Tensor, given: dict[str, Any]
+        self, hidden_RWD: torch.Tensor, before: _LayerKeys, kept_RK: torch.Tensor, cache: str, given: dict[str, Any]
     ) -> Any:
         """Run the layer up to its keys and values, then again from its start at the kept positions only."""
         try:
-            self.layer(hidden_RWD, past_key_values=replace(before, stop=True), **given)
+            self.layer(hidden_RWD, **{cache: replace(before, stop=True)}, **given)
         except _Kept as kept:
             keys = kept.keys
         given = dict(given)
@@ -127,7 +132,7 @@ class Layer(nn.Module):
             given["attention_mask"] = mask.gather(2, kept_RK[:, None, :, None].expand(-1, 1, -1, mask.shape[3]))
         if given.get("spans") is not None:
             given["spans"] = given["spans"].last()
-        return self.layer(_at(hidden_RWD, kept_RK), past_key_values=_LayerKeys(replayed=keys), **given)
+        return self.layer(_at(hidden_RWD, kept_RK), **{cache: _LayerKeys(replayed=keys)}, **given)
 
 
 def _at(states: torch.Tensor, kept_RK: torch.Tensor) -> torch.Tensor:

@@ -14,6 +14,7 @@ from threading import Lock
 import torch
 from sentence_transformers import SentenceTransformer
 
+from antiphon import compat
 from antiphon.encoding.budget import budget
 from antiphon.encoding.decoder import Decoder, Way
 from antiphon.encoding.forward import vectors_of
@@ -214,9 +215,6 @@ def _state(model: SentenceTransformer) -> tuple[object, ...]:
     """Return what changes when the weights, the modules or the adapters of the first module change."""
     module = model[0]
     decoder = module.model
-    tensors = tuple((id(p), p.data_ptr(), p._version if not p.is_inference() else 0) for p in decoder.parameters())
-    layers = tuple(
-        (id(part), getattr(part, "_disable_adapters", None), tuple(getattr(part, "_active_adapter", None) or ()))
-        for part in decoder.modules()
-    )
+    tensors = tuple((id(p), p.data_ptr(), compat.version_of(p)) for p in decoder.parameters())
+    layers = tuple((id(part), compat.adapters_acting(part)) for part in decoder.modules())
     return tensors, layers, getattr(decoder.config, "is_causal", True), id(module.tokenizer), module.max_seq_length

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from antiphon import nano
+from antiphon import compat, nano
 from antiphon.evaluation import instructions as instructing
 from antiphon.evaluation import randomness, ranks
 from antiphon.evaluation.embedder import Encode, VectorStore, encoder
@@ -165,5 +165,6 @@ def _store(cache: Path | None, identity: str) -> Iterator[VectorStore | None]:
 
 def _name(model: SentenceTransformer) -> str:
     backbone = getattr(model[0], "model", None)
-    name = str(getattr(getattr(backbone, "config", None), "_name_or_path", "") or type(model[0]).__name__)
+    config = getattr(backbone, "config", None)
+    name = (compat.source_of(config) if config is not None else "") or type(model[0]).__name__
     return "nano" if name == str(nano.folder()) else name

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
-from transformers.utils import cached_file
+from sentence_transformers.util import load_file_path
 
-from antiphon import __version__, nano
+from antiphon import __version__, compat, nano
 from antiphon.exporting.verified import Settings
 from antiphon.model.checkpoint import RUN
 from antiphon.model.description import describe
@@ -45,7 +45,7 @@ def licence_of(base: str) -> str | None:
     """Return the licence that the base's own card states, by the hub's short name."""
     if base in ("nano", str(nano.folder())):
         return "apache-2.0"
-    file = cached_file(base, "README.md", _raise_exceptions_for_missing_entries=False, local_files_only=True)
+    file = load_file_path(base, "README.md", local_files_only=True)
     found = _LICENCE.search(Path(file).read_text(encoding="utf-8")) if file else None
     return found.group(1) if found else None
 
@@ -62,7 +62,7 @@ def _run(source: str) -> RunRecord | None:
 
 
 def _base_of(model: SentenceTransformer) -> str:
-    return str(getattr(model[0].config, "_name_or_path", "") or "unknown")
+    return compat.source_of(model[0].config) or "unknown"
 
 
 def _is_hub_id(base: str) -> bool:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
+from antiphon import compat
 from antiphon.errors import ModelError
 from antiphon.model.parity import unlike_texts
 from antiphon.text.baking import bake
@@ -118,7 +119,7 @@ def _with_prefix(model: SentenceTransformer, prefix: str) -> list[PreTrainedToke
     after = own["normalizers"] if own and own["type"] == "Sequence" else [own] if own else []
     raw["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": prefix}, *after]}
     backend = Tokenizer.from_str(json.dumps(raw))
-    glued._tokenizer = backend
+    compat.set_backend(glued, backend)
     framed.backend_tokenizer.post_processor = _framing(framed, prefix)
     return [glued, framed]
 

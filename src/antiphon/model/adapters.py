@@ -9,8 +9,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import TrainableTokensWrapper
 from pydantic import BaseModel, ConfigDict, Field
 from sentence_transformers import SentenceTransformer
-from torch import nn
 
+from antiphon import compat
 from antiphon.errors import ConfigError
 from antiphon.text.tokens import Specials
 
@@ -36,6 +36,7 @@ def attach(model: SentenceTransformer, adapter: Lora) -> None:
 
     Raises ConfigError where the backbone has adapters already or no layer of the names.
     """
+    compat.check_lora()
     backbone = model[0].model
     if is_adapted(model):
         raise ConfigError("The model carries adapters already; merge them before new ones are attached.")
@@ -54,7 +55,7 @@ def attach(model: SentenceTransformer, adapter: Lora) -> None:
     try:
         model.add_adapter(config, ADAPTER)
     except ValueError as error:
-        _forget(backbone)  # it remembers adapters that it could not attach
+        compat.forget_adapters(backbone)  # it remembers adapters that it could not attach
         raise ConfigError(f"LoRA cannot be attached to {adapter.targets!r}: {error}") from error
 
 
@@ -76,12 +77,5 @@ def merge(model: SentenceTransformer) -> None:
                 tuner = layer.token_adapter if isinstance(layer, TrainableTokensWrapper) else layer
                 tuner.merge()
                 backbone.set_submodule(name, tuner.get_base_layer())
-    _forget(backbone)
+    compat.forget_adapters(backbone)
     backbone.requires_grad_(True)
-
-
-def _forget(backbone: nn.Module) -> None:
-    """Remove what transformers remembers of adapters, or it would save adapters only."""
-    backbone._hf_peft_config_loaded = False  # type: ignore[assignment]  # a flag of transformers
-    if hasattr(backbone, "peft_config"):
-        del backbone.peft_config

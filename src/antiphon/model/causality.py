@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
+from antiphon import compat
 from antiphon.errors import ModelError
 
 _TOKENS = 6
@@ -39,7 +40,7 @@ def check(model: PreTrainedModel) -> None:
     if wanted and not all(looks_ahead):
         raise ModelError(
             f"{kind} stays causal although config.is_causal is False, with attention "
-            f"{model.config._attn_implementation!r}; "
+            f"{compat.attention_of(model.config)!r}; "
             'load it with attn_implementation="eager" or without bidirectional=True.'
         )
     if not wanted and any(looks_ahead):

@@ -22,9 +22,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.util import load_file_path
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import cached_file
 
-from antiphon import __version__
+from antiphon import __version__, compat
 from antiphon.errors import CheckpointError, ConfigError, first_line
 from antiphon.model.build import check_ready
 from antiphon.modules import MODULES
@@ -81,9 +80,7 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
     source = str(model_folder(path))
     _check_modules(source)
     try:
-        model = SentenceTransformer._load_with_module_classes(
-            source, MODULES, device=device, model_kwargs={"dtype": dtype}
-        )
+        model = compat.load_with_modules(source, MODULES, device=device, model_kwargs={"dtype": dtype})
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"{source} cannot be loaded: {first_line(error)}") from error
     record = _record(source)
@@ -165,18 +162,18 @@ def _with_head(backbone: PreTrainedModel, trained: torch.nn.Linear | None) -> Pr
         whole.tie_weights()
     elif head is not None:
         name = next(name for name, parameter in whole.named_parameters() if parameter is head.weight)
-        weight = head_weight(config._name_or_path, name) if trained is None else trained.weight.detach()
+        weight = head_weight(compat.source_of(config), name) if trained is None else trained.weight.detach()
         head.weight = torch.nn.Parameter(weight.to(backbone.dtype), requires_grad=False)
     return whole
 
 
 def head_weight(source: str, name: str) -> torch.Tensor:
     """Read the untied head (V, D) from the folder or hub id that the backbone came from; CheckpointError if gone."""
-    index = cached_file(source, "model.safetensors.index.json", _raise_exceptions_for_missing_entries=False)
+    index = load_file_path(source, "model.safetensors.index.json")
     shard = "model.safetensors"
     if index is not None:
         shard = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].get(name, shard)
-    file = cached_file(source, shard, _raise_exceptions_for_missing_entries=False)
+    file = load_file_path(source, shard)
     if file is not None:
         with safe_open(file, framework="pt") as tensors:
             if name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)

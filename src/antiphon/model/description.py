@@ -17,6 +17,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from antiphon import compat
 from antiphon.errors import ConfigError, ModelError
 from antiphon.model.causality import is_bidirectional
 from antiphon.text.template import SIDES, Side, prompt_for, template_of
@@ -150,7 +151,7 @@ def _attention(model: SentenceTransformer) -> str:
     if inner is None:
         return "none"
     kind = "bidirectional" if is_bidirectional(inner) or not _decodes(inner) else "causal"
-    return f"{kind}, {getattr(inner.config, '_attn_implementation', 'unknown kernel')}"
+    return f"{kind}, {compat.attention_of(inner.config)}"
 
 
 def _decodes(inner: Any) -> bool:

@@ -138,7 +138,7 @@ def in_dtype(model: SentenceTransformer, dtype: torch.dtype | None) -> Iterator[
         yield
         return
     weights = {name: parameter.data for name, parameter in model.named_parameters()}
-    buffers = [(part, name, buffer) for part in model.modules() for name, buffer in part._buffers.items()]
+    buffers = [(part, name, buffer) for part in model.modules() for name, buffer in part.named_buffers(recurse=False)]
     model.to(dtype)
     try:
         yield
@@ -146,4 +146,4 @@ def in_dtype(model: SentenceTransformer, dtype: torch.dtype | None) -> Iterator[
         for name, parameter in model.named_parameters():
             parameter.data = weights[name]
         for part, name, buffer in buffers:  # rotary frequencies, which a 16-bit dtype would round for good
-            part._buffers[name] = buffer
+            setattr(part, name, buffer)

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
+from antiphon import compat
 from antiphon.errors import ModelError
 from antiphon.text.pieces import Piece, said
 from antiphon.text.template import Side, Template
@@ -99,7 +100,7 @@ def bake(
 
 def with_backend(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> PreTrainedTokenizerBase:
     """Return the tokenizer standing on another backend, user text being text to it."""
-    tokenizer._tokenizer = backend
+    compat.set_backend(tokenizer, backend)
     tokenizer.split_special_tokens = True
     tokenizer.init_kwargs["split_special_tokens"] = True
     return tokenizer

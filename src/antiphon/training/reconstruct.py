@@ -9,6 +9,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import DynamicCache
 
+from antiphon import compat
 from antiphon.errors import ConfigError, DataError
 from antiphon.model.causality import is_bidirectional
 from antiphon.text.template import Side
@@ -74,12 +75,12 @@ def _decode(
     """Return the ids that follow the vector, one pass a token, keys and values kept."""
     backbone, embedding = model[0].model, embedding_of(model[0])
     keyword = {CAUSAL: True} if is_bidirectional(backbone) else {}
+    keyword[compat.cache_argument(backbone)] = DynamicCache(config=backbone.config)
     end = model.tokenizer.eos_token_id
-    past = DynamicCache(config=backbone.config)
     embedded_11D = anchor_D[None, None].to(next(embedding.parameters()).dtype)
     ids: list[int] = []
     while len(ids) < most:
-        states = backbone(inputs_embeds=embedded_11D, past_key_values=past, use_cache=True, **keyword).last_hidden_state
+        states = backbone(inputs_embeds=embedded_11D, use_cache=True, **keyword).last_hidden_state
         logits_V = (states[0, -1] * head.scale @ head.weight.T).float()
         if head.softcap is not None:
             logits_V = head.softcap * torch.tanh(logits_V / head.softcap)

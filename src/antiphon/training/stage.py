@@ -16,6 +16,7 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers import set_seed
 
+from antiphon import compat
 from antiphon.data.processes import processes
 from antiphon.data.settings import fill
 from antiphon.errors import CheckpointError, ConfigError, ParityError, TrainingError, first_line
@@ -170,7 +171,7 @@ def _take_best(trainer: SentenceTransformerTrainer, stage: Stage) -> int | None:
     if best is None:
         raise TrainingError(f"Stage {stage.name!r} ended before it was evaluated; lower evaluation.every.")
     # the trainer's own way at the end of a run would log an error and go on with the last weights
-    trainer._load_from_checkpoint(best)
+    compat.load_checkpoint(trainer, best)
     read_head(trainer.model, Path(best))
     return int(best.rsplit("-", 1)[-1])
 

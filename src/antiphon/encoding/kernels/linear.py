@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from antiphon import compat
+
 TOKENS = 2048
 """Tokens that packed weights are laid out for; others are right too."""
 FLOAT8 = torch.float8_e4m3fn
@@ -24,7 +26,7 @@ def prepacked(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | N
 
     An operator of its own, because a compiler cannot see into that layout.
     """
-    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
+    product: torch.Tensor = compat.prepacked_product(states, weight, bias)
     return product
 
 
@@ -42,8 +44,7 @@ class PrepackedLinear(nn.Module):
         super().__init__()
         self.bias = linear.bias
         self.outputs = linear.out_features
-        weight: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), TOKENS)
-        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("weight", compat.prepacked_weight(linear.weight.detach(), TOKENS), persistent=False)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Return the products of states (..., I), (..., O)."""
@@ -67,7 +68,7 @@ class Float8Linear(nn.Module):
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Return the products of states (..., I), (..., O), in the states' dtype."""
         states_MI, scale_M1 = in_float8(states.reshape(-1, states.shape[-1]))
-        product_MO = torch._scaled_mm(states_MI, self.weight.t(), scale_M1, self.scale, out_dtype=states.dtype)
+        product_MO = compat.scaled_product(states_MI, self.weight.t(), scale_M1, self.scale, states.dtype)
         if self.bias is not None:
             product_MO = product_MO + self.bias
         return product_MO.view(*states.shape[:-1], -1)

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.losses.gradcache import RandContext, _create_minibatch
+from sentence_transformers.base.losses.gradcache import RandContext
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 from sentence_transformers.util import all_gather, all_gather_with_grad, get_rank
 from torch import distributed
 
+from antiphon import compat
 from antiphon.errors import ConfigError, DataError
 from antiphon.training.losses.candidates import (
     DIRECTIONS,
@@ -196,7 +197,7 @@ class ContrastiveLoss(CachedMultipleNegativesRankingLoss):
         random_state: RandContext | None = None,
     ) -> tuple[torch.Tensor, RandContext | None]:
         """Return the vectors of rows `begin` to `end` of a column, and the state of the generators before them."""
-        column = _create_minibatch(sentence_feature, begin, end)
+        column = compat.rows_of_column(sentence_feature, begin, end)
         with random_state or nullcontext(), torch.set_grad_enabled(with_grad and torch.is_grad_enabled()):
             before = RandContext(*column.values()) if copy_random_state else None
             return self._embed([column])[0], before

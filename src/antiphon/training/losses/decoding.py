@@ -14,6 +14,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 
+from antiphon import compat
 from antiphon.errors import DataError, ModelError
 from antiphon.model.causality import is_bidirectional
 from antiphon.modules import TemplateInput
@@ -43,8 +44,7 @@ def prepare(model: SentenceTransformer) -> None:
             f"The vector has {model.get_embedding_dimension()} numbers and a token's embedding {width}, so the vector "
             "cannot take a token's place; reconstruction needs a model that ends in pooling."
         )
-    # sentence-transformers hands a keyword on to the modules that name it here
-    model[0].forward_kwargs = {*model[0].forward_kwargs, CAUSAL}
+    compat.hand_on(model[0], (CAUSAL,))
     if is_bidirectional(model[0].model):
         _check_causal(model)
 

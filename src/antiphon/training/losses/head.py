@@ -21,6 +21,7 @@ from sentence_transformers.base.modules import Transformer
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from antiphon import compat
 from antiphon.errors import CheckpointError, ModelError
 from antiphon.model.checkpoint import head_weight
 
@@ -77,7 +78,7 @@ def head_of(model: SentenceTransformer, training: HeadTraining = "trained", *, g
         hang(module, given)
     elif not config.tie_word_embeddings and not hasattr(module, "head"):
         name = next(name for name, parameter in whole.named_parameters() if parameter is shape.weight)
-        weight = head_weight(config._name_or_path or backbone.config._name_or_path, name)
+        weight = head_weight(compat.source_of(config) or compat.source_of(backbone.config), name)
         hang(module, _linear(weight.to(backbone.dtype)).to(backbone.device))
     if hasattr(module, "head"):
         module.head.requires_grad_(training == "trained")

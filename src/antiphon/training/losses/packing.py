@@ -21,6 +21,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.util import batch_to_device
 from torch import nn
 
+from antiphon import compat
 from antiphon.errors import ParityError, first_line
 from antiphon.model import parity
 from antiphon.model.causality import is_bidirectional
@@ -49,8 +50,7 @@ class Packer:
         self.module: Transformer = model[0]
         self.pooling: list[nn.Module] = list(model)[1:]
         self.causal = not is_bidirectional(self.module.model)
-        # sentence-transformers hands a keyword on to the modules that name it here
-        self.module.forward_kwargs = {*self.module.forward_kwargs, "attention_mask", "use_cache"}
+        compat.hand_on(self.module, ("attention_mask", "use_cache"))
 
     @classmethod
     def of(cls, model: SentenceTransformer) -> Packer | None:
@@ -128,7 +128,7 @@ class Packer:
 
     def _spelled(self, sees_R1WW: torch.Tensor) -> torch.Tensor:
         """Return the mask in the form of the attention implementation: truth values, or what is added to scores."""
-        if self.module.model.config._attn_implementation != "eager":
+        if compat.attention_of(self.module.model.config) != "eager":
             return sees_R1WW
         dtype = self.module.model.dtype
         return torch.zeros_like(sees_R1WW, dtype=dtype).masked_fill(~sees_R1WW, torch.finfo(dtype).min)
@@ -182,8 +182,8 @@ def _why_not(model: SentenceTransformer) -> str | None:
     if not isinstance(module, Transformer):
         return f"the first module is a {type(module).__name__}"
     config = module.model.config.get_text_config()
-    if config._attn_implementation not in MASKED:
-        return f"attention {config._attn_implementation} takes no mask of which token sees which"
+    if compat.attention_of(config) not in MASKED:
+        return f"attention {compat.attention_of(config)} takes no mask of which token sees which"
     others = set(getattr(config, "layer_types", None) or ()) - KINDS
     if others:
         return f"{config.model_type} has layers that run on from text to text ({', '.join(sorted(others))})"

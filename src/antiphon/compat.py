@@ -1,0 +1,215 @@
+"""Every private or renamed name of the libraries below that is touched, under a name of ours.
+
+The public way stands first where there is one, the private one behind it. A release that takes one of them away breaks
+one function here and its row in tests/test_compat.py, which says what would be lost. Supported are transformers 5.17 to
+5.24 and what keeps their names.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+import transformers
+from packaging.version import Version
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from antiphon.errors import ConfigError, ModelError
+
+CACHE_ARGUMENTS = ("cache", "past_key_values", "layer_past", "cache_params")
+"""What a decoder calls its keys and values: the first since transformers 5.24, the second before, others by family."""
+LORA_PAIR = "transformers 5.23 with peft 0.21"
+"""A pair of releases with which LoRA was run."""
+
+
+# --- transformers: decoders
+
+
+def cache_argument(model: nn.Module) -> str:
+    """Return the name under which a decoder's forward takes its cache; ModelError where it takes none."""
+    taken = inspect.signature(model.forward).parameters
+    for name in CACHE_ARGUMENTS:
+        if name in taken:
+            return name
+    raise ModelError(f"{type(model).__name__} takes no cache of keys and values")
+
+
+def cache_given(arguments: Mapping[str, Any], kind: type) -> str:
+    """Return the name of the argument that holds a cache of a kind: what the model itself calls it in its layers."""
+    return next(name for name, value in arguments.items() if isinstance(value, kind))
+
+
+def attention_of(config: PretrainedConfig) -> str:
+    """Return the name of the attention implementation that a configuration asks for."""
+    return str(getattr(config, "_attn_implementation", None) or "unknown")
+
+
+def set_attention(config: PretrainedConfig, name: str) -> None:
+    """Let a configuration ask for an attention implementation; `set_attn_implementation` would ask the hub for it."""
+    config._attn_implementation = name
+
+
+@contextmanager
+def attention_set(config: PretrainedConfig, name: str) -> Iterator[None]:
+    """Let a configuration ask for an attention implementation for a while."""
+    before = attention_of(config)
+    set_attention(config, name)
+    try:
+        yield
+    finally:
+        set_attention(config, before)
+
+
+def source_of(config: PretrainedConfig) -> str:
+    """Return the folder or hub id that a configuration was read from, "" where it was made."""
+    return str(getattr(config, "name_or_path", None) or "")
+
+
+def copied_module(module: nn.Module, children: Mapping[str, nn.Module | None], **attributes: Any) -> nn.Module:
+    """Return a module over the same parameters and buffers with other children and attributes, in evaluation mode.
+
+    A copy shares the dictionaries of what it was copied from, so they are replaced and not written to.
+    """
+    shown = copy.copy(module)
+    shown.__dict__["_modules"] = dict(children)
+    shown.__dict__["training"] = False
+    shown.__dict__.update(attributes)
+    return shown
+
+
+def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
+    """Return the children of a module by name; `named_children` passes over those that are None or stand twice."""
+    return dict(module._modules)
+
+
+def set_child(module: nn.Module, name: str, child: nn.Module) -> None:
+    """Put a child of another type in the place of one; plain assignment is typed as the first one by some families."""
+    module.add_module(name, child)
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """Return a number that rises whenever a tensor is written to in place; 0 for one of inference mode."""
+    return 0 if tensor.is_inference() else int(tensor._version)
+
+
+# --- transformers: tokenizers
+
+
+def set_backend(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> None:
+    """Let a fast tokenizer stand on another backend: `backend_tokenizer` can be read only."""
+    tokenizer._tokenizer = backend
+
+
+# --- transformers and peft: adapters
+
+
+def lora_obstacle() -> str | None:
+    """Return why LoRA cannot be attached with the installed releases, as a sentence; None where nothing is known.
+
+    transformers states the oldest peft that it takes and looks at it when an adapter is attached, which in a run of
+    several stages would be after the first were trained.
+    """
+    from transformers.integrations import peft as integration
+
+    wanted = getattr(integration, "MIN_PEFT_VERSION", None)
+    try:
+        installed = version("peft")
+    except PackageNotFoundError:
+        return f"LoRA needs peft, which is not installed; install {LORA_PAIR}."
+    if wanted is None or Version(installed) >= Version(wanted):
+        return None
+    return (
+        f"LoRA cannot be attached: transformers {transformers.__version__} needs peft {wanted} or newer and peft "
+        f"{installed} is installed; install a newer peft if there is one, or {LORA_PAIR}."
+    )
+
+
+def check_lora() -> None:
+    """Raise a ConfigError where LoRA cannot be attached with the installed releases."""
+    obstacle = lora_obstacle()
+    if obstacle is not None:
+        raise ConfigError(obstacle)
+
+
+def adapters_acting(module: nn.Module) -> tuple[str, ...]:
+    """Return the adapters of a layer that act, none where it has none or they are switched off."""
+    if getattr(module, "_disable_adapters", True):  # peft's layers and wrappers of tables share no public property
+        return ()
+    return tuple(getattr(module, "_active_adapter", None) or ())
+
+
+def forget_adapters(backbone: PreTrainedModel) -> None:
+    """Remove what transformers remembers of adapters that were merged, or it would save adapters only."""
+    if getattr(backbone, "_hf_peft_config_loaded", False):
+        backbone._hf_peft_config_loaded = False
+    if hasattr(backbone, "peft_config"):
+        del backbone.peft_config
+
+
+# --- sentence-transformers
+
+
+def load_with_modules(source: str, classes: Mapping[str, type[nn.Module]], **settings: Any) -> SentenceTransformer:
+    """Load a folder or hub id, its modules' names meaning these classes: no code of the folder's is run.
+
+    Stock loading refuses outside classes without `trust_remote_code=True`, which would run what the folder brings.
+    """
+    model: SentenceTransformer = SentenceTransformer._load_with_module_classes(
+        source, classes, trust_remote_code=False, **settings
+    )
+    return model
+
+
+def resolve_prompt(model: SentenceTransformer, prompt: str | None, prompt_name: str | None) -> str | None:
+    """Return the prompt that `model.encode` would use; ValueError for a name that the model does not know."""
+    resolved: str | None = model._resolve_prompt(prompt, prompt_name)
+    return resolved
+
+
+def hand_on(module: Any, keywords: Iterable[str]) -> None:
+    """Let a module take these keywords of the model's call: sentence-transformers hands on those that it names."""
+    module.forward_kwargs = {*module.forward_kwargs, *keywords}
+
+
+def rows_of_column(column: Mapping[str, Any], begin: int, end: int) -> dict[str, Any]:
+    """Return some rows of a column's features, as the gradient cache cuts them."""
+    from sentence_transformers.base.losses.gradcache import _create_minibatch
+
+    rows: dict[str, Any] = _create_minibatch(column, begin, end)
+    return rows
+
+
+def load_checkpoint(trainer: Any, folder: str) -> None:
+    """Put a checkpoint's weights into the model that is trained; the trainer's own end of a run logs its errors."""
+    trainer._load_from_checkpoint(folder)
+
+
+# --- torch: products
+
+
+def prepacked_weight(weight_OI: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Return the weights of a linear layer in oneDNN's own layout for products of so many tokens."""
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight_OI, tokens)
+    return packed
+
+
+def prepacked_product(states: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Return the products of states (..., I) with weights that `prepacked_weight` laid out, (..., O)."""
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(states, packed, bias, "none", [], "")
+    return product
+
+
+def scaled_product(
+    a_MI: torch.Tensor, b_IO: torch.Tensor, scale_M1: torch.Tensor, scale_1O: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """Return the products (M, O) of 8-bit floats, each row and column with a scale of its own."""
+    product: torch.Tensor = torch._scaled_mm(a_MI, b_IO, scale_M1, scale_1O, out_dtype=dtype)
+    return product
