@@ -16,7 +16,7 @@ from test_losses_contrastive import built, learned, same
 
 import antiphon
 from antiphon.training.losses.layout import NOBODY, Group, lay_out, shared_beginning, visible
-from antiphon.training.losses.packing import Packer, _groups, width_of
+from antiphon.training.losses.packer import Packer, _groups, width_of
 
 TEXTS = ["a text", "", "a much longer text, which says more than the others do", "one more", "x", "and the last " * 4]
 ARCHITECTURES = ["llama", "qwen2", "qwen3", "mistral", "gemma3"]

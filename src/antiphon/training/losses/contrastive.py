@@ -35,7 +35,7 @@ from antiphon.training.losses.candidates import (
 )
 from antiphon.training.losses.head import release_padding
 from antiphon.training.losses.kinds import LossCost
-from antiphon.training.losses.packing import Packer
+from antiphon.training.losses.packer import Packer
 from antiphon.training.losses.text_keys import TEXT_KEY
 
 SCORES = 2**24

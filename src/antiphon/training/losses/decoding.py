@@ -20,7 +20,7 @@ from antiphon.model.causality import is_bidirectional
 from antiphon.modules import TemplateInput
 from antiphon.training.losses.head import Head, embedding_of, embedding_weight
 from antiphon.training.losses.layout import Group, lay_out
-from antiphon.training.losses.packing import Packer
+from antiphon.training.losses.packer import Packer
 from antiphon.training.losses.vocabulary import Reduction, linear_cross_entropy
 
 CONTENT_IDS, CONTENT_MASK = "content_ids", "content_mask"

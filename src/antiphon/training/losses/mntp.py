@@ -24,7 +24,7 @@ from antiphon.text.tokens import check_texts
 from antiphon.training.losses.collating import DEFAULT_MAX_TOKENS, collator_of, pieces_of, right_padded
 from antiphon.training.losses.decoding import states
 from antiphon.training.losses.head import HeadTraining, embedding_of, embedding_weight, head_of, release_padding
-from antiphon.training.losses.packing import Packer
+from antiphon.training.losses.packer import Packer
 from antiphon.training.losses.vocabulary import CHUNK, linear_cross_entropy
 
 TARGETS = "masked_targets"

@@ -16,7 +16,7 @@ from antiphon.errors import ConfigError, DataError
 from antiphon.training.losses.decoding import CONTENT_IDS, CONTENT_MASK, Decode, cross_entropies, prepare, vectors
 from antiphon.training.losses.head import HeadTraining, head_of, release_padding
 from antiphon.training.losses.kinds import LossCost
-from antiphon.training.losses.packing import Packer
+from antiphon.training.losses.packer import Packer
 from antiphon.training.losses.vocabulary import CHUNK
 
 
