@@ -23,8 +23,11 @@ class Lora(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
     rank: Annotated[int, Field(ge=1)] = 16
+    """Of the two matrices beside each layer."""
     alpha: Annotated[int, Field(ge=1)] = 32
+    """What is added is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Of what goes into an adapter."""
     targets: str | tuple[str, ...] = "all-linear"
     """Names of linear layers of the backbone, or all of them."""
     train_eos: bool = False

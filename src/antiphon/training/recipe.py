@@ -33,9 +33,13 @@ class Model(Strict):
     base: str
     """A hub id, a folder, "nano", or a saved embedder, whose shape is settled."""
     template: str | None = None
+    """A template's name or a string with a {text} slot; `build`'s default without it."""
     pooling: str | None = None
+    """"last", "mean" or "weighted_mean"."""
     max_tokens: int | None = None
+    """Tokens of a sequence with one copy of the text."""
     bidirectional: bool | None = None
+    """Whether tokens see later ones."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Of the weights while they are trained and saved; bf16 compute is a stage's `precision`."""
     attention: str | None = None
@@ -71,6 +75,7 @@ class Data(Strict):
     limit: Positive | None = None
     """Rows of each set that are read at most."""
     overlap: Overlap | None = None
+    """Texts that training may not hold; nothing is looked for without it."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -87,6 +92,7 @@ class Evaluation(Strict):
     """Tasks to look at while training."""
 
     tasks: tuple[str, ...] = Field(min_length=1)
+    """Names of mteb's tasks, files or folders, as `antiphon evaluate` takes them."""
     instructions: str | dict[str, str] | None = None
     """By task; "own" for the model's own prompts, a JSON file, or the table itself."""
     limit: Positive | None = None
@@ -103,13 +109,17 @@ class Stage(Strict):
     """One loss over some data for a number of steps."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    """What folders, `--from`, `--until` and `--set stage.NAME.key` call it."""
     loss: str
+    """A row of the losses: reconstruction, contrastive, mntp or simcse."""
     settings: dict[str, Any] = {}
     """Those of the loss."""
     data: Data | None = None
     """The run's own without it."""
     steps: Positive | None = None
+    """Optimizer steps; steps or epochs, one of them."""
     epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the data, parts of one too."""
     max_tokens: Positive | None = None
     """The model's own, in this stage alone (SimCSE trains on short texts)."""
     batch_size: Positive = 32
@@ -118,23 +128,31 @@ class Stage(Strict):
     """Rows on one device at once; the rest of the batch follows by accumulation. An in-batch loss sees no negatives
     beyond them (use the loss's mini_batch_size for memory instead)."""
     learning_rate: Annotated[float, Field(gt=0)] = 5e-5
+    """The highest rate of the schedule."""
     warmup_steps: Annotated[float, Field(ge=0)] = 0
     """A number of steps, or a share of them below 1."""
     schedule: str = "linear"
+    """transformers' name of a learning rate schedule, such as "linear", "cosine" or "constant"."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Of AdamW, on matrices."""
     optimizer: str = "adamw_torch"
+    """transformers' name of an optimizer."""
     gradient_clip: Annotated[float, Field(ge=0)] = 1.0
+    """The largest norm of a step's gradient; 0 leaves it as it is."""
     gradient_checkpointing: bool = False
+    """Whether activations are computed again instead of kept: less memory, one more forward pass."""
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     """In which passes compute (autocast); the weights have the model's dtype."""
     lora: Lora | None = None
     """All weights are trained without it."""
     evaluation: Evaluation | None = None
+    """Tasks to look at while training; none without it."""
     save_every: Positive | None = None
     """Steps between two checkpoints; ten of them in a stage without it."""
     keep: Annotated[int, Field(ge=2)] = 2
     """Checkpoints kept: the one before the last is what a torn last one falls back to."""
     log_every: Positive = 10
+    """Steps between two entries of the loss."""
 
     @model_validator(mode="after")
     def _a_length(self) -> Self:
@@ -151,7 +169,9 @@ class Budget(Strict):
     """The machine that `--plan` counts hours for."""
 
     gpu: str = "H100"
+    """A card of the table in training/plan.py."""
     gpus: Positive = 1
+    """Cards that share a batch."""
     utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
     """The share of the card's dense bf16 peak that training reaches: an assumption, not a measurement."""
 
@@ -160,16 +180,23 @@ class Recipe(Strict):
     """One run."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """The run's name, and that of its folder."""
     about: str = ""
+    """A line for people."""
     seed: int = 42
+    """Of weights that are made, data order, dropout and masks."""
     out: str | None = None
     """The run's folder; runs/NAME in the working folder without it."""
     report_to: tuple[str, ...] = ()
     """transformers' names of trackers: tensorboard, wandb."""
     model: Model
+    """Table [model]."""
     data: Data | None = None
+    """Table [data], for the stages that have none of their own."""
     stage: tuple[Stage, ...] = Field(min_length=1)
+    """Tables [[stage]], one after the other."""
     plan: Budget = Budget()
+    """Table [plan]."""
     folder: str = Field(default=".", exclude=True)
     """The folder of the recipe's file."""
 

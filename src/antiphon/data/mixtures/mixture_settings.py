@@ -20,6 +20,7 @@ class PairSettings:
     """One set of a mixture."""
 
     name: str
+    """What the plan and run.json call it."""
     source: str
     """What `antiphon.pairs.load` reads."""
     columns: Mapping[str, str] | None = None

@@ -47,6 +47,7 @@ class ContrastiveSettings:
     """How the loss is computed; similarity is always the cosine."""
 
     temperature: float = 0.02
+    """What cosines are divided by (tau)."""
     mini_batch_size: int | None = None
     """Texts that are embedded at once by the gradient cache (GradCache, arXiv 2101.06983), which embeds each text twice
     and keeps activations of one mini-batch only. Without it and `mini_batch_tokens` there is no cache."""
@@ -59,6 +60,7 @@ class ContrastiveSettings:
     hardness_mode: Hardness | None = None
     """Negatives whose scores are raised by `hardness_strength` times their cosine."""
     hardness_strength: float = 0.0
+    """By how much; above 0 with a mode, and only then."""
     false_negative_margin: float | None = None
     """A candidate whose cosine exceeds the positive's by more than this is left out as a false negative."""
     mask_identical_texts: bool = True

@@ -121,6 +121,7 @@ class MaskedNextTokenSettings(MaskingSettings):
     """What is masked and how the loss is computed."""
 
     head: HeadTraining = "trained"
+    """Whether the vocabulary head learns."""
     chunk_size: int = CHUNK
     """Tokens whose logits exist at once; changes memory and time, never the loss."""
     packed: bool = True

@@ -34,6 +34,7 @@ class ReconstructionSettings:
     detach: bool = False
     """Whether the vector is cut off from the pass that made it, so that only the decoder learns."""
     head: HeadTraining = "trained"
+    """Whether the vocabulary head learns."""
     chunk_size: int = CHUNK
     """Tokens whose logits exist at once; changes memory and time, never the loss."""
     packed: bool = True

@@ -20,12 +20,17 @@ class SimCSESettings:
     dropout: float = 0.3
     """Of the attention weights of the backbone, while this loss trains; it is not saved with the model."""
     temperature: float = 0.05
+    """What cosines are divided by."""
     mini_batch_size: int | None = None
     """As in ContrastiveSettings."""
     mini_batch_tokens: int | None = None
+    """As in ContrastiveSettings."""
     mask_identical_texts: bool = True
+    """As in ContrastiveSettings."""
     packed: bool = True
+    """As in ContrastiveSettings."""
     gather_across_devices: bool = True
+    """As in ContrastiveSettings."""
 
     def __post_init__(self) -> None:
         if not 0 < self.dropout < 1:
