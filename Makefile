@@ -4,13 +4,13 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: setup demo test quick check bench nano clean
+.PHONY: setup demo test quick check bench reference lock canary oldest nano clean
 
 setup: .venv/.ready
 
-.venv/.ready: pyproject.toml
+.venv/.ready: pyproject.toml requirements/lock.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]" --constraint requirements/lock.txt
 	touch $@
 
 demo: setup
@@ -29,6 +29,18 @@ check: setup
 
 bench: setup
 	$(BIN)/python benchmarks/modules.py
+
+# docs/reference, from the docstrings.
+reference: setup
+	$(BIN)/python -m tools.reference
+
+# requirements/lock.txt anew, under the package's ranges and requirements/known-bad.txt.
+lock:
+	$(PYTHON) -m tools.environments lock
+
+# The whole suite on the newest releases, and the quick tests on the oldest that the ranges allow.
+canary oldest:
+	$(PYTHON) -m tools.environments $@
 
 # Rebuild the embedded model from the docstrings of pinned packages (an hour on a laptop's CPU).
 nano: setup
