@@ -9,6 +9,30 @@ AntiphonError
 └── ParityError        two models that should give the same vectors and do not
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+_WAYS_OUT: Mapping[str, str] = {
+    "ImportError": "install what it names, or take a base that does without",
+    "MemoryError": "take dtype='bfloat16', another device or a smaller base",
+    "OutOfMemoryError": "take dtype='bfloat16', another device or a smaller base",
+    "PermissionError": "make it readable for the user who runs this",
+    "SafetensorError": "its safetensors are cut short or none: download them again",
+    "JSONDecodeError": "one of its .json files is cut short or none: download it again",
+    "UnicodeDecodeError": "one of its .json files is no text: download it again",
+}
+"""What the user can do about an exception of other libraries, by the name of its class or of one that it stands on."""
+_INSTEAD: Mapping[str, str] = {
+    # its own advice is to run what the file holds
+    "UnpicklingError": "its pytorch_model.bin is cut short or holds more than weights; download it again",
+}
+"""What is said in place of an exception's own words."""
+_SPOKEN = (OSError, ValueError, ImportError, NotImplementedError, RuntimeError)
+"""Exceptions whose messages are sentences by habit; of any other the class is said too."""
+_LONGEST = 300
+
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, for a sentence of ours; its type's name where it has none."""
@@ -41,3 +65,38 @@ class ParityError(AntiphonError):
 
 class TrainingError(AntiphonError):
     """A run that cannot go on: a loss that is no number, no steps to take."""
+
+
+@contextmanager
+def foreign(doing: str, kind: type[AntiphonError] = ModelError) -> Iterator[None]:
+    """Turn what other libraries raise within the block into an error of ours: `doing`, what they say, the way out.
+
+    Nothing but calls into other libraries belongs into such a block: a mistake of ours must show as one.
+    """
+    try:
+        yield
+    except AntiphonError:
+        raise
+    except Exception as error:  # at this edge every one of them means that the base cannot be used
+        raise kind(f"{doing}: {told(error)}.") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # what the Rust code of tokenizers ends in is no Exception
+            raise
+        raise kind(f"{doing}: {told(error)}.") from error
+
+
+def told(error: BaseException) -> str:
+    """Return what an exception of other libraries says in one line without a full stop, and the way out if known."""
+    names = [parent.__name__ for parent in type(error).__mro__]
+    instead = next((_INSTEAD[name] for name in names if name in _INSTEAD), None)
+    if instead is not None:
+        return instead
+    lines = str(error).strip().splitlines() or ["no message"]
+    said = " ".join(line.strip() for line in (lines[:2] if lines[0].endswith(":") else lines[:1]))
+    said = (said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ...").rstrip(".")
+    if isinstance(error, KeyError):
+        said = said if " " in said else f"there is no {said}"
+    elif not isinstance(error, _SPOKEN) and type(error) is not Exception:
+        said = f"{type(error).__name__}, {said}"
+    way_out = next((_WAYS_OUT[name] for name in names if name in _WAYS_OUT), None)
+    return said if way_out is None else f"{said}; {way_out}"

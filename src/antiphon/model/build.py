@@ -6,20 +6,21 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from antiphon import nano
-from antiphon.errors import ConfigError, ModelError, first_line
+from antiphon.errors import ConfigError, ModelError, foreign
 from antiphon.model import causality
+from antiphon.model.base import read_base
+from antiphon.model.text_part import is_composite, text_folder
 from antiphon.modules import POOLINGS, TEXT_ONLY, SpanPooling, TemplateInput
 from antiphon.text.baking import bake, check_specials, with_backend, write_specials
 from antiphon.text.template import SIDES, Template, named, resolve
-from antiphon.text.tokens import PieceTokenizer, Room, Specials, sequences
+from antiphon.text.tokens import PieceTokenizer, Room, Specials, check_ids, sequences
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Texts on which a baked tokenizer must agree with the pieces before it is trusted.
@@ -50,14 +51,14 @@ def build(
     """
     spelled = _checked(template, pooling, max_tokens, dtype)
     source = str(nano.folder()) if base == "nano" else str(base)
-    config, tokenizer = _read(source)
+    config, tokenizer = read_base(source)
+    check_ids(tokenizer, config.get_text_config(decoder=True).vocab_size)
     spelled = resolve(spelled, tokenizer)
     stock = pooling == "last" and (
         _prefixes(tokenizer, spelled) or (spelled.in_tokenizer and _bakes(tokenizer, spelled))
     )
     _prepare(tokenizer, spelled, config, in_tokenizer=stock and spelled.in_tokenizer, max_tokens=max_tokens)
-    module = _load_module(source, None if stock else spelled, dtype)
-    module.processor = tokenizer
+    module = _load_module(source, config, tokenizer, None if stock else spelled, dtype)
     if bidirectional:
         causality.make_bidirectional(module.model)
     width = module.get_embedding_dimension()
@@ -78,8 +79,9 @@ def build(
 
 
 def check_ready(model: SentenceTransformer) -> None:
-    """Raise a ModelError unless EOS and BOS survive truncation and attention is what the configuration says."""
+    """Raise a ModelError unless every id has a row, EOS and BOS survive truncation, and attention is as configured."""
     module = model[0]
+    check_ids(module.tokenizer, module.model.get_input_embeddings().num_embeddings)
     check_specials(module.tokenizer, Specials.of(module.tokenizer))
     causality.check(module.model)
 
@@ -95,36 +97,33 @@ def _checked(template: str | Template, pooling: str, max_tokens: int, dtype: str
     return spelled
 
 
-def _read(source: str) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
-    """Read configuration and tokenizer of a base, each failure a sentence."""
-    folder = Path(source)
-    if folder.is_dir() and not (folder / "config.json").exists():
-        raise ModelError(f"{source} holds no config.json, so it is no Hugging Face model folder.")
-    if not folder.exists() and (source.startswith((".", "/", "~")) or source.count("/") > 1):
-        raise ModelError(
-            f"There is no folder {source}; name an existing one, a hub id such as Qwen/Qwen3-0.6B, or 'nano'."
-        )
-    if folder.is_dir() and not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
-        raise ModelError(f"{source} has no tokenizer (tokenizer.json); copy the tokenizer's files beside its weights.")
-    try:
-        return AutoConfig.from_pretrained(source), AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{source} cannot be read as a model with a tokenizer: {first_line(error)}") from error
+def _load_module(
+    source: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, slots: Template | None, dtype: str
+) -> Transformer:
+    """Load the input module; of a model of images and text, its text model alone."""
+    if not is_composite(config):
+        module = _read_module(source, slots, dtype)
+    else:
+        with text_folder(source, config, tokenizer, dtype) as (folder, head):
+            module = _read_module(str(folder), slots, dtype)
+        module.model.config.name_or_path = source
+        if head is not None:
+            module.head = head.requires_grad_(False)  # the folder that it would be read from is gone
+    module.processor = tokenizer
+    return module
 
 
-def _load_module(source: str, slots: Template | None, dtype: str) -> Transformer:
+def _read_module(source: str, slots: Template | None, dtype: str) -> Transformer:
     kind = Transformer if slots is None else TemplateInput
     own = {} if slots is None else {"template": slots.to_dict()}
-    try:
+    with foreign(f"{source} cannot be loaded"):
         return kind(
             source,
-            model_kwargs={"dtype": dtype},
+            model_kwargs={"dtype": dtype, "trust_remote_code": False},
             modality_config=dict(TEXT_ONLY),
             module_output_name="token_embeddings",
             **own,
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelError(f"{source} cannot be loaded: {first_line(error)}") from error
 
 
 def _as_prefixes(template: Template, instructions: Mapping[str, str]) -> dict[str, str]:
@@ -181,7 +180,7 @@ def _prepare(
         )
     tokenizer.padding_side = "right"
     # some tokenizer classes bring a pad token of their own, past the last row of a small model's embeddings
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.get_text_config().vocab_size:
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.get_text_config(decoder=True).vocab_size:
         tokenizer.pad_token = tokenizer.eos_token
     if in_tokenizer:
         bake(tokenizer, template, budget=room.budget)

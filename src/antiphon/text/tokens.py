@@ -55,6 +55,32 @@ class Specials:
         return cls(bos if isinstance(bos, int) and opening[:1] == [bos] else None, eos)
 
 
+def check_ids(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
+    """Raise a ModelError that names the first token which a text can become and the embeddings (rows, D) have no row for.
+
+    Added tokens with visible characters are never made of a text: of those only BOS and EOS matter.
+    """
+    specials = Specials.of(tokenizer)
+    used = {"BOS": specials.bos, "EOS": specials.eos}
+    for name, index in used.items():
+        if index is not None and index >= rows:
+            raise ModelError(
+                f"{name} of {tokenizer.name_or_path} is {tokenizer.convert_ids_to_tokens(index)!r} with the id {index}, "
+                f"and the model's embeddings have {rows} rows; name a token of the model as {name.lower()}_token in "
+                "tokenizer_config.json, or resize the embeddings and train them."
+            )
+    if len(tokenizer) <= rows:
+        return
+    visible = {token for token in tokenizer.get_added_vocab() if token.strip()}
+    vocabulary = tokenizer.get_vocab()
+    beyond = sorted((index, token) for token, index in vocabulary.items() if index >= rows and token not in visible)
+    if beyond:
+        raise ModelError(
+            f"The tokenizer of {tokenizer.name_or_path} has ids up to {beyond[-1][0]} ({beyond[0][1]!r} is the first "
+            f"too many), and the model's embeddings have {rows} rows; take the tokenizer that the model came with."
+        )
+
+
 class PieceTokenizer:
     """Tokenises pieces so that, joined, they read as the whole string would.
 
