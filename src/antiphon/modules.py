@@ -6,11 +6,12 @@ Shapes: B batch, T tokens, D width.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from sentence_transformers.base.modules import Module, Transformer
+from transformers import PretrainedConfig
 
 from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.text.template import Side, Template
@@ -18,6 +19,29 @@ from antiphon.text.tokens import PieceTokenizer, Sequenced, check_texts, sequenc
 
 POOLINGS = ("last", "mean", "weighted_mean")
 TEXT_ONLY: dict[str, Any] = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+
+
+def positions_of(config: PretrainedConfig) -> int | None:
+    """Return the most tokens of a sequence whose vector depends on no other text of its batch; None for no bound."""
+    positions = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    bounds = [bound for bound in (positions, frequencies_bound(config)) if isinstance(bound, int) and bound > 0]
+    return min(bounds, default=None)
+
+
+def frequencies_bound(config: PretrainedConfig) -> int | None:
+    """Return the length beyond which a model takes its rotary frequencies by the longest text of a batch.
+
+    LongRoPE (Phi-3) and dynamic NTK do: beside a longer text the vector of a short one would change. None for others.
+    """
+    inner = config.get_text_config(decoder=True)
+    ropes = getattr(inner, "rope_parameters", None) or {}
+    kinds = [ropes, *(rope for rope in ropes.values() if isinstance(rope, Mapping))]  # one, or one for a type of layer
+    bounds = [
+        rope.get("original_max_position_embeddings") or getattr(inner, "max_position_embeddings", None)
+        for rope in kinds
+        if rope.get("rope_type") == "longrope" or "dynamic" in str(rope.get("rope_type"))
+    ]
+    return min((int(bound) for bound in bounds if bound), default=None)
 
 
 class TemplateInput(Transformer):
@@ -85,9 +109,9 @@ class TemplateInput(Transformer):
         return {**self._pad(rows), "modality": "text"}
 
     def _check_length(self, rows: list[Sequenced]) -> None:
-        positions = getattr(self.config, "max_position_embeddings", None)
+        positions = positions_of(self.config)
         most = max(len(row.ids) for row in rows)
-        if isinstance(positions, int) and 0 < positions < most:
+        if positions is not None and positions < most:
             raise ConfigError(
                 f"A text in template {self.spelled.name!r} takes {most} tokens and the model has {positions} "
                 f"positions; lower max_seq_length (now {self.max_seq_length})."

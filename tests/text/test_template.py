@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 import antiphon
 from antiphon.errors import ConfigError, DataError
 from antiphon.text.baking import bake
-from antiphon.text.template import TEMPLATES, Template, fills_slots, named, prompt_for, resolve
+from antiphon.text.chat import resolve
+from antiphon.text.template import TEMPLATES, Template, fills_slots, named, prompt_for
 from antiphon.text.tokens import PieceTokenizer, Room, sequences
 
 TOKENIZERS = {kind: train_tokenizer(kind) for kind in ("byte-level", "metaspace", "legacy")}

@@ -24,6 +24,7 @@ from antiphon.encoding.runner import Runner
 from antiphon.encoding.support import CHECKED, checked, obstacle
 from antiphon.encoding.tokenised import Reading
 from antiphon.errors import ConfigError
+from antiphon.model.parity import check_finite
 from antiphon.text.tokens import check_texts
 
 Vectors = npt.NDArray[np.float32]
@@ -137,7 +138,8 @@ class Encoder:
     ) -> Any:
         """Return the vectors (N, D) in the texts' order, or (D,) for a single string; every parameter as in `encode`.
 
-        Raises DataError for a text that is no string, ConfigError for a prompt or precision that there is not.
+        Raises DataError for a text that is no string, ConfigError for a prompt or precision that there is not,
+        ModelError for a vector that is not finite.
         """
         if precision not in PRECISIONS:
             raise ConfigError(f"There is no precision {precision!r}; take one of {', '.join(PRECISIONS)}.")
@@ -197,6 +199,11 @@ class Encoder:
         if not texts:
             width = truncate_dim or self.model.get_embedding_dimension() or 0
             return np.zeros((0, width), dtype=np.float32)
+        vectors = self._computed(texts, reading, normalize, truncate_dim)
+        check_finite(vectors, texts, str(self.model.dtype))
+        return vectors
+
+    def _computed(self, texts: Sequence[str], reading: Reading, normalize: bool, truncate_dim: int | None) -> Vectors:
         if self._runner is not None:
             return _finished(self._runner.run(texts, reading), normalize, truncate_dim)
         kwargs: dict[str, Any] = {} if reading.task is None else {"task": reading.task}

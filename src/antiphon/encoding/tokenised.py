@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
 from sentence_transformers.base.modules import Transformer
+
+from antiphon.errors import ConfigError
+from antiphon.modules import frequencies_bound
 
 CHUNK = 64
 """Texts that are tokenised at a time: the module pads them to the longest of them."""
@@ -43,7 +46,20 @@ def read(module: Transformer, texts: Sequence[str], reading: Reading) -> list[To
         chunk = order[start : start + CHUNK]
         features = module.preprocess([texts[number] for number in chunk], prompt=reading.prompt, task=reading.task)
         found.update(zip(chunk, _unpadded(features), strict=True))
+    _check_lengths(module, found.values())
     return [found[number] for number in range(len(texts))]
+
+
+def _check_lengths(module: Transformer, rows: Iterable[Tokens]) -> None:
+    """Raise a ConfigError where a text is so long that vectors beside it would change."""
+    bound = frequencies_bound(module.config)
+    longest = 0 if bound is None else max((len(row.ids) for row in rows), default=0)
+    if bound is not None and longest > bound:
+        raise ConfigError(
+            f"A text has {longest} tokens, and beyond {bound} this {module.config.model_type} takes its rotary "
+            f"frequencies by the longest text of a batch; set max_seq_length (now {module.max_seq_length}) so that "
+            f"sequences have {bound} tokens at most."
+        )
 
 
 def shared_by_probes(module: Transformer, reading: Reading) -> list[int]:

@@ -17,17 +17,29 @@ def main(request: dict[str, Any]) -> None:
     """Answer a request."""
     sys.modules["antiphon"] = None  # type: ignore[assignment]  # an import of it fails from here on
     import numpy as np
+    import torch
     from sentence_transformers import SentenceTransformer
 
-    vectors, models = {}, {}
+    vectors: dict[str, Any] = {}
+    models: dict[tuple[str, str], SentenceTransformer] = {}
     for name, call in request["calls"].items():
-        if call["folder"] not in models:
-            models[call["folder"]] = SentenceTransformer(
-                call["folder"], device="cpu", trust_remote_code=call["trust"], model_kwargs={"dtype": "float32"}
-            )
-        encode = getattr(models[call["folder"]], call["method"])
-        given = {"prompt": call["prompt"]} if call["prompt"] is not None else {}
-        vectors[name] = encode(request["texts"], batch_size=8, show_progress_bar=False, **given)
+        # what is compared is computed in float32; what is written must hold in its own dtype too
+        for dtype in ("float32", "auto"):
+            if (call["folder"], dtype) not in models:
+                models[call["folder"], dtype] = SentenceTransformer(
+                    call["folder"], device="cpu", trust_remote_code=call["trust"], model_kwargs={"dtype": dtype}
+                )
+            model = models[call["folder"], dtype]
+            if dtype == "auto" and model.dtype == torch.float32:
+                continue
+            given = {"prompt": call["prompt"]} if call["prompt"] is not None else {}
+            found = getattr(model, call["method"])(request["texts"], batch_size=8, show_progress_bar=False, **given)
+            if not np.isfinite(found).all():
+                sys.exit(
+                    f"its vectors are not finite in {str(model.dtype).removeprefix('torch.')}, in which its weights are "
+                    "written; open the model with dtype='bfloat16' or 'float32' and export that"
+                )
+            vectors.setdefault(name, found)
     np.savez(request["out"], **vectors)
 
 

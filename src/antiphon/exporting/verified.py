@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ParityError
 from antiphon.exporting.readings import Reading
-from antiphon.model.parity import LIMITS, Parity, Vectors, compare
+from antiphon.model.parity import LIMITS, Parity, Vectors, check_finite, compare
 from antiphon.model.variants import in_dtype
 
 PLAIN, ONNX = "plain_encode.py", "onnx_encode.py"
@@ -74,17 +74,15 @@ def ask(program: str, calls: Mapping[str, Call], texts: Sequence[str]) -> dict[s
 
 
 def reference(model: SentenceTransformer, wanted: Sequence[Reading], texts: Sequence[str]) -> dict[str, Vectors]:
-    """Return the model's own vectors in float32, by the names of the readings."""
+    """Return the model's own vectors in float32, by the names of the readings; ModelError where one is not finite."""
     with in_dtype(model, torch.float32):  # where an error cannot hide behind rounding
-        return {
-            reading.name: np.asarray(
-                (model.encode_document if reading.side == "document" else model.encode_query)(
-                    list(texts), prompt=reading.prompt, batch_size=8, show_progress_bar=False
-                ),
-                dtype=np.float32,
-            )
-            for reading in wanted
-        }
+        found = {}
+        for reading in wanted:
+            verb = model.encode_document if reading.side == "document" else model.encode_query
+            raw = verb(list(texts), prompt=reading.prompt, batch_size=8, show_progress_bar=False)
+            found[reading.name] = np.asarray(raw, dtype=np.float32)
+            check_finite(found[reading.name], texts, "float32")
+        return found
 
 
 def check(

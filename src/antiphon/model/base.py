@@ -88,9 +88,7 @@ def _read_tekken(file: Path) -> PreTrainedTokenizerBase:
 
     tokenizer = convert_tekken_tokenizer(str(file))
     opening = (tokenizer.bos_token, tokenizer.bos_token_id)
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single=f"{opening[0]} $A", special_tokens=[opening]
-    )
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{opening[0]} $A", special_tokens=[opening])
     return tokenizer
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from os.path import commonprefix
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
@@ -17,10 +18,11 @@ from antiphon.errors import ConfigError, ModelError, foreign
 from antiphon.model import causality
 from antiphon.model.base import read_base
 from antiphon.model.text_part import is_composite, text_folder
-from antiphon.modules import POOLINGS, TEXT_ONLY, SpanPooling, TemplateInput
+from antiphon.modules import POOLINGS, TEXT_ONLY, SpanPooling, TemplateInput, frequencies_bound, positions_of
 from antiphon.text.baking import bake, check_specials, with_backend, write_specials
-from antiphon.text.template import SIDES, Template, named, resolve
-from antiphon.text.tokens import PieceTokenizer, Room, Specials, check_ids, sequences
+from antiphon.text.chat import resolve
+from antiphon.text.template import SIDES, Template, named, template_of
+from antiphon.text.tokens import PieceTokenizer, Room, Specials, check_frames, check_ids, sequences
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Texts on which a baked tokenizer must agree with the pieces before it is trusted.
@@ -153,11 +155,22 @@ def _bakes(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
     wanted = [row.ids for row in sequences(probes, template, pieces, prompt="", side="query", max_tokens=10**6)]
     tokenizer.model_max_length = 10**6
     baked = bake(tokenizer, template, budget=10**5)
-    same = [baked(text)["input_ids"] for text in probes] == wanted
+    readings = [(text, baked(text)["input_ids"], meant) for text, meant in zip(probes, wanted, strict=True)]
     with_backend(tokenizer, Tokenizer.from_str(original))
-    if not same:
-        logger.warning("This tokenizer cannot hold template %r exactly; antiphon's own modules say it.", template.name)
-    return same
+    differing = next((reading for reading in readings if reading[1] != reading[2]), None)
+    if differing is not None:
+        text, ids, meant = differing
+        at = len(commonprefix([ids, meant]))
+        logger.warning(
+            "This tokenizer cannot hold template %r exactly: of %r it would make %s and not %s. The model has "
+            "antiphon's own modules instead of stock ones, with the same vectors; plain sentence-transformers loads "
+            "its folder only after antiphon export --to hub.",
+            template.name,
+            text[:60],
+            tokenizer.convert_ids_to_tokens(ids[at : at + 3]),
+            tokenizer.convert_ids_to_tokens(meant[at : at + 3]),
+        )
+    return differing is None
 
 
 def _prepare(
@@ -170,17 +183,13 @@ def _prepare(
 ) -> None:
     """Write BOS, EOS and, where it lives there, the template into the tokenizer; set and check the lengths."""
     pieces = PieceTokenizer(tokenizer)
+    rows = config.get_text_config(decoder=True).vocab_size
+    check_frames(template, pieces, rows)
     room = max((Room.of(template, pieces, side, max_tokens) for side in SIDES), key=lambda room: room.longest)
-    positions = getattr(config, "max_position_embeddings", None)
-    if isinstance(positions, int) and room.longest > positions:
-        fits = max_tokens - -(-(room.longest - positions) // room.copies)
-        raise ConfigError(
-            f"With max_tokens={max_tokens} a sequence of template {template.name!r} has up to {room.longest} tokens "
-            f"and the model has {positions} positions; pass max_tokens={fits} or less."
-        )
+    _check_room(template, room, config, max_tokens)
     tokenizer.padding_side = "right"
     # some tokenizer classes bring a pad token of their own, past the last row of a small model's embeddings
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= config.get_text_config(decoder=True).vocab_size:
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
         tokenizer.pad_token = tokenizer.eos_token
     if in_tokenizer:
         bake(tokenizer, template, budget=room.budget)
@@ -188,3 +197,32 @@ def _prepare(
     else:
         write_specials(tokenizer)
         tokenizer.model_max_length = max_tokens
+
+
+def _check_room(template: Template, room: Room, config: PretrainedConfig, max_tokens: int) -> None:
+    """Raise a ConfigError, with the length that fits, where a sequence can be longer than the model's positions."""
+    positions = positions_of(config)
+    if positions is None or room.longest <= positions:
+        return
+    fits = max_tokens - -(-(room.longest - positions) // room.copies)
+    has = f"the model has {positions} positions"
+    if positions == frequencies_bound(config):
+        has = f"beyond {positions} tokens the model's vector of a text depends on the longest text beside it"
+    raise ConfigError(
+        f"With max_tokens={max_tokens} a sequence of template {template.name!r} has up to {room.longest} tokens and "
+        f"{has}; pass max_tokens={fits} or less."
+    )
+
+
+def check_companions(model: SentenceTransformer) -> None:
+    """Raise a ModelError where a text's vector can depend on the longest text beside it: LongRoPE, dynamic NTK."""
+    module = model[0]
+    if not isinstance(module, Transformer) or template_of(model) is not None:
+        return  # with a template of ours, lengths were settled when the model was built, or are checked at every call
+    bound, most = frequencies_bound(module.config), module.max_seq_length
+    if bound is not None and (most is None or most > bound):
+        raise ModelError(
+            f"Beyond {bound} tokens this {module.config.model_type} takes its rotary frequencies by the longest text "
+            f"of a batch, and its texts may have {most} tokens, so that vectors would depend on what is beside them; "
+            f"set model_max_length in its tokenizer_config.json, or max_seq_length, to {bound} or less."
+        )

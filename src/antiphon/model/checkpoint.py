@@ -24,8 +24,9 @@ from sentence_transformers.util import load_file_path
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from antiphon import __version__, compat
-from antiphon.errors import CheckpointError, ConfigError, first_line
-from antiphon.model.build import check_ready
+from antiphon.errors import CheckpointError, ConfigError, foreign
+from antiphon.model.base import check_files
+from antiphon.model.build import check_companions, check_ready
 from antiphon.modules import MODULES
 from antiphon.text.template import Template, template_of
 
@@ -47,7 +48,8 @@ def save(model: SentenceTransformer, path: str | Path) -> Path:
     template = template_of(model)
     try:
         with new_folder(target) as temporary, _whole_language_model(model[0]):
-            model.save(str(temporary), create_model_card=False)
+            with foreign(f"{target} could not be written, nothing was left there", CheckpointError):
+                model.save(str(temporary), create_model_card=False)
             record = {"version": __version__, "template": None if template is None else template.to_dict()}
             (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
@@ -79,10 +81,12 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
     """
     source = str(model_folder(path))
     _check_modules(source)
-    try:
+    for folder in (Path(source), *Path(source).glob("[0-9]*_*/")):  # a module's files lie in the root or in its own
+        if folder.is_dir():
+            check_files(folder)
+    with foreign(f"{source} cannot be loaded", CheckpointError):
         model = compat.load_with_modules(source, MODULES, device=device, model_kwargs={"dtype": dtype})
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"{source} cannot be loaded: {first_line(error)}") from error
+    check_companions(model)
     record = _record(source)
     if record is not None:
         if not hasattr(model[0], "template") and record.get("template"):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
-from antiphon.errors import ParityError
+from antiphon.errors import ModelError, ParityError
 
 Vectors = npt.NDArray[np.float32]
 
@@ -110,11 +110,24 @@ def between(
 
 
 def encode(model: SentenceTransformer, texts: Sequence[str], *, side: str = "query", batch_size: int = 32) -> Vectors:
-    """Return (N, D) float32 vectors by sentence-transformers' own encode."""
+    """Return (N, D) float32 vectors by sentence-transformers' own encode; ModelError where one is not finite."""
     verb = model.encode_document if side == "document" else model.encode_query
     raw = verb(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
     vectors: Vectors = np.asarray(raw, dtype=np.float32)
+    check_finite(vectors, texts, str(model.dtype))
     return vectors
+
+
+def check_finite(vectors_ND: Vectors, texts: Sequence[str], dtype: str) -> None:
+    """Raise a ModelError that names the first text whose vector holds NaN or an infinity."""
+    if np.isfinite(vectors_ND).all():
+        return
+    bad = np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))
+    raise ModelError(
+        f"The vector of {texts[bad[0]]!r:.80} is not finite in {dtype.removeprefix('torch.')} ({len(bad)} of "
+        f"{len(vectors_ND)} such vectors); load the model with dtype='bfloat16' or 'float32', and if it is not finite "
+        "there either, its weights are broken."
+    )
 
 
 def health(vectors: Vectors) -> Health:

@@ -15,7 +15,8 @@ from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError, ModelError
 from antiphon.modules import POOLINGS, SpanPooling, TemplateInput
 from antiphon.serving.input_texts import TextTokenizer
-from antiphon.text.template import TEMPLATES, Side, named, resolve, template_of
+from antiphon.text.chat import resolve
+from antiphon.text.template import TEMPLATES, Side, named, template_of
 
 Vectors = npt.NDArray[np.float32]
 Task = Literal["query", "document"]

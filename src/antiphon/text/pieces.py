@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from antiphon.errors import ConfigError
+
+_Slot = Literal["prompt", "text", ""]
+_SLOTS: Mapping[str, _Slot] = {"prompt": "prompt", "text": "text", "": ""}
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class Piece:
     pooled: bool = False
     clause: bool = False
     """Whether the piece goes when there is no instruction."""
+    fixed: bool = False
+    """Whether a frame ends in `{}`: what stands behind it on its line may be a clause, the frame itself is none."""
 
     def fill(self, value: str, *, most: int | None = None) -> str:
         """Return the string that a slot becomes: the text after its one space, or nothing for an empty text.
@@ -41,10 +47,10 @@ def parse(source: str, where: str) -> tuple[Piece, ...]:
             if not words.startswith("]"):
                 raise ConfigError(f"'[{{text}}' is not closed by ']' in {where}: {source!r}.")
             words = words[1:]
-        space = slot is not None and words.endswith(" ")
+        space = slot in ("prompt", "text") and words.endswith(" ")
         words = words[:-1] if space else words
-        pieces.append(Piece("frame", words))
-        if slot is not None:
+        pieces.append(Piece("frame", words, fixed=slot == ""))
+        if slot:
             pieces.append(Piece(slot, space=space, pooled=marked))
     pieces = _with_clause([piece for piece in pieces if piece.kind != "frame" or piece.content])
     texts = [number for number, piece in enumerate(pieces) if piece.kind == "text"]
@@ -57,21 +63,22 @@ def parse(source: str, where: str) -> tuple[Piece, ...]:
     return tuple(pieces)
 
 
-def _fields(source: str, where: str) -> list[tuple[str, Literal["prompt", "text"] | None]]:
-    """Split a template at its slots into (words before, slot); the last slot is None."""
+def _fields(source: str, where: str) -> list[tuple[str, _Slot | None]]:
+    """Split a template at its slots and at `{}` into (words before, slot); the last slot is None."""
     try:
         parsed = list(string.Formatter().parse(source))
     except ValueError as error:
         raise ConfigError(f"{where} has a stray brace ({error}): {source!r}; write {{{{ for a brace.") from None
-    fields: list[tuple[str, Literal["prompt", "text"] | None]] = []
+    fields: list[tuple[str, _Slot | None]] = []
     words = ""
     for literal, name, spec, conversion in parsed:
         words += literal
         if name is None:  # an escaped brace ends a literal without a slot
             continue
-        if name not in ("prompt", "text") or spec or conversion:
+        slot = _SLOTS.get(name)
+        if slot is None or spec or conversion:
             raise ConfigError(f"{where} has an unknown slot {{{name}}}: {source!r}; slots are {{prompt}} and {{text}}.")
-        fields.append((words, "prompt" if name == "prompt" else "text"))
+        fields.append((words, slot))
         words = ""
     return [*fields, (words, None)]
 
@@ -81,7 +88,7 @@ def _with_clause(pieces: list[Piece]) -> list[Piece]:
     out: list[Piece] = []
     for number, piece in enumerate(pieces):
         before = number > 0 and pieces[number - 1].kind == "prompt"
-        after = number + 1 < len(pieces) and pieces[number + 1].kind == "prompt"
+        after = number + 1 < len(pieces) and pieces[number + 1].kind == "prompt" and not piece.fixed
         if piece.kind == "prompt":
             out.append(replace(piece, clause=True))
         elif piece.kind == "frame" and (before or after):
@@ -104,7 +111,10 @@ def _split_at_clause(words: str, *, ends: bool, starts: bool) -> list[Piece]:
 
 
 def said(pieces: tuple[Piece, ...], *, with_prompt: bool) -> tuple[Piece, ...]:
-    """Return the pieces as they are said: the clause in or out, neighbouring frames joined, no space at the start."""
+    """Return the pieces as they are said: the clause in or out, neighbouring frames joined, no space at the start.
+
+    A slot that comes to stand behind a frame by this owns the one space before it, as any other slot does.
+    """
     out: list[Piece] = []
     for piece in pieces:
         if piece.clause and not with_prompt:
@@ -113,6 +123,11 @@ def said(pieces: tuple[Piece, ...], *, with_prompt: bool) -> tuple[Piece, ...]:
             piece = replace(piece, space=False, content=piece.content.removeprefix(" "))
         if piece.kind == "frame" and out and out[-1].kind == "frame":
             out[-1] = replace(out[-1], content=out[-1].content + piece.content)
-        elif piece.kind != "frame" or piece.content:
+        elif piece.kind == "frame" and not piece.content:
+            continue
+        elif piece.kind != "frame" and not piece.space and out and out[-1].content.endswith(" "):
+            out[-1] = replace(out[-1], content=out[-1].content[:-1])
+            out.append(replace(piece, space=True))
+        else:
             out.append(piece)
-    return tuple(out)
+    return tuple(piece for piece in out if piece.kind != "frame" or piece.content)

@@ -17,13 +17,12 @@ from antiphon.text.pieces import Piece, parse, said
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-    from transformers import PreTrainedTokenizerBase
 
 Side = Literal["query", "document"]
 SIDES: tuple[Side, Side] = ("query", "document")
 MATCHED = "-matched"
 CHAT = "chat"
-_CHAT_CONTENT = "{prompt}\n{text}"
+CHAT_CONTENT = "{prompt}\n{text}"
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,8 @@ TEMPLATES: Mapping[str, Template] = {
         Template("echo-rewrite", "Rewrite the following paragraph: {text}. The rewritten paragraph: [{text}]"),
         # PromptEOL, one of the forms of Echo, appendix D: the state that would say the one word
         Template("eol", 'This text: "[{text}]" means in one word: "'),
-        # the model's own chat template around the text; resolved for a tokenizer by `resolve`
-        Template(CHAT, _CHAT_CONTENT),
+        # the model's own chat template around the text; written out for a tokenizer by chat.py's `resolve`
+        Template(CHAT, CHAT_CONTENT),
     )
 }
 
@@ -126,28 +125,6 @@ def named(template: str | Template) -> Template:
         f"There is no template {template!r}.{hint} Take one of {', '.join(TEMPLATES)}, "
         "or spell one out with a {text} slot, such as 'Summary: {text}'."
     )
-
-
-def resolve(template: Template, tokenizer: PreTrainedTokenizerBase) -> Template:
-    """Return the template with the model's chat template written out, where it asks for that; else as it is.
-
-    What a chat template says may depend on the day; written out, a saved model says the same for ever.
-    """
-    if template.name != CHAT or template.query != _CHAT_CONTENT:
-        return template
-    if not getattr(tokenizer, "chat_template", None):
-        raise ConfigError(
-            "Template 'chat' needs a tokenizer with a chat template and this one has none; take 'echo' or 'classical'."
-        )
-    mark = "\u241eCONTENT\u241e"
-    said_text = tokenizer.apply_chat_template([{"role": "user", "content": mark}], tokenize=False)
-    before, found, after = str(said_text).partition(mark)
-    if not found:
-        raise ConfigError("The chat template of this model does not repeat the user's message; take another template.")
-    before = before.removeprefix(tokenizer.bos_token or "")
-    after = after.rstrip().removesuffix(tokenizer.eos_token or "")
-    escaped = [part.replace("{", "{{").replace("}", "}}") for part in (before, after)]
-    return replace(template, query=escaped[0] + _CHAT_CONTENT + escaped[1])
 
 
 def no_prompt_slot(name: str, side: Side) -> str:

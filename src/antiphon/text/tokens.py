@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.text.pieces import Piece, said
-from antiphon.text.template import Side, Template, no_prompt_slot
+from antiphon.text.template import SIDES, Side, Template, no_prompt_slot
 from antiphon.text.tokenizer_json import plain_text, without_prefix
 
 CHARACTERS_A_TOKEN = 32
@@ -56,7 +56,7 @@ class Specials:
 
 
 def check_ids(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
-    """Raise a ModelError that names the first token which a text can become and the embeddings (rows, D) have no row for.
+    """Raise a ModelError that names the first token a text can become for which the embeddings (rows, D) have no row.
 
     Added tokens with visible characters are never made of a text: of those only BOS and EOS matter.
     """
@@ -65,7 +65,7 @@ def check_ids(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
     for name, index in used.items():
         if index is not None and index >= rows:
             raise ModelError(
-                f"{name} of {tokenizer.name_or_path} is {tokenizer.convert_ids_to_tokens(index)!r} with the id {index}, "
+                f"{name} of {tokenizer.name_or_path} is {tokenizer.convert_ids_to_tokens(index)!r} (id {index}), "
                 f"and the model's embeddings have {rows} rows; name a token of the model as {name.lower()}_token in "
                 "tokenizer_config.json, or resize the embeddings and train them."
             )
@@ -79,6 +79,17 @@ def check_ids(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
             f"The tokenizer of {tokenizer.name_or_path} has ids up to {beyond[-1][0]} ({beyond[0][1]!r} is the first "
             f"too many), and the model's embeddings have {rows} rows; take the tokenizer that the model came with."
         )
+
+
+def check_frames(template: Template, tokenizer: PieceTokenizer, rows: int) -> None:
+    """Raise a ModelError where the words of a template become a token that the embeddings (rows, D) have no row for."""
+    for side in SIDES:
+        for piece in template.pieces(side):
+            if piece.kind == "frame" and max(tokenizer.frame(piece.content, first=False), default=0) >= rows:
+                raise ModelError(
+                    f"Template {template.name!r} says {piece.content!r:.80}, which holds a token beyond the "
+                    f"{rows} rows of the model's embeddings; take another template."
+                )
 
 
 class PieceTokenizer:

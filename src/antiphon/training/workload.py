@@ -12,7 +12,8 @@ from antiphon import nano
 from antiphon.data.mixtures import Mixture, SetPlan
 from antiphon.data.mixtures.mixture_plan import plan as plan_of
 from antiphon.errors import ConfigError, DataError
-from antiphon.text.template import Side, named, resolve
+from antiphon.text.chat import resolve
+from antiphon.text.template import Side, named
 from antiphon.text.tokens import PieceTokenizer, Room, sequences
 from antiphon.training.dataset import TEXT, Library, Rows, text_columns, texts_rows
 from antiphon.training.recipe import Recipe, Stage
