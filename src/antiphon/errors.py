@@ -93,7 +93,7 @@ def told(error: BaseException) -> str:
         return instead
     lines = str(error).strip().splitlines() or ["no message"]
     said = " ".join(line.strip() for line in (lines[:2] if lines[0].endswith(":") else lines[:1]))
-    said = (said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ...").rstrip(".")
+    said = said.rstrip(".") if len(said) <= _LONGEST else f"{said[:_LONGEST].rstrip()} ..."
     if isinstance(error, KeyError):
         said = said if " " in said else f"there is no {said}"
     elif not isinstance(error, _SPOKEN) and type(error) is not Exception:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -53,6 +54,8 @@ class TemplateInput(Transformer):
     config_keys = [*Transformer.config_keys, "template"]
 
     def __init__(self, model_name_or_path: str, *, template: dict[str, Any], **kwargs: Any) -> None:
+        if not isinstance(template, dict) or not set(template) <= {field.name for field in fields(Template)}:
+            raise ModelError(f"The template of {model_name_or_path} is {template!r:.80}, which is none of antiphon's.")
         # without a modality_config a tokenizer's chat template would turn every text into a message
         kwargs = {"modality_config": TEXT_ONLY, "module_output_name": "token_embeddings", **kwargs}
         super().__init__(model_name_or_path, **kwargs)

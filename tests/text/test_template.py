@@ -175,6 +175,68 @@ def test_chat_writes_the_models_own_template_out():
         resolve(TEMPLATES["chat"], train_tokenizer("byte-level"))
 
 
+CHATS = {
+    "[INST] {{ messages[0].content }} [/INST]": ("[INST] hi [/INST]", "[INST] Find it\nhi [/INST]"),
+    "<u>{{ messages[0].content | trim }}</u>": ("<u>hi</u>", "<u>Find it\nhi</u>"),
+    "[{{ messages[0].content }}]": ("[hi]", "[Find it\nhi]"),
+    "{ {{ messages[0].content }} }": ("{ hi }", "{ Find it\nhi }"),
+}
+
+
+@pytest.mark.parametrize("source", CHATS)
+@pytest.mark.parametrize("kind", list(PIECES))
+def test_the_words_before_the_message_stay_when_there_is_no_instruction(source, kind):
+    """Also those on its line, with the ids that the whole string has: a clause is the instruction's own."""
+    tokenizer = train_tokenizer(kind)
+    tokenizer.chat_template = source
+    template = resolve(TEMPLATES["chat"], tokenizer)
+    pieces = PieceTokenizer(tokenizer)
+    for prompt, meant in zip(("", "Find it"), CHATS[source], strict=True):
+        row = sequences(["hi"], template, pieces, prompt=prompt, side="query", max_tokens=99)[0]
+        assert tokenizer.decode(row.ids[1:-1]).lstrip(" ") == meant
+    if source.startswith("[INST]"):  # no merge reaches over the border of the text here
+        plain = sequences(["hi"], template, pieces, prompt="", side="query", max_tokens=99)[0]
+        assert plain.ids[1:-1] == tokenizer("[INST] hi [/INST]", add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (
+            "{{ raise_exception('A system message is needed') }}",
+            "around a user's message .* A system message is needed",
+        ),
+        ("{% for m in messages %}{{ m.content }", "around a user's message .* TemplateSyntaxError"),
+        ("{{ messages[3].content }}", "UndefinedError, list object has no element 3"),
+        ("{{ messages[0].content.__class__ }}", "does not repeat the user's message|SecurityError"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("{% include 'other' %}", "TypeError"),
+        ("Hello!", "does not repeat the user's message; take 'echo'"),
+        ("{{ messages[0].content }} {{ messages[0].content }}", "says the user's message 2 times"),
+        ("{{ messages[0].content | upper }}", "changes the user's message"),
+        ("{% if 'think' in messages[0].content %}Hm. {% endif %}{{ messages[0].content }}", "or what it says depends"),
+        ({"tools": "{{ messages[0].content }}"}, "multiple chat templates with no default"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_written_out_says_why(source, sentence):
+    with pytest.raises(ConfigError, match=sentence) as caught:
+        resolve(TEMPLATES["chat"], chat_tokenizer(source))
+    assert "take 'echo' or 'classical', or spell a template out" in str(caught.value)
+
+
+def test_a_chat_template_that_names_the_day_says_the_same_on_every_day(caplog):
+    source = "Today: {{ strftime_now('%d %b %Y') }}, a {{ strftime_now('%A') }}\n{{ messages[0].content }}"
+    template = resolve(TEMPLATES["chat"], chat_tokenizer(source))
+    assert template.query.startswith("Today: 26 Jul 2024, a Friday\n")
+    assert "names the day; it is written out with 26 Jul 2024" in caplog.text
+
+
+def test_an_empty_slot_keeps_what_stands_before_an_instruction():
+    assert decoded(rows("Read this: {}{prompt}\n{text}", ["hi"])[0]) == "<s>Read this: hi</s>"
+    assert decoded(rows("Read this: {}{prompt}\n{text}", ["hi"], prompt="Slowly")[0]) == "<s>Read this: Slowly\nhi</s>"
+    assert decoded(rows("Read this: {prompt}\n{text}", ["hi"])[0]) == "<s>hi</s>"
+
+
 def test_prompt_for_is_the_one_seam(tiny_base):
     slots = antiphon.build(tiny_base, "echo", max_tokens=128)
     stock = antiphon.build(tiny_base, "classical", pooling="last", max_tokens=128)

@@ -36,8 +36,8 @@ def main(request: dict[str, Any]) -> None:
             found = getattr(model, call["method"])(request["texts"], batch_size=8, show_progress_bar=False, **given)
             if not np.isfinite(found).all():
                 sys.exit(
-                    f"its vectors are not finite in {str(model.dtype).removeprefix('torch.')}, in which its weights are "
-                    "written; open the model with dtype='bfloat16' or 'float32' and export that"
+                    f"its vectors are not finite in {str(model.dtype).removeprefix('torch.')}, in which its weights "
+                    "are written; open the model with dtype='bfloat16' or 'float32' and export that"
                 )
             vectors.setdefault(name, found)
     np.savez(request["out"], **vectors)

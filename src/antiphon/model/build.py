@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from os.path import commonprefix
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
@@ -160,7 +159,7 @@ def _bakes(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
     differing = next((reading for reading in readings if reading[1] != reading[2]), None)
     if differing is not None:
         text, ids, meant = differing
-        at = len(commonprefix([ids, meant]))
+        at = next((n for n, (a, b) in enumerate(zip(ids, meant, strict=False)) if a != b), min(len(ids), len(meant)))
         logger.warning(
             "This tokenizer cannot hold template %r exactly: of %r it would make %s and not %s. The model has "
             "antiphon's own modules instead of stock ones, with the same vectors; plain sentence-transformers loads "
