@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from antiphon import nano
-from antiphon.errors import ModelError, first_line
+from antiphon.errors import foreign
 
 MOMENT_BYTES = 8
 """AdamW's two moments in fp32, for each trained weight."""
@@ -88,14 +88,9 @@ def shape_of(base: str) -> DecoderShape:
     source = str(nano.folder()) if base == "nano" else base
     if base in PUBLISHED and not Path(source).exists():
         return PUBLISHED[base]
-    try:
+    with foreign(f"{base} has no configuration that could be read, so nothing is planned"), torch.device("meta"):
         config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False).get_text_config()
-        with torch.device("meta"):
-            backbone = AutoModel.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"{base} has no configuration that could be read, so nothing is planned: {first_line(error)}"
-        ) from error
+        backbone = AutoModel.from_config(config)
     return shape_of_decoder(backbone)
 
 

@@ -6,12 +6,11 @@ import logging
 from dataclasses import dataclass
 from statistics import fmean
 
-from transformers import AutoTokenizer
-
 from antiphon import nano
 from antiphon.data.mixtures import Mixture, SetPlan
 from antiphon.data.mixtures.mixture_plan import plan as plan_of
-from antiphon.errors import ConfigError, DataError
+from antiphon.errors import ConfigError, DataError, ModelError
+from antiphon.model.base import read_base
 from antiphon.text.chat import resolve
 from antiphon.text.template import Side, named
 from antiphon.text.tokens import PieceTokenizer, Room, sequences
@@ -85,8 +84,8 @@ def _count(recipe: Recipe, stage: Stage, texts: list[str]) -> tuple[float, float
     """Return mean tokens in the template and alone, None where the base's tokenizer is not to be had."""
     base = str(nano.folder()) if recipe.model.base == "nano" else recipe.model.base
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base)
-    except (OSError, ValueError, KeyError):
+        _, tokenizer = read_base(base)
+    except ModelError:
         return None
     template = resolve(named(recipe.model.template or TEMPLATE), tokenizer)
     pieces = PieceTokenizer(tokenizer)
