@@ -176,7 +176,7 @@ def growth(options: argparse.Namespace) -> None:
     """Print how time and memory grow with the texts, through encode_iter, on a model small enough to see it."""
     with tempfile.TemporaryDirectory() as folder:
         model = antiphon.build(base(Path(folder), 2, 64, 8192), "echo", dtype=options.dtype, device=options.device)
-        encoder = antiphon.Encoder(model, budget=2048)
+        encoder = antiphon.Encoder(model, budget=2048).require_fast()
         clock = Clock(processor=options.threads == 1 and options.device == "cpu", device=options.device)
         for number in (number for number in (1_000, 10_000, 100_000, 200_000) if number <= options.most):
             pieces = (f"{number} {text}" for number, text in enumerate(texts(1000, 12, 0.4, 40) * (number // 1000)))
@@ -229,7 +229,10 @@ def main() -> None:
             if options.only and name not in options.only:
                 continue
             model = antiphon.build(source, template, pooling=pooling, dtype="bfloat16", device=options.device)
-            encoders = {arm: antiphon.Encoder(model, attention=options.attention, **ARMS[arm]) for arm in options.arms}
+            encoders = {
+                arm: antiphon.Encoder(model, attention=options.attention, **ARMS[arm]).require_fast()
+                for arm in options.arms
+            }
             for arm, encoder in encoders.items():
                 built = f"compiled in {encoder.compile_seconds:.1f} s" if encoder.compile_seconds else "as they are"
                 print(f"{name}: {arm}: {encoder.reason or 'layers ' + built}, error {encoder.error}", flush=True)

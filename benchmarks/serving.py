@@ -194,7 +194,7 @@ def main() -> None:
     texts = list(dict.fromkeys(entry.text[:CHARACTERS] for entry in harvest(standard_library())))
     texts = random.Random(0).sample(texts, min(options.texts, len(texts)))
     model = open_model(options.model)
-    encoder = Encoder(model)
+    encoder = Encoder(model).require_fast()
 
     def offline() -> tuple[np.ndarray, float, float]:
         start, worked = time.perf_counter(), time.process_time()

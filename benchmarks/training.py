@@ -112,12 +112,19 @@ class Workload:
     make: Callable[[SentenceTransformer], dict[str, Arm]]
 
 
+def packed(loss: ContrastiveLoss | ReconstructionLoss) -> ContrastiveLoss | ReconstructionLoss:
+    """The loss, if it packs: an arm that fell back to padding is worth nothing."""
+    if loss.packer is None:
+        raise SystemExit("Texts are padded, not packed, for the reason above; nothing is measured.")
+    return loss
+
+
 def contrastive_arms(model: SentenceTransformer) -> dict[str, Arm]:
     bare = {"mask_identical_texts": False}
     losses = {
         "sentence-transformers": MultipleNegativesRankingLoss(model, scale=50),
         "sentence-transformers, cached by 8": CachedMultipleNegativesRankingLoss(model, scale=50, mini_batch_size=8),
-        "antiphon": ContrastiveLoss(model, ContrastiveSettings(**bare)),
+        "antiphon": packed(ContrastiveLoss(model, ContrastiveSettings(**bare))),
         "antiphon, padded": ContrastiveLoss(model, ContrastiveSettings(**bare, packed=False)),
         "antiphon, cached by 2048 tokens": ContrastiveLoss(model, ContrastiveSettings(**bare, mini_batch_tokens=2048)),
     }
@@ -127,7 +134,7 @@ def contrastive_arms(model: SentenceTransformer) -> dict[str, Arm]:
 def reconstruction_arms(model: SentenceTransformer) -> dict[str, Arm]:
     plain = PlainReconstruction(model)
     losses = {
-        "antiphon": ReconstructionLoss(model),
+        "antiphon": packed(ReconstructionLoss(model)),
         "antiphon, padded": ReconstructionLoss(model, ReconstructionSettings(packed=False)),
     }
     return {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -118,6 +121,25 @@ def make_base(folder: Path, architecture: str = "llama", tokenizer: str = "byte-
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
+
+
+FAULT = "is supported, so this is a fault"
+"""What is said where something faster is off for a model that is supported."""
+
+
+@pytest.fixture(autouse=True)
+def _fast_paths_are_on(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test in which a fast path was off for a supported model, unless it is marked `falls_back`."""
+    monkeypatch.setattr(sys, "warnoptions", ["default"])  # else a command run in the process silences libraries
+    faults: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: faults.append(record.getMessage())  # type: ignore[method-assign]
+    ours = logging.getLogger("antiphon")
+    ours.addHandler(handler)
+    yield
+    ours.removeHandler(handler)
+    if request.node.get_closest_marker("falls_back") is None:
+        assert not [message for message in faults if FAULT in message]
 
 
 def vectors(model: SentenceTransformer, texts: list[str], **given_: object) -> np.ndarray:

@@ -28,6 +28,16 @@ CACHE_ARGUMENTS = ("cache", "past_key_values", "layer_past", "cache_params")
 """What a decoder calls its keys and values: the first since transformers 5.24, the second before, others by family."""
 LORA_PAIR = "transformers 5.23 with peft 0.21"
 """A pair of releases with which LoRA was run."""
+RUN_RELEASES = "transformers 5.17 to 5.24 and torch 2.10 to 2.13"
+"""Releases with which the tests of everything that is faster were run."""
+
+
+def releases() -> str:
+    """Return which releases were run and which are installed, and what to do where they are others."""
+    return (
+        f"{RUN_RELEASES} were run, transformers {transformers.__version__} and torch {version('torch')} are installed; "
+        "install releases that were run, or report it"
+    )
 
 
 # --- transformers: decoders
@@ -190,6 +200,15 @@ def rows_of_column(column: Mapping[str, Any], begin: int, end: int) -> dict[str,
 def load_checkpoint(trainer: Any, folder: str) -> None:
     """Put a checkpoint's weights into the model that is trained; the trainer's own end of a run logs its errors."""
     trainer._load_from_checkpoint(folder)
+
+
+def checkpointing_arguments() -> dict[str, Any]:
+    """Return the trainer's arguments that recompute activations; transformers 5.17 calls them by another name."""
+    from transformers import TrainingArguments
+
+    known = inspect.signature(TrainingArguments).parameters
+    name = next(name for name in ("activation_checkpointing", "gradient_checkpointing") if name in known)
+    return {name: True, f"{name}_kwargs": {"use_reentrant": False}}
 
 
 # --- torch: products

@@ -20,11 +20,12 @@ from antiphon import nano
 from antiphon.corpus.embed import Hit
 from antiphon.corpus.index import unit
 from antiphon.data.docstrings import DocstringPair, evenly, harvest, pairs, standard_library
+from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError
 from antiphon.evaluation.statistics import Interval, bootstrap, ndcg
 from antiphon.model.build import build
 from antiphon.model.checkpoint import load
-from antiphon.model.parity import Vectors, encode
+from antiphon.model.parity import Vectors
 from antiphon.training import train
 from antiphon.training.losses import Information, information
 from antiphon.training.reconstruct import reconstruct
@@ -116,7 +117,8 @@ def run(
     the folder `runs`, and nothing is without it; `overrides` are settings of their recipes. `on_step` is told what is
     done next.
 
-    Raises ConfigError for a limit below 2, and what `build` and `train` raise.
+    Raises ConfigError for a limit below 2, ModelError where the Encoder is off for a model that it supports, and what
+    `build` and `train` raise.
     """
     if limit < 2:
         raise ConfigError(f"The demo was asked for {limit} pairs; it needs at least 2.")
@@ -128,10 +130,11 @@ def run(
 
     def score(name: str, model: SentenceTransformer) -> None:
         names = [pair.name for pair in chosen]
-        documents_QD = unit(encode(model, [pair.body for pair in chosen], side="document"), names)
-        queries_QD = unit(encode(model, [pair.summary for pair in chosen]), names)
+        encoder = Encoder(model).require_fast()
+        documents_QD = unit(encoder.encode_document([pair.body for pair in chosen]), names)
+        queries_QD = unit(encoder.encode_query([pair.summary for pair in chosen]), names)
         scores[name] = ndcg(queries_QD @ documents_QD.T)
-        found[name] = _nearest(unit(encode(model, [query]), ["the query"]), documents_QD, chosen)
+        found[name] = _nearest(unit(encoder.encode_query([query]), ["the query"]), documents_QD, chosen)
 
     for number, (template, pooling) in enumerate(ZERO_SHOT, start=1):
         tell(f"{template}, {pooling} ({number} of {len(ZERO_SHOT)}): embedding {2 * len(chosen):,} texts")

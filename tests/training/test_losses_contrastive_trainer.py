@@ -9,6 +9,7 @@ from peft import LoraConfig
 from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from test_losses_contrastive import COLUMNS, PAIRS, built, naive
 
+from antiphon import compat
 from antiphon.training.losses import LOSSES, ContrastiveSettings
 
 RAGGED = [[1, 0], [1, 1], [0, 0], [1, 1], [0, 1]]
@@ -63,7 +64,7 @@ def test_labels_say_which_negatives_are_there(tiny_base, tmp_path):
     ("settings", "options"),
     [
         ({}, {"bf16": True}),
-        ({"mini_batch_tokens": 60}, {"gradient_checkpointing": True}),
+        ({"mini_batch_tokens": 60}, compat.checkpointing_arguments()),
         ({"mini_batch_size": 2, "matryoshka": (16, 32)}, {"gradient_accumulation_steps": 2}),
     ],
     ids=str,

@@ -186,6 +186,7 @@ def test_models_that_cannot_are_padded_and_the_log_says_why(tiny_base, caplog):
     assert "flash_attention_2" in reason(model)
 
 
+@pytest.mark.falls_back
 def test_a_model_that_passes_over_positions_is_found_out(tiny_base, caplog):
     """The check before a model is trusted can fail: this one numbers a row's places from end to end."""
     model = built(tiny_base)

@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
 import antiphon
+from antiphon import compat
 from antiphon.training.losses import (
     LOSSES,
     MaskedNextTokenLoss,
@@ -144,7 +145,7 @@ def test_reconstruction_learns_under_the_trainer(padded_with_eos, tmp_path, tied
 
 
 @pytest.mark.parametrize(
-    "options", [{"bf16": True}, {"gradient_checkpointing": True}, {"gradient_accumulation_steps": 2}]
+    "options", [{"bf16": True}, compat.checkpointing_arguments(), {"gradient_accumulation_steps": 2}]
 )
 def test_with_the_options_of_the_trainer(padded_with_eos, tmp_path, options):
     model = antiphon.build(padded_with_eos[False], "echo", pooling="mean", max_tokens=64, dtype="float32", device="cpu")

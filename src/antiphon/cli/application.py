@@ -6,8 +6,11 @@ what the user can mend, 130 when interrupted.
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +61,8 @@ MaxTokens = Annotated[
 def run_app(commands: typer.Typer, arguments: Sequence[str] | None = None) -> None:
     """Run a command line of ours and exit: with 2 and one sentence for what the user can mend, 130 when interrupted."""
     try:
-        commands(args=None if arguments is None else list(arguments))
+        with _messages():
+            commands(args=None if arguments is None else list(arguments))
     except AntiphonError as failure:
         from antiphon.cli import report
 
@@ -66,6 +70,41 @@ def run_app(commands: typer.Typer, arguments: Sequence[str] | None = None) -> No
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+@contextmanager
+def _messages() -> Iterator[None]:
+    """Show our warnings, those of a lasting state once, and none of what libraries tell those who program with them.
+
+    Who asks Python for warnings, by -W or PYTHONWARNINGS, sees all of them.
+    """
+    handler = _Messages(logging.WARNING)
+    ours = logging.getLogger("antiphon")
+    ours.addHandler(handler)
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        ours.removeHandler(handler)
+
+
+class _Messages(logging.Handler):
+    """Writes log records to standard error; one that is marked `once` is not written again."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from antiphon.cli import report
+
+        message = self.format(record)
+        if getattr(record, "once", False) and message in self._told:
+            return
+        self._told.add(message)
+        report.note(message)
 
 
 def _version(asked: bool) -> None:

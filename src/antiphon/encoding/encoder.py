@@ -21,9 +21,9 @@ from antiphon import compat
 from antiphon.encoding.kernels.attention import CALLS
 from antiphon.encoding.kernels.linear import LINEARS
 from antiphon.encoding.runner import Runner
-from antiphon.encoding.support import CHECKED, checked, obstacle
+from antiphon.encoding.support import CHECKED, Check, checked, fault, is_supported, obstacle
 from antiphon.encoding.tokenised import Reading
-from antiphon.errors import ConfigError
+from antiphon.errors import ConfigError, ModelError
 from antiphon.model.parity import check_finite
 from antiphon.text.tokens import check_texts
 
@@ -77,24 +77,43 @@ class Encoder:
         self.compile_seconds: float | None = None
         self.error: float | None = None
         """Error against spread of a few texts' vectors, measured when the Encoder was made; None if unknown."""
-        self.reason = _sentence(obstacle(model))
+        self.reason: str | None = None
+        """Why texts go through `model.encode`, as a sentence; None where they do not."""
+        self.fault: str | None = None
+        """What is faster, supported for this model or asked for, and yet off, as a sentence; None where nothing is."""
         self._runner: Runner | None = None
-        if self.reason is None:
+        why = Check(None, obstacle(model))
+        if why.reason is None:
             self._runner = Runner(model, budget=budget, attention=attention)
-            self.reason = _sentence(self._settle())
-        if self.reason is not None:
-            self._runner = None
-            logger.warning("%s", self.reason)
+            why = self._settle()
+        if why.reason is not None:
+            blamed = attention is None and not why.refused and is_supported(model)
+            self._fall_back(why.reason, is_fault=blamed)
         elif compile or linear != "plain":
             self._hasten(Runner(model, budget=budget, attention=attention, compiled=compile, linear=linear))
 
-    def _settle(self) -> str | None:
-        """Find the attention call whose vectors are the model's; return why there is none."""
+    def require_fast(self) -> Encoder:
+        """Return the Encoder itself; raise a ModelError where its `fault` says that something faster is off."""
+        if self.fault is not None:
+            raise ModelError(self.fault)
+        return self
+
+    def _fall_back(self, why: str, *, is_fault: bool) -> None:
+        """Let texts go through `model.encode`, and say so."""
+        self._runner = None
+        self.reason = f"Texts go through model.encode, because {why}."
+        if is_fault:
+            self.reason = f"Texts go through model.encode, 2 to 5 times slower, because {why}; {fault(self.model)}."
+            self.fault = self.reason
+        logger.warning("%s", self.reason, extra={"once": True})
+
+    def _settle(self) -> Check:
+        """Find the attention call whose vectors are the model's; return the last check, which says why there is none."""
         assert self._runner is not None
         while (check := checked(self.model, self._checked)).reason and self._runner.refuse():
             logger.info("The next attention call is taken, because with this one %s.", check.reason)
         self.error = check.error
-        return check.reason
+        return check
 
     def _hasten(self, runner: Runner) -> None:
         """Take a runner with other layers instead of the plain one if it builds and its vectors are the model's."""
@@ -108,9 +127,8 @@ class Encoder:
             check = checked(self.model, self._checked, texts, rounded=runner.linear == "float8")
             if check.reason is not None:
                 self._runner = plain
-                logger.warning(
-                    "The layers are not %s, because %s; they run as they are.", _changed(runner), check.reason
-                )
+                self.fault = f"The layers are not {_changed(runner)}, because {check.reason}; they run as they are."
+                logger.warning("%s", self.fault, extra={"once": True})
                 return
             errors.append(check.error)
         self.error = None if None in errors else max(error for error in errors if error is not None)
@@ -220,10 +238,6 @@ class Encoder:
 
 def _changed(runner: Runner) -> str:
     return " and ".join([*(["compiled"] if runner.compiled else []), *({runner.linear} - {"plain"})])
-
-
-def _sentence(reason: str | None) -> str | None:
-    return None if reason is None else f"Texts go through model.encode, because {reason}."
 
 
 def _distinct(texts: Sequence[str]) -> tuple[list[str], npt.NDArray[np.intp] | None]:

@@ -13,6 +13,7 @@ from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
 from transformers import PreTrainedModel
 
+from antiphon import compat
 from antiphon.errors import first_line
 from antiphon.model.parity import LIMITS
 from antiphon.modules import SpanPooling
@@ -20,6 +21,23 @@ from antiphon.modules import SpanPooling
 Vectors = npt.NDArray[np.float32]
 
 _KINDS = {"full_attention", "sliding_attention"}
+FAMILIES = frozenset(
+    {
+        "gemma2",
+        "gemma3_text",
+        "gpt_neox",
+        "llama",
+        "mistral",
+        "olmo2",
+        "olmo3",
+        "phi",
+        "phi3",
+        "qwen2",
+        "qwen3",
+        "smollm3",
+    }
+)
+"""Types of decoders that the tests run packed. Where one of them is not, something is broken, and that is said."""
 CHECKED = ("One.", "A second text, of some more words than the first one has.", "Third " * 24)
 _LEAST_SPREAD = 1e-3
 """Texts that a model can hardly tell apart count as so far apart: else rounding alone would be an error."""
@@ -27,6 +45,22 @@ _LEAST_SPREAD = 1e-3
 
 def obstacle(model: SentenceTransformer) -> str | None:
     """Return why a model cannot be run packed, as the end of a sentence; None where nothing speaks against it."""
+    return _modules_obstacle(model) or _setting_obstacle(model[0]) or _decoder_obstacle(model[0])
+
+
+def is_supported(model: SentenceTransformer) -> bool:
+    """Return whether a model is of a family that runs packed, in modules and on a device that do."""
+    if _modules_obstacle(model) is not None or _setting_obstacle(model[0]) is not None:
+        return False
+    return model[0].model.config.model_type in FAMILIES
+
+
+def fault(model: SentenceTransformer) -> str:
+    """Return what to say, as the end of a sentence, where something faster is off for a model that is supported."""
+    return f"{model[0].model.config.model_type} is supported, so this is a fault: {compat.releases()}"
+
+
+def _modules_obstacle(model: SentenceTransformer) -> str | None:
     modules = list(model)
     if not modules or not isinstance(modules[0], Transformer):
         return f"its first module is {type(modules[0]).__name__ if modules else 'missing'} and no Transformer"
@@ -35,16 +69,22 @@ def obstacle(model: SentenceTransformer) -> str | None:
     strange = [module for module in modules[2:] if not isinstance(module, Normalize | Dense | LayerNorm | Dropout)]
     if strange:
         return f"what {type(strange[0]).__name__} does behind the pooling is not known"
-    return _decoder_obstacle(modules[0])
+    return None
 
 
-def _decoder_obstacle(module: Transformer) -> str | None:
+def _setting_obstacle(module: Transformer) -> str | None:
     decoder = module.model
     kind = getattr(getattr(decoder, "config", None), "model_type", type(decoder).__name__)
     if module.backend != "torch" or not isinstance(decoder, PreTrainedModel):
         return f"{kind} does not run on plain PyTorch"
     if getattr(decoder, "hf_device_map", None) is not None and len(set(decoder.hf_device_map.values())) > 1:
         return f"{kind} is spread over several devices"
+    return None
+
+
+def _decoder_obstacle(module: Transformer) -> str | None:
+    decoder = module.model
+    kind = decoder.config.model_type
     if module.modality_config.get("text", {}).get("method_output_name") not in (
         "last_hidden_state",
         ("last_hidden_state",),
@@ -68,6 +108,8 @@ class Check:
     """Error against spread; None where it could not be told."""
     reason: str | None
     """Why the packed vectors cannot be taken, as the end of a sentence; None where they can."""
+    refused: bool = False
+    """Whether the model itself cannot embed these texts, so that packing is not to blame."""
 
 
 def checked(
@@ -84,7 +126,7 @@ def checked(
     try:
         packed = encode(texts)
     except Exception as failure:  # whatever a foreign model raises is the reason
-        return Check(None, f"running it packed fails: {first_line(failure)}")
+        return Check(None, f"running it packed fails: {first_line(failure)}", refused=not _encodes(model, texts))
     together, alone = (
         np.asarray(model.encode(list(texts), batch_size=size, show_progress_bar=False), dtype=np.float32)
         for size in (len(texts), 1)
@@ -98,6 +140,14 @@ def checked(
     if error <= limit or (rounded and np.isfinite(error)):
         return Check(error, None)
     return Check(error, f"its packed vectors differ (error against spread {error:.1e}, limit {limit:.0e})")
+
+
+def _encodes(model: SentenceTransformer, texts: Sequence[str]) -> bool:
+    try:
+        model.encode(list(texts), show_progress_bar=False)
+    except Exception:  # which one is for whoever embeds these texts to tell
+        return False
+    return True
 
 
 def _error(a: Vectors, b: Vectors) -> float:

@@ -18,6 +18,7 @@ from sentence_transformers.sentence_transformer.model_card import SentenceTransf
 from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
+from antiphon import compat
 from antiphon.data.processes import processes
 from antiphon.data.sampling import KeepEpoch
 from antiphon.errors import ConfigError, first_line
@@ -29,7 +30,6 @@ from antiphon.training.recipe import Recipe, Stage
 SAVES = 10
 """Checkpoints of a stage that does not say how often."""
 _PRECISIONS: Mapping[str, dict[str, bool]] = {"float32": {}, "bf16": {"bf16": True}, "fp16": {"fp16": True}}
-_CHECKPOINTING = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": False}}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _optimization(job: Job) -> dict[str, Any]:
         "router_mapping": job.rows.router_mapping,
         "multi_dataset_batch_sampler": job.rows.sampler,
         **_PRECISIONS[stage.precision],
-        **(_CHECKPOINTING if stage.gradient_checkpointing else {}),
+        **(compat.checkpointing_arguments() if stage.gradient_checkpointing else {}),
     }
 
 

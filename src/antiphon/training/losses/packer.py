@@ -22,7 +22,8 @@ from sentence_transformers.util import batch_to_device
 from torch import nn
 
 from antiphon import compat
-from antiphon.errors import ParityError, first_line
+from antiphon.encoding.support import fault, is_supported
+from antiphon.errors import AntiphonError, first_line
 from antiphon.model import parity
 from antiphon.model.causality import is_bidirectional
 from antiphon.modules import TemplateInput
@@ -61,7 +62,7 @@ class Packer:
             reason = packer._difference(model)
             if reason is None:
                 return packer
-        logger.warning("Texts are padded, not packed, in training: %s.", reason)
+        logger.warning("Texts are padded, not packed, in training: %s.", reason, extra={"once": True})
         return None
 
     def takes(self, columns: Sequence[dict[str, Any]]) -> bool:
@@ -169,11 +170,20 @@ class Packer:
                 return f"texts come to it as {', '.join(column)}"
             packed, plain = self.embed(model, [column])[0], model(dict(column))["sentence_embedding"]
             same = parity.compare(packed.float().cpu().numpy(), plain.float().cpu().numpy(), limit=limit)
-        except (ParityError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except AntiphonError as error:  # of a model whose vectors tell nothing, or that refuses these texts
             return f"it cannot be tried on {model[0].model.config.model_type} ({first_line(error)})"
+        except Exception as error:  # whatever a foreign model raises is the reason
+            return _blamed(model, f"running {model[0].model.config.model_type} packed fails ({first_line(error)})")
         finally:
             model.train(was_training)
-        return None if same.equal else f"{model[0].model.config.model_type} gives other vectors then ({same})"
+        if same.equal:
+            return None
+        return _blamed(model, f"{model[0].model.config.model_type} gives other vectors then ({same})")
+
+
+def _blamed(model: SentenceTransformer, reason: str) -> str:
+    """Return the reason, with what is lost and the way back where the model is supported."""
+    return f"{reason}, so steps take about twice as long; {fault(model)}" if is_supported(model) else reason
 
 
 def _why_not(model: SentenceTransformer) -> str | None:
