@@ -108,7 +108,7 @@ class Encoder:
         logger.warning("%s", self.reason, extra={"once": True})
 
     def _settle(self) -> Check:
-        """Find the attention call whose vectors are the model's; return the last check, which says why there is none."""
+        """Find the attention call whose vectors are the model's; return its check, or the last with a reason."""
         assert self._runner is not None
         while (check := checked(self.model, self._checked)).reason and self._runner.refuse():
             logger.info("The next attention call is taken, because with this one %s.", check.reason)
