@@ -1,7 +1,7 @@
 """Every private or renamed name of the libraries below that is touched, under a name of ours.
 
 The public way stands first where there is one, the private one behind it. A release that takes one of them away breaks
-one function here and its row in tests/test_compat.py, which says what would be lost. Supported are transformers 5.17 to
+one function here and its row in tests/test_compat.py, which says what would be lost. Supported are transformers 5.18 to
 5.24 and what keeps their names.
 """
 
@@ -28,7 +28,7 @@ CACHE_ARGUMENTS = ("cache", "past_key_values", "layer_past", "cache_params")
 """What a decoder calls its keys and values: the first since transformers 5.24, the second before, others by family."""
 LORA_PAIR = "transformers 5.23 with peft 0.21"
 """A pair of releases with which LoRA was run."""
-RUN_RELEASES = "transformers 5.17 to 5.24 and torch 2.10 to 2.13"
+RUN_RELEASES = "transformers 5.18 to 5.24 and torch 2.12 to 2.13"
 """Releases with which the tests of everything that is faster were run."""
 
 
@@ -203,7 +203,7 @@ def load_checkpoint(trainer: Any, folder: str) -> None:
 
 
 def checkpointing_arguments() -> dict[str, Any]:
-    """Return the trainer's arguments that recompute activations; transformers 5.17 calls them by another name."""
+    """Return the trainer's arguments that recompute activations; older releases call them otherwise."""
     from transformers import TrainingArguments
 
     known = inspect.signature(TrainingArguments).parameters
