@@ -20,9 +20,11 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     Gemma3TextConfig,
+    GPTJConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     Olmo2Config,
     Olmo3Config,
     Phi3Config,
@@ -62,9 +64,11 @@ ARCHITECTURES: dict[str, type[PretrainedConfig]] = {
     "olmo3": Olmo3Config,
     "phi": PhiConfig,
     "gpt_neox": GPTNeoXConfig,
+    "gptj": GPTJConfig,
+    "mixtral": MixtralConfig,
     "stablelm": StableLmConfig,
 }
-OWN_HEAD_WIDTH = ("stablelm", "phi", "gpt_neox")
+OWN_HEAD_WIDTH = ("stablelm", "phi", "gpt_neox", "gptj")
 """Architectures whose heads share the width evenly."""
 
 
@@ -117,6 +121,8 @@ def make_base(folder: Path, architecture: str = "llama", tokenizer: str = "byte-
     }
     if architecture in OWN_HEAD_WIDTH:
         settings.pop("head_dim")
+    if architecture == "gptj":
+        settings["rotary_dim"] = 4
     model = AutoModelForCausalLM.from_config(ARCHITECTURES[architecture](**settings))
     model.save_pretrained(folder)
     words.save_pretrained(folder)

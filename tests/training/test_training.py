@@ -18,6 +18,8 @@ from antiphon.errors import CheckpointError, ConfigError, DataError, ModelError,
 from antiphon.model import parity
 from antiphon.training.callbacks import COMPLETE, last_checkpoint
 from antiphon.training.losses.head import HEAD_FILE
+from antiphon.training.plan import plan
+from antiphon.training.recipe import read
 
 WORDS = [*"abcdefghij", "apple", "sea", "hill", "stone", "wall", "wave", "sheep", "castle", "moon", "rain"]
 
@@ -334,9 +336,46 @@ def limited(place, table, megabytes):
 @pytest.mark.slow
 def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_good(place, tmp_path):
     table = recipe(place, tmp_path / "run")
-    done = limited(place, table, 0.1)  # the optimizer's state does not fit
+    early = limited(place, table, 0.1)  # not even the untouched model fits, which is tried before the first step
+    assert early.stdout.startswith("CheckpointError: "), early
+    assert "could not be written" in early.stdout
+    assert not list(tmp_path.iterdir())
+    done = limited(place, table, 0.35)  # the model fits, the optimizer's state does not
     assert done.stdout.startswith("CheckpointError: Stage 'reconstruction': a checkpoint could not be written"), done
     assert last_checkpoint(tmp_path / "run/stages/1-reconstruction/checkpoints") is None
     shutil.rmtree(tmp_path / "run")
     folder = antiphon.train(table, until="reconstruction")
     assert (folder / "run.json").exists()
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "phi", "gptj", "mixtral"])
+@pytest.mark.slow
+def test_heads_of_other_names_and_fused_experts_are_saved_as_they_were_trained(family, place, tmp_path):
+    """Full and by LoRA; what cannot be attached is refused before the first step."""
+    base = make_base(tmp_path / "base", family)
+    for lora in (None, {"rank": 2, "dropout": 0.0}):
+        table = recipe(place, tmp_path / f"run-{lora is not None}")
+        stage = {"name": "contrast", "loss": "contrastive", "steps": 2, "batch_size": 4, "learning_rate": 1e-3}
+        table["model"]["base"] = str(base)
+        table["stage"] = [stage if lora is None else {**stage, "lora": lora}]
+        (done,) = record(antiphon.train(table))["stages"]
+        assert done["fingerprint"] != done["base_fingerprint"]
+        assert done["error_against_spread"] <= 1e-3
+
+
+def test_adapters_that_cannot_be_attached_are_refused_before_the_first_stage(place, tmp_path):
+    table = recipe(place, tmp_path / "run")
+    table["stage"][-1]["lora"] = {"targets": ["no_such_layer"]}
+    with pytest.raises(ConfigError, match="LoRA cannot be attached"):
+        antiphon.train(table)
+    assert not (tmp_path / "run").exists()
+
+
+def test_releases_that_cannot_attach_lora_are_told_by_the_plan_and_before_the_first_stage(place, tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.integrations.peft.MIN_PEFT_VERSION", "99.0")
+    table = recipe(place, tmp_path / "run")
+    table["stage"][-1]["lora"] = {"rank": 2}
+    for do in (antiphon.train, lambda table: plan(read(table))):
+        with pytest.raises(ConfigError, match=r"needs peft 99\.0 or newer and peft [\d.]+ is installed"):
+            do(table)
+    assert not (tmp_path / "run").exists()

@@ -6,17 +6,22 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
-from antiphon.errors import ModelError, first_line
+from antiphon import compat
+from antiphon.errors import foreign
 from antiphon.model.adapters import merge
+from antiphon.model.weights import adapter_config, check_adapter, check_base
 
 
 def adapt(model: SentenceTransformer, adapter: str | Path) -> None:
     """Add the weights of a peft adapter, a folder or a hub id, to a model in place.
 
-    Raises ModelError where there is none or where it does not fit.
+    Raises ModelError where there is none, or where it is not one for this model, ConfigError where the installed
+    releases cannot attach any.
     """
-    try:
+    compat.check_lora()
+    adapter_config(str(adapter))
+    check_base(model[0].model.config, str(adapter))
+    with foreign(f"The adapter {adapter} cannot be put on this model"):
         model.load_adapter(str(adapter))
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelError(f"The adapter {adapter} cannot be put on this model: {first_line(error)}") from error
+    check_adapter(model[0].model, str(adapter))
     merge(model)

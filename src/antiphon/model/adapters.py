@@ -75,10 +75,18 @@ def merge(model: SentenceTransformer) -> None:
     """
     backbone = model[0].model
     for kind in (TrainableTokensWrapper, BaseTunerLayer):  # the wrapper holds a tuner layer of its own: outer first
-        for name, layer in list(backbone.named_modules()):
-            if isinstance(layer, kind):
-                tuner = layer.token_adapter if isinstance(layer, TrainableTokensWrapper) else layer
-                tuner.merge()
+        tuners = {
+            name: layer.token_adapter if isinstance(layer, TrainableTokensWrapper) else layer
+            for name, layer in backbone.named_modules()
+            if isinstance(layer, kind)
+        }
+        for tuner in tuners.values():
+            tuner.merge()
+        replaced: list[str] = []
+        for name, tuner in tuners.items():
+            # fused experts carry one wrapper for each matrix, one in the other: the outermost gives the plain layer
+            if not any(name.startswith(f"{outer}.") for outer in replaced):
                 backbone.set_submodule(name, tuner.get_base_layer())
+                replaced.append(name)
     compat.forget_adapters(backbone)
     backbone.requires_grad_(True)

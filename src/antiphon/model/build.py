@@ -17,6 +17,7 @@ from antiphon.errors import ConfigError, ModelError, foreign
 from antiphon.model import causality
 from antiphon.model.base import read_base
 from antiphon.model.text_part import is_composite, text_folder
+from antiphon.model.weights import check_weights
 from antiphon.modules import POOLINGS, TEXT_ONLY, SpanPooling, TemplateInput, frequencies_bound, positions_of
 from antiphon.text.baking import bake, check_specials, with_backend, write_specials
 from antiphon.text.chat import resolve
@@ -118,6 +119,7 @@ def _read_module(source: str, slots: Template | None, dtype: str) -> Transformer
     kind = Transformer if slots is None else TemplateInput
     own = {} if slots is None else {"template": slots.to_dict()}
     with foreign(f"{source} cannot be loaded"):
+        check_weights(source)
         return kind(
             source,
             model_kwargs={"dtype": dtype, "trust_remote_code": False},

@@ -11,13 +11,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.util import load_file_path
@@ -25,8 +25,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from antiphon import __version__, compat
 from antiphon.errors import CheckpointError, ConfigError, foreign
+from antiphon.model.adapters import is_adapted, merge
 from antiphon.model.base import check_files
 from antiphon.model.build import check_companions, check_ready
+from antiphon.model.weights import adapter_base, check_adapter, check_weights, head_tensors
 from antiphon.modules import MODULES
 from antiphon.text.template import Template, template_of
 
@@ -46,6 +48,9 @@ def save(model: SentenceTransformer, path: str | Path) -> Path:
             f"{target} exists and is not empty; nothing was written. Name another folder or remove it."
         )
     template = template_of(model)
+    if is_adapted(model):  # what is saved needs no adapter, and the caller's may go on to be trained
+        model = copy.deepcopy(model)
+        merge(model)
     try:
         with new_folder(target) as temporary, _whole_language_model(model[0]):
             with foreign(f"{target} could not be written, nothing was left there", CheckpointError):
@@ -80,12 +85,16 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
     broken or wants code that is not antiphon's, ModelError where EOS or attention is not what it should be.
     """
     source = str(model_folder(path))
-    _check_modules(source)
+    entries = _check_modules(source)
     for folder in (Path(source), *Path(source).glob("[0-9]*_*/")):  # a module's files lie in the root or in its own
         if folder.is_dir():
             check_files(folder)
     with foreign(f"{source} cannot be loaded", CheckpointError):
+        _check_decoder_weights(source, entries)
         model = compat.load_with_modules(source, MODULES, device=device, model_kwargs={"dtype": dtype})
+    if adapter_base(source) is not None:
+        check_adapter(model[0].model, source)
+        merge(model)
     check_companions(model)
     record = _record(source)
     if record is not None:
@@ -112,7 +121,18 @@ def model_folder(path: str | Path) -> str | Path:
     return Path(path) / str(checkpoint)
 
 
-def _check_modules(source: str) -> None:
+def _check_decoder_weights(source: str, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Look at the first module's weights; the others' are loaded strictly by torch."""
+    kind, path = str(entries[0]["type"]), str(entries[0].get("path", ""))
+    if kind.rsplit(".", 1)[-1] not in ("Transformer", "TemplateInput"):
+        return
+    folder = str(Path(source) / path) if path else source
+    if not path or Path(folder).is_dir():
+        check_weights(folder)
+
+
+def _check_modules(source: str) -> list[dict[str, Any]]:
+    """Return the entries of modules.json, all of classes that may be loaded."""
     file = load_file_path(source, "modules.json")
     if file is None:
         raise CheckpointError(
@@ -120,15 +140,19 @@ def _check_modules(source: str) -> None:
             "turn a language model into one with antiphon.build."
         )
     try:
-        types = [entry["type"] for entry in json.loads(Path(file).read_text(encoding="utf-8"))]
+        entries: list[dict[str, Any]] = json.loads(Path(file).read_text(encoding="utf-8"))
+        types = [entry["type"] for entry in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{file} is not a list of modules ({error}).") from error
+    if not types:
+        raise CheckpointError(f"{file} lists no module; take a complete copy of the folder.")
     for name in types:
         if not name.startswith(_STOCK) and name not in MODULES:
             raise CheckpointError(
                 f"{source} wants the class {name}, which is neither sentence-transformers' nor antiphon's, so it was "
                 "not loaded; if you trust its author, load it with SentenceTransformer(path, trust_remote_code=True)."
             )
+    return entries
 
 
 def _record(source: str) -> dict[str, Any] | None:
@@ -165,25 +189,7 @@ def _with_head(backbone: PreTrainedModel, trained: torch.nn.Linear | None) -> Pr
     if config.get_text_config().tie_word_embeddings:
         whole.tie_weights()
     elif head is not None:
-        name = next(name for name, parameter in whole.named_parameters() if parameter is head.weight)
-        weight = head_weight(compat.source_of(config), name) if trained is None else trained.weight.detach()
-        head.weight = torch.nn.Parameter(weight.to(backbone.dtype), requires_grad=False)
+        tensors = {"weight": trained.weight.detach()} if trained is not None else head_tensors(compat.source_of(config))
+        for name, tensor in tensors.items():
+            setattr(head, name, torch.nn.Parameter(tensor.to(backbone.dtype), requires_grad=False))
     return whole
-
-
-def head_weight(source: str, name: str) -> torch.Tensor:
-    """Read the untied head (V, D) from the folder or hub id that the backbone came from; CheckpointError if gone."""
-    index = load_file_path(source, "model.safetensors.index.json")
-    shard = "model.safetensors"
-    if index is not None:
-        shard = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].get(name, shard)
-    file = load_file_path(source, shard)
-    if file is not None:
-        with safe_open(file, framework="pt") as tensors:
-            if name in tensors.keys():  # noqa: SIM118  (safe_open is no mapping)
-                weight: torch.Tensor = tensors.get_tensor(name)
-                return weight
-    raise CheckpointError(
-        f"The untied head {name} was not found in the safetensors of {source}, so the model was not saved; "
-        "keep the folder that it was built from until it is saved."
-    )

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from antiphon import compat
 from antiphon.data.processes import processes
 from antiphon.errors import CheckpointError, ConfigError
 from antiphon.training import record
@@ -19,6 +20,7 @@ from antiphon.training.plan import Plan, plan
 from antiphon.training.recipe import Recipe, Stage, read
 from antiphon.training.stage import Place, run_stage, settings_of
 from antiphon.training.trainer import batching
+from antiphon.training.trial import try_ending
 
 __all__ = ["Plan", "plan", "train"]
 
@@ -50,7 +52,12 @@ def train(
     for stage in stages:
         settings_of(stage)
         batching(stage, state.num_processes)
+    if any(stage.lora is not None for stage in stages):
+        compat.check_lora()
     folder = Path(read_recipe.out or Path("runs") / read_recipe.name)
+    if state.is_main_process and not folder.exists():  # a run that is resumed has shown it
+        try_ending(read_recipe, stages, read_recipe.model.base, folder)
+    state.wait_for_everyone()
     run = _opened(read_recipe, folder, resume=resume, begins=first is None, processes=state.num_processes)
     state.wait_for_everyone()  # all have seen the folder as it was
     if state.is_main_process:

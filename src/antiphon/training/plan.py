@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from antiphon import compat
 from antiphon.data.mixtures import SetPlan
 from antiphon.errors import ConfigError
 from antiphon.model.flops import DecoderShape, forward_flops, shape_of, training_memory, vocabulary_flops
@@ -87,6 +88,8 @@ def plan(recipe: Recipe) -> Plan:
     card = recipe.plan.gpu
     if card not in CARDS:
         raise ConfigError(f"plan.gpu is {card!r}; take one of {', '.join(CARDS)}.")
+    if any(stage.lora is not None for stage in recipe.stage):
+        compat.check_lora()
     shape = shape_of(recipe.model.base)
     library = Library(recipe)
     stages = tuple(_stage(recipe, stage, shape, workload(library, stage)) for stage in recipe.stage)

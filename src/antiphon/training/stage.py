@@ -153,7 +153,7 @@ def _train(trainer: SentenceTransformerTrainer, stage: Stage, checkpoint: Path |
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        if isinstance(error, RuntimeError) and not _is_write(error):
             raise
         raise CheckpointError(
             f"Stage {stage.name!r}: a checkpoint could not be written ({first_line(error)}). The one before it is "
@@ -161,6 +161,11 @@ def _train(trainer: SentenceTransformerTrainer, stage: Stage, checkpoint: Path |
         ) from error
     if not trainer.state.global_step:
         raise TrainingError(f"Stage {stage.name!r} took no step; its data gives no whole batch.")
+
+
+def _is_write(error: RuntimeError) -> bool:
+    """Return whether torch could not write a file: it has no type of its own for that, only the place in its source."""
+    return any(place in str(error) for place in ("PytorchStreamWriter", "inline_container"))
 
 
 def _take_best(trainer: SentenceTransformerTrainer, stage: Stage) -> int | None:

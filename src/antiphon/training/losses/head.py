@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from antiphon import compat
 from antiphon.errors import CheckpointError, ModelError
-from antiphon.model.checkpoint import head_weight
+from antiphon.model.weights import head_tensors
 
 HeadTraining = Literal["trained", "frozen"]
 HEAD_FILE = "head.safetensors"
@@ -77,8 +77,7 @@ def head_of(model: SentenceTransformer, training: HeadTraining = "trained", *, g
     if given is not None:
         hang(module, given)
     elif not config.tie_word_embeddings and not hasattr(module, "head"):
-        name = next(name for name, parameter in whole.named_parameters() if parameter is shape.weight)
-        weight = head_weight(compat.source_of(config) or compat.source_of(backbone.config), name)
+        weight = head_tensors(compat.source_of(config) or compat.source_of(backbone.config))["weight"]
         hang(module, _linear(weight.to(backbone.dtype)).to(backbone.device))
     if hasattr(module, "head"):
         module.head.requires_grad_(training == "trained")

@@ -1,0 +1,75 @@
+"""What a run needs at its end, tried before its first step: all stages' adapters, and a save that reads back the same.
+
+Hours of training must not end in a model that cannot be written.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+
+from antiphon import compat
+from antiphon.errors import CheckpointError, ModelError
+from antiphon.model import parity
+from antiphon.model.adapters import attach, merge
+from antiphon.model.checkpoint import load, save
+from antiphon.model.weights import head_tensors
+from antiphon.training.recipe import Recipe, Stage
+from antiphon.training.stage import opened
+
+WHOLE_BELOW = 2 << 30
+"""Bytes of weights up to which the model is really written and read; above, what a save needs is looked at only."""
+
+
+def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path) -> None:
+    """Attach and merge the adapters of every stage and save the untouched model, in a temporary place.
+
+    Raises ConfigError for adapters that cannot be attached, CheckpointError for a head that is not there or a disk that
+    is too small, ModelError where the model that is read back is not the one that was written.
+    """
+    model = opened(recipe.model, base)
+    for lora in {stage.lora for stage in stages if stage.lora is not None}:
+        attach(model, lora)
+        merge(model)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    _check_room(folder, weights)
+    if weights > WHOLE_BELOW:
+        _check_head(model)
+        return
+    before = parity.encode(model, parity.unlike_texts())
+    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-trial-", dir=_standing(folder)))
+    try:
+        again = load(save(model, place / "model"), dtype=str(model.dtype).removeprefix("torch."))
+        limit = parity.LIMITS.get(str(model.dtype).removeprefix("torch."), parity.LIMITS["float32"])
+        same = parity.compare(before, parity.encode(again, parity.unlike_texts()), limit=limit)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    if not same.equal:
+        raise ModelError(
+            f"{base} cannot be trained here: saved and read back untouched it gives other vectors ({same}). Nothing "
+            "was trained; report it with the model's config.json."
+        )
+
+
+def _check_room(folder: Path, weights: int) -> None:
+    free = shutil.disk_usage(_standing(folder)).free
+    if free < weights:
+        raise CheckpointError(
+            f"{folder} has {free / 2**30:,.1f} GiB left and one model takes {weights / 2**30:,.1f}; make room or set "
+            "out to another disk. Nothing was trained."
+        )
+
+
+def _check_head(model: SentenceTransformer) -> None:
+    config = model[0].model.config
+    if not config.get_text_config().tie_word_embeddings and getattr(model[0], "head", None) is None:
+        head_tensors(compat.source_of(config))
+
+
+def _standing(folder: Path) -> Path:
+    """Return the folder itself or the nearest one above it that is there."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
