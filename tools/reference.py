@@ -149,7 +149,7 @@ def _called(name: str, thing: Any) -> str:
     if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:
         given.insert(kinds.index(inspect.Parameter.KEYWORD_ONLY), "*")
     shown = [one for one in given if one != "self"]
-    return "```python\n" + f"{name}({', '.join(shown)}) -> {signature.return_annotation}\n```"
+    return "```text\n" + f"{name}({', '.join(shown)}) -> {signature.return_annotation}\n```"
 
 
 def _type(hint: Any) -> str:
