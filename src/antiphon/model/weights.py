@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from antiphon import compat
 from antiphon.errors import CheckpointError, ModelError, foreign
 
 NEEDLESS = re.compile(
-    r"(^|\.)(lm_head|embed_out|output_layer|score|classifier|cls|pooler|qa_outputs|v_head|value_head)\.|"
+    r"(^|\.)(lm_head|embed_out|output_layer|output_projection|score|classifier|cls|pooler|qa_outputs|v_head|value_head)\.|"
     r"(^|\.)(vision\w*|visual|audio\w*|image\w*|multi_modal_projector|mm_projector|mtp\w*)\.|"
     r"(rotary_emb\.inv_freq|inv_freq|masked_bias|attn\.bias|attention\.bias|position_ids|_extra_state)$"
 )
 """Left over by rule: heads of other uses, towers for other inputs, and tables that newer code computes."""
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+EXPERT = re.compile(r"^(.*\.experts)\.([^.]+)\.(.+\..+)$")
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
@@ -80,6 +81,9 @@ def account(source: str, *, head: bool = False) -> Account:
     if getattr(config, "quantization_config", None) is not None:
         return Account((), (), ())  # packed tensors have names of their own; the quantiser's loader counts them
     found = _report(source, AutoModelForCausalLM if head else AutoModel)
+    stray = stray_experts(_names(source))
+    if stray:
+        return Account((), stray, ())
     return Account(
         tuple(sorted(name for name in found["missing_keys"] if head or not NEEDLESS.search(name))),
         tuple(sorted(name for name in found["unexpected_keys"] if not NEEDLESS.search(name))),
@@ -134,6 +138,38 @@ def _read(source: str, name: str) -> torch.Tensor:
             tensor: torch.Tensor = opened.get_tensor(name)
             return tensor
     raise KeyError(name)
+
+
+def stray_experts(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the tensors of experts whose numbers do not run from 0: fused on loading, they are stacked as they come.
+
+    transformers' pattern for an expert's number takes any word, so a renamed or left-out expert is no missing key.
+    """
+    experts: dict[tuple[str, str], dict[str, str]] = {}
+    for name in names:
+        if found := EXPERT.match(name):
+            experts.setdefault((found[1], found[3]), {})[found[2]] = name
+    return tuple(
+        sorted(
+            name
+            for numbers in experts.values()
+            if any(number.isdigit() for number in numbers)
+            for number, name in numbers.items()
+            if number not in {str(n) for n in range(len(numbers))}
+        )
+    )
+
+
+def _names(source: str) -> set[str]:
+    """Return the names of all tensors in the safetensors of a folder or hub id, none where it has none."""
+    index = load_file_path(source, "model.safetensors.index.json")
+    if index is not None:
+        return set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"])
+    file = load_file_path(source, "model.safetensors")
+    if file is None:
+        return set()
+    with safe_open(file, framework="pt") as opened:
+        return set(opened.keys())
 
 
 def adapter_base(source: str) -> str | None:

@@ -55,7 +55,7 @@ def train(
     if any(stage.lora is not None for stage in stages):
         compat.check_lora()
     folder = Path(read_recipe.out or Path("runs") / read_recipe.name)
-    if state.is_main_process and not folder.exists():  # a run that is resumed has shown it
+    if state.is_main_process and record.read(folder) is None:  # a run that is resumed has shown it
         try_ending(read_recipe, stages, read_recipe.model.base, folder)
     state.wait_for_everyone()
     run = _opened(read_recipe, folder, resume=resume, begins=first is None, processes=state.num_processes)
