@@ -91,7 +91,7 @@ def test_a_verb_goes_on_and_says_it_once(verb, tiny_base, tmp_path, monkeypatch,
 
 @pytest.mark.falls_back
 def test_training_that_pads_says_what_is_lost(built, monkeypatch, caplog):
-    monkeypatch.setattr("antiphon.training.losses.packer.visible", lambda *a, **k: torch.zeros(1))
+    monkeypatch.setattr("antiphon.encoding.masks.packed_mask", lambda *a, **k: torch.zeros(1))
     with caplog.at_level(logging.WARNING, logger="antiphon"):
         assert Packer.of(built) is None
     assert f"llama {FAULT}" in caplog.text

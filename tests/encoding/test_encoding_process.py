@@ -12,10 +12,10 @@ PROGRAM = """
 import json, os, resource, signal, sys, threading
 import numpy as np
 import antiphon
-from antiphon.encoding import Encoder, running
+from antiphon.encoding import Encoder, runner
 from antiphon.model.parity import unlike_texts
 
-running.WINDOW = 64  # several windows: one is tokenised in a thread while another runs
+runner.WINDOW = 64  # several windows: one is tokenised in a thread while another runs
 model = antiphon.build(sys.argv[1], "classical", pooling="mean", max_tokens=400, dtype=sys.argv[2])
 texts = [f"{number} " + "word " * (60 + number % 7) for number in range(400)] + unlike_texts()
 truth = Encoder(model, budget=1024).encode(texts)
@@ -41,7 +41,7 @@ said["threads left"] = threading.active_count()
 layer.forward = plain
 said["off after the interrupt"] = float(np.abs(encoder.encode(texts) - truth).max())
 
-running.WINDOW = 2048
+runner.WINDOW = 2048
 encoder = Encoder(model, budget=1 << 17)
 pages = int(open("/proc/self/statm").read().split()[0])
 most = pages * resource.getpagesize() + (40 << 20)

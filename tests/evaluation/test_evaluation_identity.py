@@ -6,7 +6,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 
 import evaluation_data as data
 import numpy as np
@@ -41,6 +40,7 @@ def alike(tmp_path_factory):
 
 def test_two_models_of_one_process_never_share_a_score(tiny_base, alike, tmp_path):
     one, other = build(tiny_base), build(tiny_base)
+    torch.manual_seed(0)
     torch.nn.init.normal_(next(other.parameters()), std=0.2)
     shared = [evaluate(model, alike, cache=tmp_path) for model in (one, other, one)]
     alone = [evaluate(model, alike, cache=False) for model in (one, other)]
@@ -79,9 +79,7 @@ def test_what_was_scored_is_not_embedded_again(tiny_base, tmp_path):
     model = build(tiny_base)
     first = evaluate(model, files, cache=tmp_path / "cache", out=tmp_path / "run")
     model[0].forward = None  # a model that cannot run any more
-    began = time.perf_counter()
     again = evaluate(model, files, cache=tmp_path / "cache", out=tmp_path / "run")
-    assert time.perf_counter() - began < 30
     assert again.to_dict() == first.to_dict()
 
 

@@ -15,7 +15,8 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from test_losses_contrastive import built, learned, same
 
 import antiphon
-from antiphon.training.losses.layout import NOBODY, Group, lay_out, shared_beginning, visible
+from antiphon.encoding.layout import Group, lay_out, shared_beginning
+from antiphon.encoding.masks import PADDING, packed_mask
 from antiphon.training.losses.packer import Packer, _groups, width_of
 
 TEXTS = ["a text", "", "a much longer text, which says more than the others do", "one more", "x", "and the last " * 4]
@@ -44,8 +45,9 @@ def test_every_token_is_there_and_sees_its_own_text_alone(batch):
     assert (ids[layout.token_RW.ravel()[layout.place_N]] == ids).all()
     steps = np.concatenate([np.arange(length) for length in lengths])
     assert (layout.position_RW.ravel()[layout.place_N] == steps).all()
-    assert int((layout.segment_RW != NOBODY).sum()) == len(set(layout.place_N.tolist()))  # no other place is taken
-    sees = visible(layout, torch.device("cpu"), causal=causal, window=window)
+    assert int((layout.segment_RW != PADDING).sum()) == len(set(layout.place_N.tolist()))  # no other place is taken
+    segment_RW, position_RW = torch.from_numpy(layout.segment_RW), torch.from_numpy(layout.position_RW)
+    sees = packed_mask(segment_RW, position_RW, prefix=0, causal=causal, window=window)
     width = layout.token_RW.shape[1]
     starts = np.cumsum(lengths) - lengths
     for start, length in zip(starts, lengths, strict=True):
@@ -71,7 +73,7 @@ def test_what_texts_share_stands_once_in_a_row():
     groups = _groups(ids, lengths, [8], share=True)
     layout = lay_out(lengths, groups, 40)
     assert layout.token_RW.shape == (1, 40)
-    assert int((layout.segment_RW != NOBODY).sum()) == 5 + 8
+    assert int((layout.segment_RW != PADDING).sum()) == 5 + 8
     assert [group.shared for group in _groups(ids, lengths, [8], share=False)] == [0]
     # a beginning is never all of a text, and a short one is not worth a row of its own
     assert shared_beginning(np.array([1, 2, 1, 2]), np.array([2, 2])) == 1
@@ -186,10 +188,17 @@ def test_models_that_cannot_are_padded_and_the_log_says_why(tiny_base, caplog):
     assert "flash_attention_2" in reason(model)
 
 
+@pytest.mark.parametrize(("template", "pooling"), [("echo", "mean"), ("echo", "last"), ("eol", "last")])
+def test_nano_trains_packed_in_16_bits(template, pooling):
+    """Its last states differ by more than the limit from batch to batch, packed or not: the limit knows that."""
+    assert Packer.of(antiphon.build("nano", template, pooling=pooling, max_tokens=128, dtype="bfloat16")) is not None
+
+
 @pytest.mark.falls_back
-def test_a_model_that_passes_over_positions_is_found_out(tiny_base, caplog):
-    """The check before a model is trusted can fail: this one numbers a row's places from end to end."""
-    model = built(tiny_base)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_that_passes_over_positions_is_found_out(dtype, caplog):
+    """The check before a model is trusted can fail, in 16 bits too: this one numbers a row's places from end to end."""
+    model = antiphon.build("nano", "echo", pooling="last", max_tokens=128, dtype=dtype)
     forward = model[0].model.forward
 
     def deaf(*given, position_ids=None, **options):
@@ -199,4 +208,4 @@ def test_a_model_that_passes_over_positions_is_found_out(tiny_base, caplog):
     model[0].model_forward_params = {"input_ids", "attention_mask", "position_ids", "use_cache", "return_dict"}
     with caplog.at_level(logging.WARNING, logger="antiphon"):
         assert Packer.of(model) is None
-    assert "gives other vectors then" in caplog.records[-1].getMessage()
+    assert "its packed vectors differ" in caplog.records[-1].getMessage()

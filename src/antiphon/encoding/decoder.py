@@ -16,12 +16,12 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from antiphon import compat
-from antiphon.encoding import masks
 from antiphon.encoding.kernels import attention
 from antiphon.encoding.kernels.linear import LINEARS
 from antiphon.encoding.kernels.products import RECOMPILED
 from antiphon.encoding.kernels.varlen import Spans
 from antiphon.encoding.layer import Layer, Pass
+from antiphon.encoding.masks import Attention, moved
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,7 @@ class Decoder:
     """The view, and what its masks have to say."""
 
     model: PreTrainedModel
-    causal: bool
-    window: int | None
-    """The width of sliding-window layers; None where there are none."""
-    by_kind: bool
-    """Whether the model takes one mask for every kind of layer."""
+    attention: Attention
     way: Way
 
     @classmethod
@@ -59,24 +55,25 @@ class Decoder:
         shown = _View(way).of(model)
         config = shown.config
         kinds = getattr(config, "layer_types", None) or []
-        slides = "sliding_attention" in kinds or not kinds
-        window = getattr(config, "sliding_window", None) if slides else None
-        if not kinds and getattr(config, "use_sliding_window", True) is False:
-            window = None
-        decoder = cls(shown, is_causal(config), window, bool(kinds), way)
+        sees = Attention.of(config)
         last = config.num_hidden_layers - 1
         layers = nn.ModuleList(
             Layer(
                 layer,
                 number,
                 last=number == last,
-                reach=decoder._reach(sliding=not kinds or kinds[number] == "sliding_attention"),
+                reach=sees.reach(sliding=not kinds or kinds[number] == "sliding_attention"),
                 run=_compiled(layer) if way.compiled else None,
             )
             for number, layer in enumerate(shown.layers)
         )
         compat.set_child(shown, "layers", layers.eval())
-        return decoder
+        return cls(shown, sees, way)
+
+    @property
+    def causal(self) -> bool:
+        """Whether a later token never changes an earlier state."""
+        return self.attention.causal
 
     @property
     def flat(self) -> bool:
@@ -107,36 +104,14 @@ class Decoder:
         ).last_hidden_state
         return states
 
-    def _reach(self, *, sliding: bool) -> tuple[int, int]:
-        """Return how many tokens before and after itself a token sees in a layer, -1 is all."""
-        if self.window is None or not sliding:
-            return (-1, 0) if self.causal else (-1, -1)
-        return (self.window - 1, 0) if self.causal else (self.window - 1 + _inclusive(self),) * 2
-
     def _masks(self, text_RW: torch.Tensor, position_RW: torch.Tensor, prefix: int, pruned: bool) -> Any:
-        """Return the mask, one for every kind of layer where the model takes a table; None for one text alone."""
+        """Return the masks of tables on the CPU, none where one text is alone."""
         alone = len(text_RW) == 1 and not prefix and not pruned and bool((text_RW == 0).all())
-        span = text_RW.shape[1] + prefix
-        text_RW, position_RW = moved(text_RW, self.model.device), moved(position_RW, self.model.device)
-
-        def mask(window: int | None) -> torch.Tensor | None:
-            window = None if window is None or span <= window else window
-            if alone and window is None:
-                return None
-            seen = masks.packed_mask(
-                text_RW, position_RW, prefix=prefix, causal=self.causal, window=window, inclusive=_inclusive(self)
-            )
-            # every layer adds it to its scores, so it is made what they are once
-            return masks.additive(seen, self.model.dtype) if self.way.call.startswith("matmul") else seen
-
-        if self.by_kind:
-            return {"full_attention": mask(None), "sliding_attention": mask(self.window)}
-        return mask(self.window)
-
-
-def _inclusive(decoder: Decoder) -> bool:
-    """Return whether a bidirectional window counts its last token: transformers does, Gemma's own switch does not."""
-    return getattr(decoder.model.config, "is_causal", True) is False
+        # matmul adds it to its scores in every layer, so it is made what they are once
+        added = self.model.dtype if self.way.call.startswith("matmul") else None
+        return self.attention.masks(
+            text_RW, position_RW, prefix=prefix, alone=alone, added=added, device=self.model.device
+        )
 
 
 def _compiled(layer: nn.Module) -> Callable[..., Any]:
@@ -146,18 +121,6 @@ def _compiled(layer: nn.Module) -> Callable[..., Any]:
     """
     run: Callable[..., Any] = torch.compile(layer, dynamic=True, recompile_limit=RECOMPILED)  # type: ignore[call-overload]
     return run
-
-
-def is_causal(config: PretrainedConfig) -> bool:
-    """Return whether a later token never changes an earlier state."""
-    return getattr(config, "is_causal", True) is not False and not getattr(config, "use_bidirectional_attention", False)
-
-
-def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a CPU's tensor on a device; to a GPU from pinned memory, so that nobody waits for it."""
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 class _View:

@@ -21,7 +21,7 @@ from antiphon import compat
 from antiphon.encoding.kernels.attention import CALLS
 from antiphon.encoding.kernels.linear import LINEARS
 from antiphon.encoding.runner import Runner
-from antiphon.encoding.support import CHECKED, Check, checked, fault, is_supported, obstacle
+from antiphon.encoding.support import CHECKED, Check, checked, fault, is_supported, unsupported_reason
 from antiphon.encoding.tokenised import Reading
 from antiphon.errors import ConfigError, ModelError
 from antiphon.model.parity import check_finite
@@ -82,15 +82,15 @@ class Encoder:
         self.fault: str | None = None
         """What is faster, supported for this model or asked for, and yet off, as a sentence; None where nothing is."""
         self._runner: Runner | None = None
-        why = Check(None, obstacle(model))
+        why = Check(None, unsupported_reason(model))
         if why.reason is None:
             self._runner = Runner(model, budget=budget, attention=attention)
-            why = self._settle()
+            why = self._choose_attention()
         if why.reason is not None:
             blamed = attention is None and not why.refused and is_supported(model)
             self._fall_back(why.reason, is_fault=blamed)
         elif compile or linear != "plain":
-            self._hasten(Runner(model, budget=budget, attention=attention, compiled=compile, linear=linear))
+            self._take_other_layers(Runner(model, budget=budget, attention=attention, compiled=compile, linear=linear))
 
     def require_fast(self) -> Encoder:
         """Return the Encoder itself; raise a ModelError where its `fault` says that something faster is off."""
@@ -107,15 +107,15 @@ class Encoder:
             self.fault = self.reason
         logger.warning("%s", self.reason, extra={"once": True})
 
-    def _settle(self) -> Check:
+    def _choose_attention(self) -> Check:
         """Find the attention call whose vectors are the model's; return its check, or the last with a reason."""
         assert self._runner is not None
-        while (check := checked(self.model, self._checked)).reason and self._runner.refuse():
+        while (check := checked(self.model, self._packed, self._plain)).reason and self._runner.refuse():
             logger.info("The next attention call is taken, because with this one %s.", check.reason)
         self.error = check.error
         return check
 
-    def _hasten(self, runner: Runner) -> None:
+    def _take_other_layers(self, runner: Runner) -> None:
         """Take a runner with other layers instead of the plain one if it builds and its vectors are the model's."""
         assert self._runner is not None
         plain, self._runner = self._runner, runner
@@ -124,7 +124,7 @@ class Encoder:
         # three texts; and where layers compile, rows of several with a shared prefix, and long ones without
         errors = []
         for texts in (CHECKED, CHECKED * 4, _LONG) if runner.compiled else (CHECKED,):
-            check = checked(self.model, self._checked, texts, rounded=runner.linear == "float8")
+            check = checked(self.model, self._packed, self._plain, texts, rounded=runner.linear == "float8")
             if check.reason is not None:
                 self._runner = plain
                 self.fault = f"The layers are not {_changed(runner)}, because {check.reason}; they run as they are."
@@ -207,9 +207,13 @@ class Encoder:
         except ValueError as error:
             raise ConfigError(f"{error}") from None
 
-    def _checked(self, texts: Sequence[str]) -> Vectors:
+    def _packed(self, texts: Sequence[str]) -> Vectors:
         assert self._runner is not None
         return _finished(self._runner.run(texts, self._reading(None, None, None)), False, self.model.truncate_dim)
+
+    def _plain(self, texts: Sequence[str], batch_size: int) -> Vectors:
+        raw = self.model.encode(list(texts), batch_size=batch_size, show_progress_bar=False)
+        return np.asarray(raw, dtype=np.float32)
 
     def _vectors(self, texts: Sequence[str], reading: Reading, normalize: bool, truncate_dim: int | None) -> Vectors:
         """Return the vectors (N, D) of distinct texts."""

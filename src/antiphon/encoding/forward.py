@@ -13,8 +13,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from antiphon.encoding.decoder import Decoder, moved
+from antiphon.encoding.decoder import Decoder
 from antiphon.encoding.layer import Pass
+from antiphon.encoding.masks import moved
 from antiphon.encoding.packing import Batch
 from antiphon.encoding.prefix import Prefix
 from antiphon.encoding.tokenised import Tokens

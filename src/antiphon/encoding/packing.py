@@ -1,6 +1,7 @@
-"""Which texts run together: batches under a token budget, rows packed by best fit. No tensors.
+"""Which texts stand in which row, by best fit: batches under a token budget, for the Encoder. No tensors.
 
-A batch is rows of one width; a row holds whole texts side by side. T tokens.
+A batch is rows of one width; a row holds whole texts side by side. `layout.py` lays a training batch out with the same
+rows. T tokens.
 """
 
 from __future__ import annotations
@@ -14,6 +15,28 @@ SHORTEST_ROW = 64
 """Texts shorter than this share a row: matrix products of a few rows are slow."""
 ALONE = 1024
 """A text from this many tokens on has a row and a batch of its own: no mask of T x T, no one to pad to."""
+
+
+class Rows:
+    """Rows of one width that are filled by best fit; at most `most` of them, None for as many as it takes."""
+
+    def __init__(self, width: int, *, most: int | None = None) -> None:
+        self.width = width
+        self.most = most
+        self.count = 0
+        self._free: list[tuple[int, int]] = []  # (tokens left, row), sorted
+
+    def place(self, length: int) -> tuple[int, int] | None:
+        """Return the row and the start in it of so many tokens: the fullest row with room, else a new one, if any."""
+        found = bisect_left(self._free, (length, 0))
+        if found < len(self._free):
+            left, row = self._free.pop(found)
+        elif self.most is None or self.count < self.most:
+            left, row, self.count = self.width, self.count, self.count + 1
+        else:
+            return None
+        insort(self._free, (left - length, row))
+        return row, self.width - left
 
 
 @dataclass(frozen=True)
@@ -60,38 +83,22 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[Batch]:
 
     `rows x width` of a batch is at most `budget`, except for a single text that is longer.
     """
-    batch: Batch | None = None
-    room: list[tuple[int, int]] = []  # (tokens left, row), sorted
+    rows, placed = Rows(0, most=0), list[Placed]()
     for text in sorted(range(len(lengths)), key=lambda text: -lengths[text]):
         length = lengths[text]
-        if batch is not None and not _place(batch, room, text, length, budget):
-            yield batch
-            batch = None
-        if batch is None:
-            batch, room = Batch(_width(length, budget)), []
-            _place(batch, room, text, length, budget)
-        if length >= ALONE:
-            yield batch
-            batch = None
-    if batch is not None:
-        yield batch
+        place = rows.place(length) if not placed or placed[0].length < ALONE else None
+        if place is None:
+            if placed:
+                yield Batch(rows.width, rows.count, placed)
+            width = _width(length, budget)
+            rows, placed = Rows(width, most=max(1, budget // width)), []
+            place = rows.place(length)
+            assert place is not None  # rows are at least as wide as their first text
+        placed.append(Placed(text, *place, length))
+    if placed:
+        yield Batch(rows.width, rows.count, placed)
 
 
 def _width(longest: int, budget: int) -> int:
     """Return the width of rows whose longest text this is: a whole number of such texts."""
     return longest * max(1, min(-(-SHORTEST_ROW // longest), budget // longest))
-
-
-def _place(batch: Batch, room: list[tuple[int, int]], text: int, length: int, budget: int) -> bool:
-    """Put a text into the fullest row that it fits in, or a new one; return whether there was a place."""
-    found = bisect_left(room, (length, 0))
-    if found < len(room):
-        left, row = room.pop(found)
-    elif not batch.rows or (batch.rows + 1) * batch.width <= budget:
-        left, row = batch.width, batch.rows
-        batch.rows += 1
-    else:
-        return False
-    batch.placed.append(Placed(text, row, batch.width - left, length))
-    insort(room, (left - length, row))
-    return True

@@ -1,4 +1,4 @@
-"""Which models can be run packed, and the check that a model's packed vectors are its own."""
+"""Which models can be run packed, by the Encoder and in training, and the check that packed vectors are their own."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from antiphon.modules import SpanPooling
 Vectors = npt.NDArray[np.float32]
 
 _KINDS = {"full_attention", "sliding_attention"}
+"""Layers that know tokens by mask and position alone; recurrent ones would run on from text to text."""
+_MASKED = ("sdpa", "eager")
+"""Attention implementations of transformers that take a mask of which token sees which."""
 FAMILIES = frozenset(
     {
         "gemma2",
@@ -43,14 +46,30 @@ _LEAST_SPREAD = 1e-3
 """Texts that a model can hardly tell apart count as so far apart: else rounding alone would be an error."""
 
 
-def obstacle(model: SentenceTransformer) -> str | None:
+def unsupported_reason(model: SentenceTransformer) -> str | None:
     """Return why a model cannot be run packed, as the end of a sentence; None where nothing speaks against it."""
-    return _modules_obstacle(model) or _setting_obstacle(model[0]) or _decoder_obstacle(model[0])
+    return _unsupported_modules(model) or _unsupported_setting(model[0]) or _unsupported_decoder(model[0])
+
+
+def unsupported_in_training(model: SentenceTransformer) -> str | None:
+    """Return the same of a forward of the model itself, with gradients, which asks less of the decoder."""
+    module = model[0]
+    if not isinstance(module, Transformer):
+        return f"its first module is {type(module).__name__} and no Transformer"
+    attention = compat.attention_of(module.model.config.get_text_config())
+    if attention not in _MASKED:
+        return f"attention {attention} takes no mask of which token sees which"
+    for part in list(model)[1:]:
+        if any(True for _ in part.parameters()):
+            return f"{type(part).__name__} behind pooling has weights, which only a whole forward may use"
+        if isinstance(part, Pooling) and not part.include_prompt:
+            return "its pooling leaves out the prompt"
+    return _unsupported_layers(module)
 
 
 def is_supported(model: SentenceTransformer) -> bool:
     """Return whether a model is of a family that runs packed, in modules and on a device that do."""
-    if _modules_obstacle(model) is not None or _setting_obstacle(model[0]) is not None:
+    if _unsupported_modules(model) is not None or _unsupported_setting(model[0]) is not None:
         return False
     return model[0].model.config.model_type in FAMILIES
 
@@ -60,7 +79,7 @@ def fault(model: SentenceTransformer) -> str:
     return f"{model[0].model.config.model_type} is supported, so this is a fault: {compat.releases()}"
 
 
-def _modules_obstacle(model: SentenceTransformer) -> str | None:
+def _unsupported_modules(model: SentenceTransformer) -> str | None:
     modules = list(model)
     if not modules or not isinstance(modules[0], Transformer):
         return f"its first module is {type(modules[0]).__name__ if modules else 'missing'} and no Transformer"
@@ -72,7 +91,7 @@ def _modules_obstacle(model: SentenceTransformer) -> str | None:
     return None
 
 
-def _setting_obstacle(module: Transformer) -> str | None:
+def _unsupported_setting(module: Transformer) -> str | None:
     decoder = module.model
     kind = getattr(getattr(decoder, "config", None), "model_type", type(decoder).__name__)
     if module.backend != "torch" or not isinstance(decoder, PreTrainedModel):
@@ -82,7 +101,7 @@ def _setting_obstacle(module: Transformer) -> str | None:
     return None
 
 
-def _decoder_obstacle(module: Transformer) -> str | None:
+def _unsupported_decoder(module: Transformer) -> str | None:
     decoder = module.model
     kind = decoder.config.model_type
     if module.modality_config.get("text", {}).get("method_output_name") not in (
@@ -95,8 +114,14 @@ def _decoder_obstacle(module: Transformer) -> str | None:
         return f"{kind} is no decoder with rotary positions"
     if not decoder.is_backend_compatible():
         return f"{kind} does not use transformers' attention interface"
-    if set(getattr(decoder.config, "layer_types", None) or _KINDS) - _KINDS:
-        return f"{kind} has layers that are no attention"
+    return _unsupported_layers(module)
+
+
+def _unsupported_layers(module: Transformer) -> str | None:
+    config = module.model.config.get_text_config()
+    others = set(getattr(config, "layer_types", None) or ()) - _KINDS
+    if others:
+        return f"{config.model_type} has layers that run on from text to text ({', '.join(sorted(others))})"
     return None
 
 
@@ -114,37 +139,36 @@ class Check:
 
 def checked(
     model: SentenceTransformer,
-    encode: Callable[[Sequence[str]], Vectors],
+    packed: Callable[[Sequence[str]], Vectors],
+    plain: Callable[[Sequence[str], int], Vectors],
     texts: Sequence[str] = CHECKED,
     *,
     rounded: bool = False,
 ) -> Check:
-    """Compare packed vectors with the model's own; `rounded` is for weights of fewer bits, whose error is not judged.
+    """Compare packed vectors with the model's own: `plain` embeds texts so many at a time.
 
-    In 16 bits a model differs from itself when other texts are beside a text, which no limit may be below.
+    In 16 bits a model differs from itself when other texts are beside a text, which no limit may be below. `rounded` is
+    for weights of fewer bits, whose error is not judged.
     """
     try:
-        packed = encode(texts)
+        ours = packed(texts)
     except Exception as failure:  # whatever a foreign model raises is the reason
-        return Check(None, f"running it packed fails: {first_line(failure)}", refused=not _encodes(model, texts))
-    together, alone = (
-        np.asarray(model.encode(list(texts), batch_size=size, show_progress_bar=False), dtype=np.float32)
-        for size in (len(texts), 1)
-    )
+        return Check(None, f"running it packed fails: {first_line(failure)}", refused=not _embeds(plain, texts))
+    together = plain(texts, len(texts))
     if not np.isfinite(together).all():
         return Check(None, None)  # a broken model's vectors are as broken here
     limit = LIMITS.get(str(model.dtype).removeprefix("torch."), LIMITS["float32"])
-    if model.dtype != torch.float32:
-        limit = max(limit, 2 * _error(alone, together))
-    error = _error(packed, together)
+    error = _error(ours, together)
+    if error > limit and model.dtype != torch.float32:
+        limit = max(limit, 2 * _error(plain(texts, 1), together))
     if error <= limit or (rounded and np.isfinite(error)):
         return Check(error, None)
     return Check(error, f"its packed vectors differ (error against spread {error:.1e}, limit {limit:.0e})")
 
 
-def _encodes(model: SentenceTransformer, texts: Sequence[str]) -> bool:
+def _embeds(plain: Callable[[Sequence[str], int], Vectors], texts: Sequence[str]) -> bool:
     try:
-        model.encode(list(texts), show_progress_bar=False)
+        plain(texts, len(texts))
     except Exception:  # which one is for whoever embeds these texts to tell
         return False
     return True

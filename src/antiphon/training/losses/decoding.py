@@ -15,11 +15,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 
 from antiphon import compat
+from antiphon.encoding.layout import Group, lay_out
 from antiphon.errors import DataError, ModelError
 from antiphon.model.causality import is_bidirectional
 from antiphon.modules import TemplateInput
 from antiphon.training.losses.head import Head, embedding_of, embedding_weight
-from antiphon.training.losses.layout import Group, lay_out
 from antiphon.training.losses.packer import Packer
 from antiphon.training.losses.vocabulary import Reduction, linear_cross_entropy
 

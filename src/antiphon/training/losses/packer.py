@@ -1,8 +1,9 @@
 """A batch through the model without padding: the same vectors and gradients, from fewer tokens.
 
-The rows of layout.py go through the whole (possibly wrapped) model with position ids that start anew in each text and a
-mask that keeps texts apart; pooling then reads each text's states. Works on any decoder that transformers gives a 4-D
-mask to; `Packer.of` tries it on the model at hand before it is trusted.
+The rows of encoding/layout.py go through the whole (possibly wrapped) model with position ids that start anew in each
+text and the mask of encoding/masks.py, which keeps texts apart; pooling then reads each text's states. Works on any
+decoder that transformers gives a 4-D mask to; `Packer.of` tries it on the model at hand before it is trusted, by the
+check of encoding/support.py.
 Shapes: B texts, T tokens, N tokens of all texts, R rows, W width of a row, S pooled tokens of a text, D width.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,26 +19,20 @@ import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.util import batch_to_device
 from torch import nn
 
 from antiphon import compat
-from antiphon.encoding.support import fault, is_supported
-from antiphon.errors import AntiphonError, first_line
-from antiphon.model import parity
-from antiphon.model.causality import is_bidirectional
+from antiphon.encoding.layout import Group, Layout, Numbers, lay_out, shared_beginning
+from antiphon.encoding.masks import Attention
+from antiphon.encoding.support import Vectors, checked, fault, is_supported, unsupported_in_training
+from antiphon.model.parity import unlike_texts
 from antiphon.modules import TemplateInput
-from antiphon.training.losses.layout import Group, Layout, Numbers, lay_out, shared_beginning, visible
 
 Truths = npt.NDArray[np.bool_]
 
 logger = logging.getLogger(__name__)
 
-MASKED = ("sdpa", "eager")
-"""Attention implementations that take a mask of which token sees which."""
-KINDS = {"full_attention", "sliding_attention"}
-"""Layers that know tokens by mask and position alone; recurrent ones would run on from text to text."""
 READ = {"input_ids", "attention_mask", "pool_mask", "modality", "task", "prompt_length"}
 FEWEST_SHARED = 4
 """Tokens at the beginning of all texts that are worth being shared."""
@@ -50,13 +46,14 @@ class Packer:
     def __init__(self, model: SentenceTransformer) -> None:
         self.module: Transformer = model[0]
         self.pooling: list[nn.Module] = list(model)[1:]
-        self.causal = not is_bidirectional(self.module.model)
+        self.attention = Attention.of(self.module.model.config.get_text_config())
+        self.causal = self.attention.causal
         compat.hand_on(self.module, ("attention_mask", "use_cache"))
 
     @classmethod
     def of(cls, model: SentenceTransformer) -> Packer | None:
         """Return the packer of a model, or None, with the reason logged, where packed vectors are not its own."""
-        reason = _why_not(model)
+        reason = unsupported_in_training(model)
         if reason is None:
             packer = cls(model)
             reason = packer._difference(model)
@@ -109,30 +106,15 @@ class Packer:
         if isinstance(self.module, TemplateInput):
             # SpanPooling refuses to work without one, and nobody reads what it pools of a row
             features["pool_mask"] = torch.ones_like(positions_RW)
-        mask = self._mask(layout, rows, causal=causal)
+        config, dtype = self.module.model.config, self.module.model.dtype
+        mask = replace(self.attention, causal=causal).masks(
+            torch.from_numpy(layout.segment_RW),
+            torch.from_numpy(layout.position_RW),
+            added=dtype if compat.attention_of(config) == "eager" else None,
+            device=rows.device,
+        )
         states_RWD: torch.Tensor = model(features, attention_mask=mask, use_cache=False)["token_embeddings"]
         return states_RWD.flatten(0, 1)
-
-    def _mask(self, layout: Layout, rows: torch.Tensor, *, causal: bool) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Return the mask as the model takes it: one, or one for each kind of layer."""
-        config = self.module.model.config.get_text_config()
-        window = getattr(config, "sliding_window", None)
-        kinds = getattr(config, "layer_types", None)
-        whole = self._spelled(visible(layout, rows.device, causal=causal))
-        if window is None or int(layout.position_RW.max()) < window:
-            sliding = whole
-        else:
-            sliding = self._spelled(visible(layout, rows.device, causal=causal, window=window))
-        if kinds is None:
-            return sliding
-        return {kind: sliding if kind == "sliding_attention" else whole for kind in set(kinds)}
-
-    def _spelled(self, sees_R1WW: torch.Tensor) -> torch.Tensor:
-        """Return the mask in the form of the attention implementation: truth values, or what is added to scores."""
-        if compat.attention_of(self.module.model.config) != "eager":
-            return sees_R1WW
-        dtype = self.module.model.dtype
-        return torch.zeros_like(sees_R1WW, dtype=dtype).masked_fill(~sees_R1WW, torch.finfo(dtype).min)
 
     def _pool(
         self, states_PD: torch.Tensor, places_N: Numbers, mask_BT: Truths, column: dict[str, Any]
@@ -160,49 +142,31 @@ class Packer:
     @torch.no_grad()
     def _difference(self, model: SentenceTransformer) -> str | None:
         """Return in words how packed vectors differ from the model's own, None where they are the same."""
-        texts = [f"The beginning that all of these share: {text}" for text in parity.unlike_texts()]
-        limit = parity.LIMITS.get(str(model.dtype).removeprefix("torch."), parity.LIMITS["float32"])
+        texts = [f"The beginning that all of these share: {text}" for text in unlike_texts()]
         was_training = model.training
         model.eval()
         try:
-            column = batch_to_device(model.preprocess(texts), model.device)
-            if not self.takes([column]):
-                return f"texts come to it as {', '.join(column)}"
-            packed, plain = self.embed(model, [column])[0], model(dict(column))["sentence_embedding"]
-            same = parity.compare(packed.float().cpu().numpy(), plain.float().cpu().numpy(), limit=limit)
-        except AntiphonError as error:  # of a model whose vectors tell nothing, or that refuses these texts
-            return f"it cannot be tried on {model[0].model.config.model_type} ({first_line(error)})"
-        except Exception as error:  # whatever a foreign model raises is the reason
-            return _blamed(model, f"running {model[0].model.config.model_type} packed fails ({first_line(error)})")
+            first = model.preprocess(texts)
+            if not self.takes([first]):
+                return f"texts come to it as {', '.join(first)}"
+
+            def column(texts: Sequence[str]) -> dict[str, Any]:
+                return dict(batch_to_device(model.preprocess(list(texts)), model.device))
+
+            def plain(texts: Sequence[str], size: int) -> Vectors:
+                parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+                vectors_BD = torch.cat([model(column(part))["sentence_embedding"] for part in parts])
+                return np.asarray(vectors_BD.float().cpu().numpy(), dtype=np.float32)
+
+            def packed(texts: Sequence[str]) -> Vectors:
+                return np.asarray(self.embed(model, [column(texts)])[0].float().cpu().numpy(), dtype=np.float32)
+
+            check = checked(model, packed, plain, texts)
         finally:
             model.train(was_training)
-        if same.equal:
-            return None
-        return _blamed(model, f"{model[0].model.config.model_type} gives other vectors then ({same})")
-
-
-def _blamed(model: SentenceTransformer, reason: str) -> str:
-    """Return the reason, with what is lost and the way back where the model is supported."""
-    return f"{reason}, so steps take about twice as long; {fault(model)}" if is_supported(model) else reason
-
-
-def _why_not(model: SentenceTransformer) -> str | None:
-    """Return what stands in the way of packing, as far as it shows without trying."""
-    module = model[0]
-    if not isinstance(module, Transformer):
-        return f"the first module is a {type(module).__name__}"
-    config = module.model.config.get_text_config()
-    if compat.attention_of(config) not in MASKED:
-        return f"attention {compat.attention_of(config)} takes no mask of which token sees which"
-    others = set(getattr(config, "layer_types", None) or ()) - KINDS
-    if others:
-        return f"{config.model_type} has layers that run on from text to text ({', '.join(sorted(others))})"
-    for part in list(model)[1:]:
-        if any(True for _ in part.parameters()):
-            return f"{type(part).__name__} behind pooling has weights, which only a whole forward may use"
-        if isinstance(part, Pooling) and not part.include_prompt:
-            return "its pooling leaves out the prompt"
-    return None
+        if check.reason is None or not is_supported(model) or check.refused:
+            return check.reason
+        return f"{check.reason}, so steps take about twice as long; {fault(model)}"
 
 
 def _groups(ids_N: Numbers, lengths: Numbers, counts: Sequence[int], *, share: bool) -> list[Group]:

@@ -7,17 +7,17 @@ each text's own. Shapes: N tokens of all texts, one text behind the other, R row
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
+
+from antiphon.encoding.masks import PADDING, PREFIX
+from antiphon.encoding.packing import Rows
+from antiphon.encoding.tokenised import common
 
 Numbers = npt.NDArray[np.int64]
-PREFIX, NOBODY = 0, -1
-"""Segments: the shared beginning of a row, and what is padding. Texts are 1, 2, ..."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +41,12 @@ class Layout:
     position_RW: Numbers
     """Its position in its text."""
     segment_RW: Numbers
-    """Which text of the row it is of, PREFIX, or NOBODY."""
+    """Which text it is of, PREFIX, or PADDING."""
 
     @property
     def fill(self) -> float:
         """Return the share of places that hold a token."""
-        return float((self.segment_RW != NOBODY).mean())
+        return float((self.segment_RW != PADDING).mean())
 
 
 def lay_out(lengths: Sequence[int] | Numbers, groups: Sequence[Group], width: int) -> Layout:
@@ -55,24 +55,16 @@ def lay_out(lengths: Sequence[int] | Numbers, groups: Sequence[Group], width: in
     A group starts a row of its own. The first texts are the longest, so a row's last places go to short ones.
     """
     lengths = np.asarray(lengths, dtype=np.int64)
-    row_of, slot_of, offset_of = (np.zeros(len(lengths), dtype=np.int64) for _ in range(3))
-    shared_of = np.zeros(len(lengths), dtype=np.int64)
+    row_of, offset_of, shared_of = (np.zeros(len(lengths), dtype=np.int64) for _ in range(3))
     rows = 0
     for group in groups:
-        free: list[tuple[int, int]] = []  # (free places, row), sorted
-        slots: dict[int, int] = {}
+        filled = Rows(width - group.shared)
         for text in sorted(group.texts.tolist(), key=lambda text: -lengths[text]):
-            own = int(lengths[text]) - group.shared
-            best = bisect_left(free, (own, -1))
-            if best == len(free):
-                space, row, rows = width - group.shared, rows, rows + 1
-            else:
-                space, row = free.pop(best)
-            slots[row] = slots.get(row, 0) + 1
-            row_of[text], slot_of[text], offset_of[text] = row, slots[row], width - space
+            place = filled.place(int(lengths[text]) - group.shared)
+            assert place is not None  # as many rows as it takes
+            row_of[text], offset_of[text] = rows + place[0], group.shared + place[1]
             shared_of[text] = group.shared
-            left = (space - own, row)
-            free.insert(bisect_left(free, left), left)
+        rows += filled.count
     starts = np.cumsum(lengths) - lengths
     text_N = np.repeat(np.arange(len(lengths)), lengths)
     step_N = np.arange(int(lengths.sum())) - starts[text_N]
@@ -80,8 +72,8 @@ def lay_out(lengths: Sequence[int] | Numbers, groups: Sequence[Group], width: in
     within_N = np.where(in_prefix_N, step_N, offset_of[text_N] + step_N - shared_of[text_N])
     place_N = row_of[text_N] * width + within_N
     flat = np.zeros((3, rows * width), dtype=np.int64)
-    flat[2] = NOBODY
-    flat[:, place_N] = np.stack([np.arange(len(place_N)), step_N, np.where(in_prefix_N, PREFIX, slot_of[text_N])])
+    flat[2] = PADDING
+    flat[:, place_N] = np.stack([np.arange(len(place_N)), step_N, np.where(in_prefix_N, PREFIX, text_N)])
     token_RW, position_RW, segment_RW = flat.reshape(3, rows, width)
     return Layout(place_N, token_RW, position_RW, segment_RW)
 
@@ -89,25 +81,4 @@ def lay_out(lengths: Sequence[int] | Numbers, groups: Sequence[Group], width: in
 def shared_beginning(ids_N: Numbers, lengths: Numbers) -> int:
     """Return how many tokens all texts begin with alike, at least one of each left over."""
     most = int(lengths.min()) - 1
-    starts = np.cumsum(lengths) - lengths
-    first = ids_N[starts[:, None] + np.arange(most)]
-    different = np.flatnonzero((first != first[0]).any(axis=0))
-    return int(different[0]) if len(different) else most
-
-
-def visible(layout: Layout, device: torch.device, *, causal: bool, window: int | None = None) -> torch.Tensor:
-    """Return (R, 1, W, W): whether a place sees another; a place of padding sees padding, so no row of it is empty.
-
-    `window` is how far back a sliding layer looks, as transformers counts it: under causal attention fewer than so many
-    tokens, else at most so many to either side.
-    """
-    segment_RW = torch.from_numpy(layout.segment_RW).to(device)
-    sees_RWW = segment_RW[:, :, None] == segment_RW[:, None, :]
-    if causal:
-        sees_RWW = sees_RWW | (segment_RW == PREFIX)[:, None, :]
-        sees_RWW &= torch.ones(sees_RWW.shape[1:], dtype=torch.bool, device=device).tril()
-    if window is not None:
-        position_RW = torch.from_numpy(layout.position_RW).to(device)
-        back_RWW = position_RW[:, :, None] - position_RW[:, None, :]
-        sees_RWW &= back_RWW < window if causal else back_RWW.abs() <= window
-    return sees_RWW[:, None]
+    return len(common([ids_N[start : start + most].tolist() for start in np.cumsum(lengths) - lengths]))
