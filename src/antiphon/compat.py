@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from packaging.version import Version
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import import_from_string, load_file_path
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -167,14 +171,42 @@ def forget_adapters(backbone: PreTrainedModel) -> None:
 # --- sentence-transformers
 
 
-def load_with_modules(source: str, classes: Mapping[str, type[nn.Module]], **settings: Any) -> SentenceTransformer:
+def load_with_modules(
+    source: str, classes: Mapping[str, type[nn.Module]], *, device: str | None, model_kwargs: dict[str, Any]
+) -> SentenceTransformer:
     """Load a folder or hub id, its modules' names meaning these classes: no code of the folder's is run.
 
     Stock loading refuses outside classes without `trust_remote_code=True`, which would run what the folder brings.
     """
-    model: SentenceTransformer = SentenceTransformer._load_with_module_classes(
-        source, classes, trust_remote_code=False, **settings
+    stock = getattr(SentenceTransformer, "_load_with_module_classes", None)
+    if stock is None:
+        return assembled(source, classes, device=device, model_kwargs=model_kwargs)
+    model: SentenceTransformer = stock(
+        source, classes, device=device, model_kwargs=model_kwargs, trust_remote_code=False
     )
+    return model
+
+
+def assembled(
+    source: str, classes: Mapping[str, type[nn.Module]], *, device: str | None, model_kwargs: dict[str, Any]
+) -> SentenceTransformer:
+    """Load what `load_with_modules` loads with public names only: each module by its own `load`, then the settings.
+
+    A model card that lies in the folder is not read.
+    """
+    listed = json.loads(Path(load_file_path(source, "modules.json")).read_text(encoding="utf-8"))
+    modules: dict[str, Any] = {}
+    for entry in listed:
+        kind: Any = classes.get(entry["type"]) or import_from_string(entry["type"])
+        modules[entry["name"]] = kind.load(
+            source, subfolder=entry["path"], trust_remote_code=False, model_kwargs=dict(model_kwargs)
+        )
+    file = load_file_path(source, "config_sentence_transformers.json")
+    stored = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
+    names = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
+    settings = {name: stored[name] for name in names if stored.get(name) is not None}
+    model = SentenceTransformer(modules=OrderedDict(modules), device=device, **settings)
+    model.module_kwargs = {entry["name"]: entry.get("kwargs", []) for entry in listed}
     return model
 
 
