@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from antiphon import compat
 from antiphon.errors import first_line
-from antiphon.model.parity import LIMITS
+from antiphon.model.parity import limit_of
 from antiphon.modules import SpanPooling
 
 Vectors = npt.NDArray[np.float32]
@@ -157,7 +157,7 @@ def checked(
     together = plain(texts, len(texts))
     if not np.isfinite(together).all():
         return Check(None, None)  # a broken model's vectors are as broken here
-    limit = LIMITS.get(str(model.dtype).removeprefix("torch."), LIMITS["float32"])
+    limit = limit_of(model)
     error = _error(ours, together)
     if error > limit and model.dtype != torch.float32:
         limit = max(limit, 2 * _error(plain(texts, 1), together))

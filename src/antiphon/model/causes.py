@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError, DataError, ParityError
 from antiphon.model import variants
-from antiphon.model.parity import FEWEST, LIMITS, Parity, Vectors, compare, encode, unlike_texts
+from antiphon.model.parity import FEWEST, LIMITS, Parity, Vectors, compare, dtype_of, encode, limit_of, unlike_texts
 from antiphon.model.server import Server
 from antiphon.model.variants import Variant
 from antiphon.text.template import fills_slots, template_of
@@ -97,7 +97,7 @@ def diagnose(
             texts, of_a = texts[:uncut], of_a[:uncut]
     else:
         of_b = encode(b, texts, side=side)
-    limit = max(_limit(model) for model in (a, b) if isinstance(model, SentenceTransformer))
+    limit = max(limit_of(model) for model in (a, b) if isinstance(model, SentenceTransformer))
     parity = compare(of_a, of_b, limit=limit)
     notes += _lengths(of_a, of_b, names)
     if parity.equal:
@@ -144,7 +144,7 @@ def _trials(
             yield _Trial("pooling", sentence, Variant(pooling=pooling))
     for dtype, name in HALVES.items():
         if model.dtype != dtype and (peer is None or peer.dtype == dtype):
-            yield _Trial("dtype", f"{other} computes in {name}, {own} in {_dtype(model)}", Variant(dtype=dtype))
+            yield _Trial("dtype", f"{other} computes in {name}, {own} in {dtype_of(model)}", Variant(dtype=dtype))
     lengths = LENGTHS if peer is None else (peer.max_seq_length,)
     for length in lengths:
         if length and length != model.max_seq_length:
@@ -196,7 +196,7 @@ def _both(first: _Trial, second: _Trial) -> _Trial | None:
 
 def _test(model: SentenceTransformer, seen: _Seen, trial: _Trial, wanted: Vectors) -> Cause:
     """Make the mistake and compare; a dtype must bring the two nearer as well, since its limit is wide."""
-    limit, texts = _limit(model), seen.texts
+    limit, texts = limit_of(model), seen.texts
     if trial.topic == "dtype":  # rounding depends on the batch, so the same texts again
         limit, texts = min(LIMITS["bfloat16"], seen.before.error_against_spread / 2), seen.everything
     try:
@@ -236,11 +236,3 @@ def _texts(model: SentenceTransformer, side: str) -> tuple[list[str], int]:
         texts = [text for text, long in sorted(zip(texts, cut, strict=True), key=lambda pair: pair[1])]
         return texts, cut.count(False)
     return texts, len(texts)
-
-
-def _limit(model: SentenceTransformer) -> float:
-    return LIMITS.get(_dtype(model), LIMITS["float32"])
-
-
-def _dtype(model: SentenceTransformer) -> str:
-    return str(model.dtype).removeprefix("torch.")

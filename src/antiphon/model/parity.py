@@ -71,6 +71,16 @@ def unlike_texts() -> list[str]:
     return files("antiphon.model").joinpath("unlike_texts.txt").read_text(encoding="utf-8").splitlines()
 
 
+def dtype_of(model: SentenceTransformer) -> str:
+    """Return the name of the dtype that a model computes in, such as "float32"."""
+    return str(model.dtype).removeprefix("torch.")
+
+
+def limit_of(model: SentenceTransformer) -> float:
+    """Return the largest error against spread that counts as equal for vectors of a model, by its dtype."""
+    return LIMITS.get(dtype_of(model), LIMITS["float32"])
+
+
 def compare(a: Vectors, b: Vectors, *, limit: float = LIMITS["float32"]) -> Parity:
     """Compare two (N, D) arrays row by row.
 
@@ -102,7 +112,7 @@ def between(
 
     chosen = list(texts) if texts is not None else unlike_texts()
     models = [load(model) if isinstance(model, str | Path) else model for model in (a, b)]
-    limit = max(LIMITS.get(str(model.dtype).removeprefix("torch."), LIMITS["float32"]) for model in models)
+    limit = max(map(limit_of, models))
     sides = [
         compare(*(encode(model, chosen, side=side) for model in models), limit=limit) for side in ("query", "document")
     ]

@@ -7,6 +7,7 @@ with all renaming and fusing that transformers knows, and what does not fit is n
 
 from __future__ import annotations
 
+import filecmp
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -63,29 +64,28 @@ class Account:
         )
 
 
-def check_weights(source: str, *, head: bool = False) -> None:
+def check_weights(source: str) -> None:
     """Raise a CheckpointError unless a folder or hub id holds every tensor of its architecture, and no other's.
 
-    An adapter's folder is judged by the base that it names, and by its own tensors. `head` asks for the vocabulary head
-    as well, which an embedder does not need and training by reconstruction does.
+    An adapter's folder is judged by the base that it names, and by `check_adapter` when it stands on that.
     """
-    base = adapter_base(source)
-    report = account(source if base is None else base, head=head).sentence(source if base is None else base)
+    judged = adapter_base(source) or source
+    report = account(judged).sentence(judged)
     if report is not None:
         raise CheckpointError(report)
 
 
-def account(source: str, *, head: bool = False) -> Account:
+def account(source: str) -> Account:
     """Lay a checkpoint over its architecture and return what does not fit; foreign errors are the caller's to word."""
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if getattr(config, "quantization_config", None) is not None:
         return Account((), (), ())  # packed tensors have names of their own; the quantiser's loader counts them
-    found = _report(source, AutoModelForCausalLM if head else AutoModel)
+    found = _report(source, AutoModel)
     stray = stray_experts(_names(source))
     if stray:
         return Account((), stray, ())
     return Account(
-        tuple(sorted(name for name in found["missing_keys"] if head or not NEEDLESS.search(name))),
+        tuple(sorted(name for name in found["missing_keys"] if not NEEDLESS.search(name))),
         tuple(sorted(name for name in found["unexpected_keys"] if not NEEDLESS.search(name))),
         tuple(
             f"{name} {list(there)} where {list(wanted)} is wanted"
@@ -126,9 +126,7 @@ def _report(source: str, kind: Any) -> Mapping[str, Any]:
 def _read(source: str, name: str) -> torch.Tensor:
     """Read one tensor from the files of a folder or hub id, whatever they are called; KeyError where it is in none."""
     for single in WEIGHTS:
-        index = load_file_path(source, f"{single}.index.json")
-        places = {} if index is None else json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
-        file = load_file_path(source, places.get(name, single))
+        file = load_file_path(source, _shards(source, single).get(name, single))
         if file is None:
             continue
         if single.endswith(".bin"):
@@ -138,6 +136,15 @@ def _read(source: str, name: str) -> torch.Tensor:
             tensor: torch.Tensor = opened.get_tensor(name)
             return tensor
     raise KeyError(name)
+
+
+def _shards(source: str, single: str) -> Mapping[str, str]:
+    """Return the file of each tensor by the index of a sharded checkpoint; empty where it has none."""
+    index = load_file_path(source, f"{single}.index.json")
+    places: dict[str, str] = {}
+    if index is not None:
+        places = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
+    return places
 
 
 def stray_experts(names: Iterable[str]) -> tuple[str, ...]:
@@ -162,10 +169,9 @@ def stray_experts(names: Iterable[str]) -> tuple[str, ...]:
 
 def _names(source: str) -> set[str]:
     """Return the names of all tensors in the safetensors of a folder or hub id, none where it has none."""
-    index = load_file_path(source, "model.safetensors.index.json")
-    if index is not None:
-        return set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"])
-    file = load_file_path(source, "model.safetensors")
+    if shards := _shards(source, WEIGHTS[0]):
+        return set(shards)
+    file = load_file_path(source, WEIGHTS[0])
     if file is None:
         return set()
     with safe_open(file, framework="pt") as opened:
@@ -233,8 +239,8 @@ def check_base(config: PretrainedConfig, adapter: str) -> None:
 
 
 def _same_weights(one: str, other: str) -> bool:
-    files = [Path(folder) / "model.safetensors" for folder in (one, other)]
-    return all(file.exists() for file in files) and files[0].read_bytes() == files[1].read_bytes()
+    first, second = (Path(folder) / WEIGHTS[0] for folder in (one, other))
+    return first.exists() and second.exists() and filecmp.cmp(first, second, shallow=False)
 
 
 def adapter_tensors(adapter: str) -> Mapping[str, torch.Size]:

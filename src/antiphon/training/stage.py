@@ -187,14 +187,11 @@ def _finish(model: SentenceTransformer, folder: Path, normalize: bool) -> tuple[
     outcome: list[Any] = []
     if state.is_main_process:
         model.eval()
-        before = _vectors(model)
+        before = compared_vectors(model)
         merge(model)
         if normalize:
             model.append(Normalize())
-        save(model, folder)
-        again = load(folder, dtype=str(model.dtype).removeprefix("torch."), device=str(model.device))
-        limit = parity.LIMITS.get(str(model.dtype).removeprefix("torch."), parity.LIMITS["float32"])
-        same = parity.compare(before, _vectors(again), limit=limit)
+        again, same = saved_and_read(model, folder, before)
         outcome = [fingerprint(again), same]
         if not same.equal:
             raise ParityError(f"The model saved in {folder} is not the trained one: {same}.")
@@ -202,7 +199,15 @@ def _finish(model: SentenceTransformer, folder: Path, normalize: bool) -> tuple[
     return (outcome[0], outcome[1]) if outcome else ("", Parity(1.0, 0.0, 0.0, 0))
 
 
-def _vectors(model: SentenceTransformer) -> Vectors:
+def saved_and_read(model: SentenceTransformer, folder: Path, before: Vectors) -> tuple[SentenceTransformer, Parity]:
+    """Save a model to a new folder; return what is read back, and how its vectors compare with those of before."""
+    save(model, folder)
+    again = load(folder, dtype=parity.dtype_of(model), device=str(model.device))
+    return again, parity.compare(before, compared_vectors(again), limit=parity.limit_of(model))
+
+
+def compared_vectors(model: SentenceTransformer) -> Vectors:
+    """Return the vectors by which a run tells whether a model is the one that was saved."""
     return parity.encode(model, parity.unlike_texts())
 
 

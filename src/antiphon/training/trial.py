@@ -14,12 +14,10 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon import compat
 from antiphon.errors import CheckpointError, ModelError
-from antiphon.model import parity
 from antiphon.model.adapters import attach, merge
-from antiphon.model.checkpoint import load, save
 from antiphon.model.weights import head_tensors
 from antiphon.training.recipe import Recipe, Stage
-from antiphon.training.stage import opened
+from antiphon.training.stage import compared_vectors, opened, saved_and_read
 
 WHOLE_BELOW = 2 << 30
 """Bytes of weights up to which the model is really written and read; above, what a save needs is looked at only."""
@@ -40,12 +38,10 @@ def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path)
     if weights > WHOLE_BELOW:
         _check_head(model)
         return
-    before = parity.encode(model, parity.unlike_texts())
+    before = compared_vectors(model)
     place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-trial-", dir=_standing(folder)))
     try:
-        again = load(save(model, place / "model"), dtype=str(model.dtype).removeprefix("torch."))
-        limit = parity.LIMITS.get(str(model.dtype).removeprefix("torch."), parity.LIMITS["float32"])
-        same = parity.compare(before, parity.encode(again, parity.unlike_texts()), limit=limit)
+        _, same = saved_and_read(model, place / "model", before)
     finally:
         shutil.rmtree(place, ignore_errors=True)
     if not same.equal:
