@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon.encoding.masks import PADDING, PREFIX
-from antiphon.encoding.packing import Rows
+from antiphon.encoding.packing import BestFitRows
 from antiphon.encoding.tokenised import common
 
 Numbers = npt.NDArray[np.int64]
@@ -58,7 +58,7 @@ def lay_out(lengths: Sequence[int] | Numbers, groups: Sequence[Group], width: in
     row_of, offset_of, shared_of = (np.zeros(len(lengths), dtype=np.int64) for _ in range(3))
     rows = 0
     for group in groups:
-        filled = Rows(width - group.shared)
+        filled = BestFitRows(width - group.shared)
         for text in sorted(group.texts.tolist(), key=lambda text: -lengths[text]):
             place = filled.place(int(lengths[text]) - group.shared)
             assert place is not None  # as many rows as it takes

@@ -17,7 +17,7 @@ ALONE = 1024
 """A text from this many tokens on has a row and a batch of its own: no mask of T x T, no one to pad to."""
 
 
-class Rows:
+class BestFitRows:
     """Rows of one width that are filled by best fit; at most `most` of them, None for as many as it takes."""
 
     def __init__(self, width: int, *, most: int | None = None) -> None:
@@ -83,7 +83,7 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[Batch]:
 
     `rows x width` of a batch is at most `budget`, except for a single text that is longer.
     """
-    rows, placed = Rows(0, most=0), list[Placed]()
+    rows, placed = BestFitRows(0, most=0), list[Placed]()
     for text in sorted(range(len(lengths)), key=lambda text: -lengths[text]):
         length = lengths[text]
         place = rows.place(length) if not placed or placed[0].length < ALONE else None
@@ -91,7 +91,7 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[Batch]:
             if placed:
                 yield Batch(rows.width, rows.count, placed)
             width = _width(length, budget)
-            rows, placed = Rows(width, most=max(1, budget // width)), []
+            rows, placed = BestFitRows(width, most=max(1, budget // width)), []
             place = rows.place(length)
             assert place is not None  # rows are at least as wide as their first text
         placed.append(Placed(text, *place, length))

@@ -58,7 +58,7 @@ class LocalData:
 
 
 @dataclass(frozen=True)
-class Layout:
+class LocalTask:
     """A recognised local task that has not been read yet."""
 
     name: str
@@ -94,7 +94,7 @@ class _Cap:
         return [rows[number] for number in kept]
 
 
-def find(path: str | Path) -> list[Layout]:
+def find(path: str | Path) -> list[LocalTask]:
     """Return the local tasks at a path: one, or all that a folder holds.
 
     Raises ConfigError where nothing is there, or nothing that is a task.
@@ -115,7 +115,7 @@ def find(path: str | Path) -> list[Layout]:
     return inside
 
 
-def _layout(path: Path) -> Layout | None:
+def _layout(path: Path) -> LocalTask | None:
     if path.is_dir():
         return _folder(path)
     if path.suffix == ".tsv":
@@ -123,17 +123,17 @@ def _layout(path: Path) -> Layout | None:
             return _beir(path.parent.parent, path)
         header = next((line for _, line in islice(lines(path), 1)), "")
         kind = HEADERS.get(tuple(header.split("\t")))
-        return None if kind is None else Layout(path.stem, kind, (path,))
+        return None if kind is None else LocalTask(path.stem, kind, (path,))
     if path.suffix == ".jsonl":
         first = next((row for _, row in islice(objects(path, ()), 1)), {})
         if {"query", "positive", "negative"} <= set(first):
-            return Layout(path.stem, "Reranking", (path,))
+            return LocalTask(path.stem, "Reranking", (path,))
         if {"text", "label"} <= set(first):
-            return Layout(path.stem, "Clustering", (path,))
+            return LocalTask(path.stem, "Clustering", (path,))
     return None
 
 
-def _folder(path: Path) -> Layout | None:
+def _folder(path: Path) -> LocalTask | None:
     name = path.resolve().name
     if (path / "corpus.jsonl").exists() and (path / "queries.jsonl").exists():
         qrels = sorted((path / "qrels").glob("*.tsv"))
@@ -143,13 +143,13 @@ def _folder(path: Path) -> Layout | None:
             raise ConfigError(f"{path / 'qrels'} has {which}; name one of them, such as {path / 'qrels' / 'dev.tsv'}.")
         return _beir(path, chosen[0])
     if (path / "train.jsonl").exists() and (path / "test.jsonl").exists():
-        return Layout(name, "Classification", (path / "train.jsonl", path / "test.jsonl"))
+        return LocalTask(name, "Classification", (path / "train.jsonl", path / "test.jsonl"))
     return None
 
 
-def _beir(folder: Path, qrels: Path) -> Layout:
+def _beir(folder: Path, qrels: Path) -> LocalTask:
     name = folder.resolve().name
-    return Layout(
+    return LocalTask(
         name if qrels.stem == "test" else f"{name}-{qrels.stem}",
         "Retrieval",
         (folder / "corpus.jsonl", folder / "queries.jsonl", qrels),

@@ -15,7 +15,7 @@ from mteb.abstasks import AbsTask
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
 from antiphon.errors import ConfigError, DataError, first_line
-from antiphon.evaluation.local_tasks import Layout, find
+from antiphon.evaluation.local_tasks import LocalTask, find
 from antiphon.evaluation.probes import PREFIX, Context, Finding, Material, named
 from antiphon.evaluation.progress import characters
 from antiphon.evaluation.task_sets import SETS
@@ -152,7 +152,7 @@ def _loaded(task: AbsTask) -> Data:
     return task, ()
 
 
-def _local(layout: Layout, limit: int | None, seed: int) -> Selected:
+def _local(layout: LocalTask, limit: int | None, seed: int) -> Selected:
     def load() -> Data:
         data = layout.read(limit=limit, seed=seed)
         return local_task(data, seed=seed), data.notes
