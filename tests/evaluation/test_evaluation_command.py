@@ -112,16 +112,17 @@ def test_every_task_goes_to_one_rank_and_none_has_much_more_than_another(sizes, 
     assert max(loads) - min(loads) <= max(sizes, default=0.0) + 1e-6
 
 
-SCRIPT = """
+SCRIPT = r"""
 import json, sys, antiphon
 from antiphon.errors import DataError
 base, out, cache, *tasks = sys.argv[1:]
 model = antiphon.build(base, "eol", pooling="last", max_tokens=64, dtype="float32", device="cpu")
 try:
     scores = antiphon.evaluate(model, tasks, cache=cache, out=out)
-    print(json.dumps({name: score.main for name, score in scores.items()}))
+    said = {name: score.main for name, score in scores.items()}
 except DataError as error:
-    print(json.dumps(str(error)))
+    said = str(error)
+sys.stdout.write(json.dumps(said) + "\n")  # at once: print writes a line's end apart, and ranks share a pipe
 """
 
 
