@@ -81,7 +81,7 @@ BROKEN: dict[str, tuple[Spoil, str]] = {
     "family unknown": (edit("config.json", model_type="nope"), r"does not recognize this architecture"),
     "family of the folder's code": (
         edit("config.json", model_type="nope", auto_map={"AutoConfig": "code.Config"}),
-        r"custom code",
+        r"asks for code of its own \(code\.Config\)",
     ),
     "width a word": (edit("config.json", hidden_size="wide"), r"expected int, got str"),
     "no heads": (edit("config.json", num_attention_heads=0), r"cannot be read: ZeroDivisionError"),

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from antiphon import compat
 from antiphon.errors import foreign
 from antiphon.model.adapters import merge
+from antiphon.model.foreign_code import check_code
 from antiphon.model.weights import adapter_config, check_adapter, check_base
 
 
@@ -20,6 +21,7 @@ def adapt(model: SentenceTransformer, adapter: str | Path) -> None:
     """
     compat.check_lora()
     adapter_config(str(adapter))
+    check_code(str(adapter))
     check_base(model[0].model.config, str(adapter))
     with foreign(f"The adapter {adapter} cannot be put on this model"):
         model.load_adapter(str(adapter))

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from antiphon.errors import ModelError, foreign
+from antiphon.model.foreign_code import check_code
 
 _CHECKED = (".json", ".safetensors", ".bin", ".model", ".jinja")
 """Endings of the files that a model is read from; nothing else in a folder matters."""
@@ -46,6 +47,7 @@ def read_base(source: str) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
         raise ModelError(
             f"There is no folder {source}; name an existing one, a hub id such as Qwen/Qwen3-0.6B, or 'nano'."
         )
+    check_code(source)
     with foreign(f"The configuration of {source} cannot be read"):
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     if folder.exists():
@@ -75,7 +77,7 @@ def _read_tokenizer(source: str) -> PreTrainedTokenizerBase:
             return _read_tekken(tekken)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         if not tokenizer.is_fast:  # where mistral-common is installed its own class is taken, a tokenizer.json or not
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(source)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(source, trust_remote_code=False)
     vocabulary = Path(source) / "tokenizer.model"
     if vocabulary.exists() and not (Path(source) / "tokenizer.json").exists() and not _is_tiktoken(vocabulary):
         _check_sentencepiece(tokenizer, vocabulary)

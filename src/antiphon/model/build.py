@@ -123,6 +123,8 @@ def _read_module(source: str, slots: Template | None, dtype: str) -> Transformer
         return kind(
             source,
             model_kwargs={"dtype": dtype, "trust_remote_code": False},
+            processor_kwargs={"trust_remote_code": False},
+            config_kwargs={"trust_remote_code": False},
             modality_config=dict(TEXT_ONLY),
             module_output_name="token_embeddings",
             **own,

@@ -28,13 +28,13 @@ from antiphon.errors import CheckpointError, ConfigError, foreign
 from antiphon.model.adapters import is_adapted, merge
 from antiphon.model.base import check_files
 from antiphon.model.build import check_companions, check_ready
+from antiphon.model.foreign_code import check_code, check_inside, check_modules
 from antiphon.model.weights import adapter_base, check_adapter, check_weights, head_tensors
 from antiphon.modules import MODULES
 from antiphon.text.template import Template, template_of
 
 RECORD = "antiphon.json"
 RUN = "run.json"
-_STOCK = "sentence_transformers."
 
 
 def save(model: SentenceTransformer, path: str | Path) -> Path:
@@ -90,6 +90,9 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
         if folder.is_dir():
             check_files(folder)
     with foreign(f"{source} cannot be loaded", CheckpointError):
+        for holder in (source, adapter_base(source)):
+            if holder is not None:
+                check_code(holder)
         _check_decoder_weights(source, entries)
         model = compat.load_with_modules(source, MODULES, device=device, model_kwargs={"dtype": dtype})
     if adapter_base(source) is not None:
@@ -118,6 +121,7 @@ def model_folder(path: str | Path) -> str | Path:
         raise CheckpointError(f"{run} is not the record of a run ({error}).") from error
     if checkpoint is None:
         raise CheckpointError(f"The run in {path} has not finished a stage; go on with antiphon train --resume.")
+    check_inside(str(checkpoint), str(run))
     return Path(path) / str(checkpoint)
 
 
@@ -146,12 +150,7 @@ def _check_modules(source: str) -> list[dict[str, Any]]:
         raise CheckpointError(f"{file} is not a list of modules ({error}).") from error
     if not types:
         raise CheckpointError(f"{file} lists no module; take a complete copy of the folder.")
-    for name in types:
-        if not name.startswith(_STOCK) and name not in MODULES:
-            raise CheckpointError(
-                f"{source} wants the class {name}, which is neither sentence-transformers' nor antiphon's, so it was "
-                "not loaded; if you trust its author, load it with SentenceTransformer(path, trust_remote_code=True)."
-            )
+    check_modules(source, entries)
     return entries
 
 
@@ -183,7 +182,7 @@ def _with_head(backbone: PreTrainedModel, trained: torch.nn.Linear | None) -> Pr
     """Return the `*ForCausalLM` around the backbone, its untied head the trained one or that of the base."""
     config = copy.deepcopy(backbone.config)
     with torch.device("meta"):
-        whole = AutoModelForCausalLM.from_config(config)
+        whole = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     setattr(whole, whole.base_model_prefix, backbone)
     head = whole.get_output_embeddings()
     if config.get_text_config().tie_word_embeddings:

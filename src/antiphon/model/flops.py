@@ -90,7 +90,7 @@ def shape_of(base: str) -> DecoderShape:
         return PUBLISHED[base]
     with foreign(f"{base} has no configuration that could be read, so nothing is planned"), torch.device("meta"):
         config: PretrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False).get_text_config()
-        backbone = AutoModel.from_config(config)
+        backbone = AutoModel.from_config(config, trust_remote_code=False)
     return shape_of_decoder(backbone)
 
 

@@ -58,7 +58,7 @@ def _text_model(whole: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module | No
     """Return the `*ForCausalLM` over the decoder of a composite model, and its head where that is untied."""
     decoder, head = whole.get_decoder(), whole.get_output_embeddings()
     with torch.device("meta"):
-        text = AutoModelForCausalLM.from_config(decoder.config)
+        text = AutoModelForCausalLM.from_config(decoder.config, trust_remote_code=False)
     if type(text.base_model) is not type(decoder):
         raise ModelError(
             f"The text model in a {whole.config.model_type} is a {type(decoder).__name__}, which is no "

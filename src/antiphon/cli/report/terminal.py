@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from antiphon.cli.report.visible import VisibleConsole, on_terminal, visible
+
 if TYPE_CHECKING:
     pass
 
@@ -21,8 +23,8 @@ _POOLED = "bold black on green"
 
 
 def say(message: str = "") -> None:
-    """Print a line of data to standard output, as it is."""
-    print(message)  # not by rich, which would make spaces of the tabs
+    """Print a line of data to standard output, as it is; on a terminal its control characters are shown."""
+    print(visible(message) if on_terminal() else message)  # not by rich, which would make spaces of the tabs
 
 
 def note(message: str) -> None:
@@ -109,4 +111,4 @@ class _Lines:
 def console(*, stderr: bool = False) -> Console:
     """Return a console on standard output or standard error."""
     # made anew each time: the streams may have been replaced, and rich reads NO_COLOR and the terminal when it is made
-    return Console(stderr=stderr, highlight=False)
+    return VisibleConsole(stderr=stderr, highlight=False)

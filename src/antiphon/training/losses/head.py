@@ -70,7 +70,7 @@ def head_of(model: SentenceTransformer, training: HeadTraining = "trained", *, g
         raise ModelError(f"The first module is a {type(module).__name__}; a causal language model is wanted there.")
     backbone, config = module.model, module.model.config.get_text_config()
     with torch.device("meta"):
-        whole = AutoModelForCausalLM.from_config(copy.deepcopy(backbone.config))
+        whole = AutoModelForCausalLM.from_config(copy.deepcopy(backbone.config), trust_remote_code=False)
     shape = whole.get_output_embeddings()
     if shape is None or shape.bias is not None:
         raise ModelError(f"The vocabulary head of {config.model_type} is no plain matrix, so it cannot be trained on.")
