@@ -229,7 +229,7 @@ def test_a_broken_manifest_is_told(embedder, source, tmp_path):
 def test_a_bad_source_or_setting_leaves_nothing_behind(embedder, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "a"}\n{"text": ""}\n')
-    with pytest.raises(DataError, match="line 2 has no text"):
+    with pytest.raises(DataError, match="line 2: 'text' has no text"):
         embed(embedder, bad, tmp_path / "out")
     with pytest.raises(ConfigError, match="no side 'both'"):
         embed(embedder, bad, tmp_path / "out", side="both")

@@ -196,11 +196,9 @@ def test_a_beir_folder_gives_a_pair_for_each_judgement(tmp_path):
 
 
 def test_what_is_wrong_in_a_beir_folder(tmp_path):
-    with pytest.raises(DataError, match=r"train.tsv, line 3 judges document 'd9', which .*corpus\.jsonl has not"):
-        load(beir(tmp_path, "q0\td0\t1\nq0\td9\t1\n"))
-    with pytest.raises(DataError, match=r"train\.tsv, line 2 judges query 'q9'"):
+    with pytest.raises(DataError, match=r"train\.tsv, line 2: there is no query 'q9' in .*queries\.jsonl"):
         load(beir(tmp_path, "q9\td0\t1\n"))
-    with pytest.raises(DataError, match="line 2: the score is 'high', which is no number"):
+    with pytest.raises(DataError, match="line 2: 'score' is 'high', which is no finite number"):
         load(beir(tmp_path, "q0\td0\thigh\n"))
     (tmp_path / "qrels" / "train.tsv").rename(tmp_path / "qrels" / "test.tsv")
     with pytest.raises(DataError, match=r"has no qrels/train\.tsv to train on, only test\.tsv"):

@@ -96,14 +96,14 @@ BAD = {
     "list.jsonl": (b'["a"]\n', "line 1 is not a JSON object"),
     "nofield.jsonl": (b'{"title": "a"}\n', r"line 1 has no field text or body .*only 'title'; name one by --field"),
     "later.jsonl": (b'{"text": "a"}\n{"body": "b"}\n', "line 2 has no field 'text', only 'body'"),
-    "number.jsonl": (b'{"text": "a"}\n{"text": 5}\n', "line 2: the text is 5, which is no string"),
-    "null.jsonl": (b'{"text": null}\n', "line 1: the text is None"),
-    "blank.jsonl": (b'{"text": "a"}\n{"text": " \\t"}\n', r"line 2 has no text: it is ' \\t'; remove the row"),
+    "number.jsonl": (b'{"text": "a"}\n{"text": 5}\n', "line 2: 'text' is 5, which is no string"),
+    "null.jsonl": (b'{"text": null}\n', "line 1: 'text' is None"),
+    "blank.jsonl": (b'{"text": "a"}\n{"text": " \\t"}\n', r"line 2: 'text' has no text, it is ' \\t'; remove the row"),
     "idlist.jsonl": (b'{"text": "a", "id": [1]}\n', r"line 1: 'id' is \[1\], which is no id"),
-    "surrogate.jsonl": (b'{"text": "a\\ud800"}\n', "line 1 holds half of a surrogate pair"),
+    "surrogate.jsonl": (b'{"text": "a\\ud800"}\n', "line 1: 'text' holds half of a surrogate pair"),
     "deep.jsonl": (b"[" * 100_000 + b"\n", "line 1 is not JSON"),
     "blank.txt": (b"a\n\nb\n", "line 2 has no text"),
-    "blank.csv": (b"id,text\n1,a\n2,\n", "line 3 has no text"),
+    "blank.csv": (b"id,text\n1,a\n2,\n", "line 3: 'text' has no text"),
     "twice.csv": (b"text,text\na,b\n", "more than one column 'text'"),
     "quote.csv": (b'text\n"never closed\n', "line 2 cannot be read"),
     "latin.txt": ("a\nnaïve\n".encode("latin-1"), r"line 2: byte 3 is 0xef, which is not UTF-8; convert"),
@@ -141,5 +141,5 @@ def test_a_parquet_file_lacks_the_column_or_a_value(tmp_path):
     with pytest.raises(DataError, match=r"has no field 'body', only 'title', 'text'"):
         list(read(path, field="body"))
     pq.write_table(pa.table({"text": ["b", None]}), path)
-    with pytest.raises(DataError, match="row 2: the text is None"):
+    with pytest.raises(DataError, match="row 2: 'text' is None"):
         list(read(path))

@@ -151,4 +151,4 @@ def test_two_ranks_share_the_tasks_and_both_have_all_scores(tiny_base, files, tm
     bad.write_text(good[:-2] + "x\n")
     told = over_two_ranks(tmp_path, tiny_base, tmp_path / "other", tmp_path / "cache", files / "alike.tsv", bad)
     assert len(told) == 2
-    assert all("the score is 'x'" in words for words in told)
+    assert all("'score' is 'x'" in words for words in told)

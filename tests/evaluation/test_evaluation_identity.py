@@ -86,7 +86,7 @@ def test_what_was_scored_is_not_embedded_again(tiny_base, tmp_path):
 def test_a_run_that_died_goes_on_with_the_tasks_and_the_vectors_that_it_had(tiny_base, alike, tmp_path):
     model = build(tiny_base)
     broken = data.tsv(tmp_path / "broken.tsv", [("sentence1", "sentence2", "score"), ("a", "b", "x")])
-    with pytest.raises(DataError, match="the score is 'x'"):
+    with pytest.raises(DataError, match="'score' is 'x'"):
         evaluate(model, [alike, broken], cache=tmp_path / "cache", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     model[0].forward = None

@@ -1,26 +1,25 @@
-"""Rows of tables in files: JSON lines, CSV, TSV and Parquet, as a stream of mappings, each with its place.
+"""Rows of tables: JSON lines and arrays, CSV, TSV, Parquet and saved data sets, each row with its place.
 
-What is wrong in a file is told with file and line. Which fields mean what is the business of sources.py (texts) and
-pairs (training rows).
+There is one reader a format, for training pairs, evaluation, overlap, mining and embedding alike. A table knows its
+columns by all of its rows before the first is read. What is wrong in a file is told with file and line. Which columns
+mean what is the business of who reads: sources.py (texts), pairs (training rows), beir.py and evaluation.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from antiphon.errors import DataError, first_line
+from antiphon.data.byte_streams import PACKED, Stream, check_file, kind_of, opened, refuse
+from antiphon.data.delimited import cell, records
+from antiphon.data.skipped import Skipped
+from antiphon.errors import first_line
 
 PARQUET = ".parquet"
-_PEEK = 8192  # bytes in which a file shows whether it is text
-
-Choose = Callable[[Sequence[str], str], Sequence[str]]
-"""Told the fields there are and where they stand, once, before the first row; returns those that are wanted."""
 
 
 @dataclass(frozen=True)
@@ -33,131 +32,147 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Where lines come from, as messages name it."""
+class Table:
+    """The rows of a file or folder, which may be read more than once."""
 
-    name: str
-    raw: Iterable[bytes]
+    where: str
+    """Where the columns stand, as messages name it."""
+    columns: tuple[str, ...]
+    """Every column that any row has, in the order in which they come."""
+    read: Callable[[Sequence[str], Skipped], Iterable[Row]]
 
-    def lines(self) -> Iterator[tuple[int, str]]:
-        """Yield every line, counted from 1, with its ending; the bytes of a byte-order mark are none of the text."""
-        for number, line in enumerate(self.raw, start=1):
-            try:
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                refuse(
-                    f"{self.name}, line {number}: byte {error.start + 1} is 0x{line[error.start]:02x}, which is not "
-                    "UTF-8; convert the file to UTF-8 first."
-                )
+    def rows(self, columns: Sequence[str] | None = None, skipped: Skipped | None = None) -> Iterator[Row]:
+        """Yield the rows with at least the columns asked for, where they have them; DataError for a bad row."""
+        yield from self.read(self.columns if columns is None else columns, skipped or Skipped())
 
 
-def read_rows(path: Path, choose: Choose) -> Iterator[Row]:
-    """Yield the rows of a file whose ending says of which kind it is (see ENDINGS).
+def open_table(path: Path) -> Table:
+    """Return the table of a file whose ending says of which kind it is (see ENDINGS).
 
-    Raises DataError for a file that is missing, binary or of another kind, and for a line that cannot be read.
+    Raises DataError for a file that is missing, binary or of another kind, for JSON that cannot be read, and for two
+    columns of one name.
     """
-    ending = path.suffix.lower()
     check_file(path, ENDINGS)
-    if ending == PARQUET:
-        return _parquet(path, choose)
-    return chain.from_iterable(_TABLES[ending](stream, choose) for stream in text_stream(path))
+    table = _TABLES[kind_of(path)](path)
+    twice = [name for name in table.columns if name and table.columns.count(name) > 1]
+    if twice:
+        refuse(f"{table.where} has more than one column {twice[0]!r}; rename one of them.")
+    return table
 
 
-def text_stream(path: Path) -> Iterator[Stream]:
-    """Yield the one stream of a file of text, open for as long as it is read."""
+def is_table_name(path: str | Path) -> bool:
+    """Return whether the ending of a path is that of a table."""
+    kind = kind_of(Path(path))
+    return kind in ENDINGS and (kind != PARQUET or Path(path).suffix.lower() not in PACKED)
+
+
+def json_rows(stream: Stream, skipped: Skipped) -> Iterator[Row]:
+    """Yield one row for each line, a JSON object; blank lines between rows are counted as skipped."""
+    blank: list[str] = []
+    number = 0
+    for line_number, line in stream.lines():
+        where = f"{stream.name}, line {line_number}"
+        if not line.strip():
+            blank.append(where)
+            continue
+        if blank:
+            skipped.add("blank lines between rows", blank[0], "remove the line", number=len(blank))
+            blank.clear()
+        number += 1
+        yield Row(number, where, _object(line, where))
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            head = file.read(_PEEK)
-            if b"\0" in head:
-                at = head.index(b"\0") + 1
-                refuse(
-                    f"{path} is a binary file (byte {at} is 0x00), not {path.suffix.lower()} text; name a file of text."
-                )
-            file.seek(0)
-            yield Stream(str(path), file)
-    except OSError as error:
-        refuse(f"{path} cannot be read ({error.strerror or error}); check that you may read it.")
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        refuse(f"{where} is not JSON ({error}): {line.strip()!r:.80}; write one JSON object a line.")
+    if not isinstance(values, dict):
+        refuse(f"{where} is not a JSON object: {line.strip()!r:.80}; write one JSON object a line.")
+    return values
 
 
-def jsonl(stream: Stream, choose: Choose) -> Iterator[Row]:
-    """Yield one row for each line, a JSON object."""
-    for number, line in stream.lines():
-        where = f"{stream.name}, line {number}"
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            refuse(f"{where} is not JSON ({error}): {line.strip()!r:.80}; write one JSON object a line.")
-        if not isinstance(values, dict):
-            refuse(f"{where} is not a JSON object: {line.strip()!r:.80}; write one JSON object a line.")
-        if number == 1:
-            choose(list(values), where)
-        yield Row(number, where, values)
+def _jsonl(path: Path) -> Table:
+    def read(columns: Sequence[str], skipped: Skipped) -> Iterator[Row]:
+        with opened(path) as stream:
+            yield from json_rows(stream, skipped)
+
+    return _of_objects(path, read)
 
 
-def check_file(path: Path, endings: Iterable[str], *, also: str = "") -> None:
-    """Raise a DataError unless there is a file of a known kind; `also` names what else the user could take."""
-    if path.is_dir():
-        refuse(f"{path} is a folder; name a file in it, such as {path / 'texts.jsonl'}.")
-    if not path.exists():
-        refuse(f"There is no file {path}; name an existing one{also}.")
-    if path.suffix.lower() not in endings:
-        refuse(
-            f"{path} ends in {path.suffix.lower()!r}, which is no known kind of source; rename or convert it to one of "
-            f"{', '.join(endings)}."
-        )
-
-
-def refuse(message: str) -> NoReturn:
-    """Raise a DataError that hides what led to it."""
-    raise DataError(message) from None
-
-
-def _separated(stream: Stream, choose: Choose, dialect: type[csv.Dialect]) -> Iterator[Row]:
-    reader = csv.reader((line for _, line in stream.lines()), dialect, strict=True)
+def _json(path: Path) -> Table:
+    """An array of objects; a .json file that begins otherwise holds JSON lines."""
+    with opened(path) as stream:
+        text = stream.text()
+    if not text.lstrip().startswith("["):
+        return _jsonl(path)
     try:
-        header = next(reader, None)
-        if header is None:
-            return
-        choose(header, f"{stream.name}, line 1 (the header)")
-        for number, row in enumerate(reader, start=1):
-            where = f"{stream.name}, line {reader.line_num}"
-            if len(row) != len(header):
-                refuse(
-                    f"{where} has {len(row)} columns and the header has {len(header)}; mend the row, and put quotes "
-                    "around a text that holds the separator."
-                )
-            yield Row(number, where, dict(zip(header, row, strict=True)))
-    except csv.Error as error:
-        refuse(f"{stream.name}, line {reader.line_num} cannot be read ({error}); mend the quotes or use JSON lines.")
+        items = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        refuse(f"{path} is not JSON ({error}); write an array of objects, or one object a line.")
+    rows = [Row(number, f"{path}, row {number}", item) for number, item in enumerate(items, start=1)]
+    for row in rows:
+        if not isinstance(row.values, dict):
+            refuse(f"{row.where} is not a JSON object: {row.values!r:.80}; write an array of objects.")
+    return _of_objects(path, lambda columns, skipped: rows)
 
 
-def _csv(stream: Stream, choose: Choose) -> Iterator[Row]:
-    return _separated(stream, choose, csv.excel)
+def _of_objects(path: Path, read: Callable[[Sequence[str], Skipped], Iterable[Row]]) -> Table:
+    """Return the table of rows that each bring columns of their own: those of all of them are its columns."""
+    columns: dict[str, None] = {}
+    first, alike = None, True
+    for row in read((), Skipped()):
+        first = first or row
+        alike = alike and len(row.values) == len(first.values)
+        columns.update(dict.fromkeys(row.values))
+    alike = alike and first is not None and len(columns) == len(first.values)
+    return Table(first.where if alike and first is not None else str(path), tuple(columns), read)
 
 
-def _tsv(stream: Stream, choose: Choose) -> Iterator[Row]:
-    return _separated(stream, choose, csv.excel_tab)
+def _separated(path: Path, separator: str) -> Table:
+    def read(columns: Sequence[str], skipped: Skipped) -> Iterator[Row]:
+        wanted = set(columns)
+        with opened(path) as stream:
+            found = records(stream, separator, skipped)
+            _, header = next(found, ("", []))
+            for number, (where, fields) in enumerate(found, start=1):
+                named = zip(header, fields, strict=True)
+                yield Row(number, where, {name: cell(text, where, name) for name, text in named if name in wanted})
+
+    with opened(path) as stream:
+        where, header = next(records(stream, separator, Skipped()), (f"{path}, line 1", []))
+    return Table(f"{where} (the header)", tuple(header), read)
 
 
-def _parquet(path: Path, choose: Choose) -> Iterator[Row]:
+def _parquet(path: Path) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    def read(columns: Sequence[str], skipped: Skipped) -> Iterator[Row]:
+        try:
+            with pq.ParquetFile(path) as file:
+                wanted = [name for name in columns if name in names]
+                batches = file.iter_batches(batch_size=1024, columns=wanted)
+                for number, values in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1):
+                    yield Row(number, f"{path}, row {number}", values)
+        except (pa.ArrowException, OSError) as error:
+            refuse(f"{path} cannot be read as Parquet ({first_line(error)}); write it anew or name another file.")
+
     try:
         with pq.ParquetFile(path) as file:
-            wanted = choose(file.schema_arrow.names, str(path))
-            batches = file.iter_batches(batch_size=1024, columns=list(wanted))
-            for number, values in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1):
-                yield Row(number, f"{path}, row {number}", values)
+            names = tuple(file.schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
         refuse(f"{path} cannot be read as Parquet ({first_line(error)}); write it anew or name another file.")
+    return Table(str(path), names, read)
 
 
-_TABLES: Mapping[str, Callable[[Stream, Choose], Iterator[Row]]] = {
-    ".jsonl": jsonl,
-    ".json-lines": jsonl,
-    ".ndjson": jsonl,
-    ".csv": _csv,
-    ".tsv": _tsv,
+_TABLES: Mapping[str, Callable[[Path], Table]] = {
+    ".jsonl": _jsonl,
+    ".json-lines": _jsonl,
+    ".ndjson": _jsonl,
+    ".json": _json,
+    ".csv": lambda path: _separated(path, ","),
+    ".tsv": lambda path: _separated(path, "\t"),
+    PARQUET: _parquet,
 }
-ENDINGS = (*_TABLES, PARQUET)
+ENDINGS = tuple(_TABLES)

@@ -1,4 +1,4 @@
-"""Texts from files: JSON lines, CSV, TSV, Parquet, plain text, standard input, and the docstrings of this Python.
+"""Texts from files: tables (see rows.py), plain text, standard input, and the docstrings of this Python.
 
 A source is read as a stream, so its size does not matter. What is wrong in it is told with file and line; nothing is
 repaired in silence. What becomes of the texts is the business of the verbs.
@@ -7,14 +7,18 @@ repaired in silence. What becomes of the texts is the business of the verbs.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
 from pathlib import Path
 
+from antiphon.data.beir import BeirFolder
+from antiphon.data.byte_streams import Stream, check_file, kind_of, opened, refuse
+from antiphon.data.cells import identity_of, listed, text_of, value_of
 from antiphon.data.docstrings import Docstring, harvest, standard_library
-from antiphon.data.rows import ENDINGS, Choose, Row, Stream, check_file, jsonl, read_rows, refuse, text_stream
+from antiphon.data.rows import ENDINGS, Row, Table, json_rows, open_table
+from antiphon.data.skipped import Skipped
+from antiphon.data.stored_tables import stored_table
 
 STDIN = "-"
 DOCSTRINGS = "docstrings"
@@ -31,31 +35,32 @@ class Record:
     text: str
 
 
-def read(source: str | Path, *, field: str | None = None) -> Iterator[Record]:
+def read(source: str | Path, *, field: str | None = None, skipped: Skipped | None = None) -> Iterator[Record]:
     """Yield the records of a source, in order.
 
-    `source` is a path ending in .jsonl, .json-lines, .ndjson, .csv or .tsv (with a header), .parquet or .txt (a text a
-    line), "-" for standard input, or "docstrings" for those of the standard library (id: the dotted name). Standard
-    input is a text a line; where `field` is given its lines are JSON objects.
+    `source` is a table (.jsonl, .json, .csv, .tsv or .parquet, packed or plain: see data/rows.py), a .txt file (a text
+    a line), a folder in BEIR layout (its documents, title before text), one of `save_to_disk` or of Parquet files, "-"
+    for standard input, or "docstrings" for those of the standard library (id: the dotted name). Standard input is a
+    text a line; where `field` is given its lines are JSON objects.
 
-    The text is in `field`, or in the first of text, body, content, sentence, passage that the first record has. The id
-    is that of the field `id` or `_id`, else the number of the row, counted from 1.
+    The text is in `field`, or in the first of text, body, content, sentence, passage that any row has. The id is that
+    of the field `id` or `_id`, else the number of the row, counted from 1. What is passed over is counted in `skipped`.
 
     Raises DataError for a source that is missing, empty, binary or of an unknown kind, at once or when the bad line is
     reached.
     """
-    name = str(source)
+    name, passed_over = str(source), skipped or Skipped()
     if name == DOCSTRINGS:
         return _docstrings(field)
     if name == STDIN:
         stream = Stream("standard input", sys.stdin.buffer)
-        lines = _lines(stream, field) if field is None else _records(lambda choose: jsonl(stream, choose), field)
-        return _not_empty(lines, stream.name)
+        return _not_empty(_streamed(stream, field, passed_over), stream.name)
     path = Path(source)
-    check_file(path, (*ENDINGS[:-1], PLAIN, ENDINGS[-1]), also=f", '{DOCSTRINGS}', or '-' for standard input")
-    if path.suffix.lower() == PLAIN:
-        return _not_empty(chain.from_iterable(_lines(stream, field) for stream in text_stream(path)), name)
-    return _not_empty(_records(lambda choose: read_rows(path, choose), field), name)
+    if path.is_dir():
+        return _not_empty(_in_folder(path, field, passed_over), name)
+    check_file(path, (*ENDINGS, PLAIN), also=f", '{DOCSTRINGS}', or '-' for standard input")
+    found = _plain(path, field) if kind_of(path) == PLAIN else _records(open_table(path), field, passed_over)
+    return _not_empty(found, name)
 
 
 def count(source: str | Path, *, field: str | None = None) -> int | None:
@@ -74,23 +79,54 @@ def _not_empty(records: Iterator[Record], name: str) -> Iterator[Record]:
     yield from records
 
 
+def _plain(path: Path, field: str | None) -> Iterator[Record]:
+    with opened(path) as stream:
+        yield from _lines(stream, field)
+
+
+def _streamed(stream: Stream, field: str | None, skipped: Skipped) -> Iterator[Record]:
+    """Yield the records of standard input, which cannot be looked through before."""
+    if field is None:
+        return _lines(stream, field)
+    return (_from_row(row, field) for row in json_rows(stream, skipped))
+
+
 def _lines(stream: Stream, field: str | None) -> Iterator[Record]:
+    """Yield a record for each line; blank lines at the end are none."""
     if field is not None:
         refuse(f"{stream.name} is plain text and has no field {field!r}; leave the field out.")
+    blank: list[int] = []
     for number, line in stream.lines():
-        yield _record(str(number), line.rstrip("\r\n"), f"{stream.name}, line {number}")
+        text = line.rstrip("\r\n")
+        if not text.strip():
+            blank.append(number)
+            continue
+        if blank:
+            refuse(f"{stream.name}, line {blank[0]} has no text; remove the line.")
+        yield Record(str(number), text_of(text, f"{stream.name}, line {number}", "text"))
 
 
-def _records(rows: Callable[[Choose], Iterator[Row]], asked: str | None) -> Iterator[Record]:
-    field = asked or ""
+def _in_folder(folder: Path, field: str | None, skipped: Skipped) -> Iterator[Record]:
+    beir = BeirFolder.at(folder)
+    if beir is None:
+        stored = stored_table(folder)
+        if stored is None:
+            refuse(f"{folder} is a folder; name a file in it, such as {folder / 'texts.jsonl'}.")
+        return _records(stored, field, skipped)
+    if field is not None:
+        refuse(f"{folder} is in BEIR layout, whose documents are title and text; leave the field {field!r} out.")
+    return (Record(document.id, document.whole) for document in beir.documents())
 
-    def choose(names: Sequence[str], where: str) -> Sequence[str]:
-        nonlocal field
-        field = _text_field(names, asked, where)
-        return [name for name in (field, *ID_FIELDS) if name in names]
 
-    for row in rows(choose):
-        yield _from_row(row, field)
+def _records(table: Table, asked: str | None, skipped: Skipped) -> Iterator[Record]:
+    if not table.columns:
+        return iter(())
+    field = _text_field(table.columns, asked, table.where)
+    others = [name for name in (*TEXT_FIELDS, "title") if name in table.columns and name != field]
+    if others:
+        what = f"columns that hold text too: {listed(others)}"
+        skipped.add(what, table.where, "remove them, or make one column of them", number=len(others))
+    return (_from_row(row, field) for row in table.rows((field, *ID_FIELDS), skipped))
 
 
 @cache
@@ -110,34 +146,12 @@ def _text_field(names: Sequence[str], asked: str | None, where: str) -> str:
     found = [name for name in ((asked,) if asked is not None else TEXT_FIELDS) if name in names]
     if not found:
         wanted = repr(asked) if asked is not None else " or ".join(TEXT_FIELDS)
-        refuse(f"{where} has no field {wanted}, only {', '.join(map(repr, names)) or 'none'}; name one by --field.")
-    if list(names).count(found[0]) > 1:
-        refuse(f"{where} has more than one column {found[0]!r}; rename one of them.")
+        refuse(f"{where} has no field {wanted}, only {listed(names)}; name one by --field.")
     return found[0]
 
 
 def _from_row(row: Row, field: str) -> Record:
-    if field not in row.values:
-        names = ", ".join(map(repr, row.values)) or "none"
-        refuse(f"{row.where} has no field {field!r}, only {names}; add it to the row.")
-    for name in ID_FIELDS:
-        if name != field and name in row.values:
-            identity = row.values[name]
-            if isinstance(identity, bool) or not isinstance(identity, str | int):
-                refuse(
-                    f"{row.where}: {name!r} is {identity!r:.80}, which is no id; make it a string or a whole number."
-                )
-            return _record(str(identity), row.values[field], row.where)
-    return _record(str(row.number), row.values[field], row.where)
-
-
-def _record(identity: str, text: object, where: str) -> Record:
-    if not isinstance(text, str):
-        refuse(f"{where}: the text is {text!r:.80}, which is no string; make it one or remove the row.")
-    if not text.strip():
-        refuse(f"{where} has no text: it is {text!r:.80}; remove the row.")
-    try:
-        (identity + text).encode()
-    except UnicodeEncodeError:
-        refuse(f"{where} holds half of a surrogate pair, which is no character: {text!r:.80}; mend the escape.")
-    return Record(identity, text)
+    text = value_of(row, field)
+    name = next((name for name in ID_FIELDS if name != field and name in row.values), None)
+    identity = str(row.number) if name is None else identity_of(row.values[name], row.where, name)
+    return Record(identity, text_of(text, row.where, field))

@@ -16,7 +16,8 @@ from mteb.abstasks import (
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from antiphon.evaluation.local_tasks import Kind, LocalData
+from antiphon.evaluation.local_readers import Kind
+from antiphon.evaluation.local_tasks import LocalData
 
 MAIN_SCORES: Mapping[Kind, str] = {
     "Retrieval": "ndcg_at_10",
@@ -60,6 +61,8 @@ def local_task(data: LocalData, *, seed: int) -> AbsTask:
     task.dataset = fill(data.parts)
     if isinstance(task, _Clustering):
         task.max_documents_per_cluster = len(task.dataset["test"])
+    if isinstance(task, _Retrieval):
+        task.ignore_identical_ids = data.parts.get("ignore_identical_ids", False)
     task.data_loaded = True
     return task
 

@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from antiphon.data.pairs.pair_folders import CORPUS, QUERIES, is_beir, read_texts
-from antiphon.data.rows import read_rows, refuse
+from antiphon.data.beir import BeirFolder
+from antiphon.data.byte_streams import kind_of, refuse
+from antiphon.data.rows import open_table
+from antiphon.data.skipped import Skipped
 from antiphon.data.sources import DOCSTRINGS, PLAIN, read
+from antiphon.data.stored_tables import stored_table
 
-_NOT_TEXT = frozenset({"id", "_id", "label", "label_text", "score", "split"})
+_NOT_TEXT = frozenset({"id", "_id", "label", "label_text", "score", "split", "docid", "query_id"})
 
 
-def texts_of(source: str | Path) -> Iterator[str]:
+def texts_of(source: str | Path, *, skipped: Skipped | None = None) -> Iterator[str]:
     """Yield the texts of an evaluation set.
 
     They are the corpus and the queries of a folder in BEIR layout; the lines of a .txt file; every text in any field
-    of a .jsonl, .csv, .tsv or .parquet file, other than ids, labels and scores; or "docstrings", the standard library.
+    of a table, other than ids, labels and scores (see data/rows.py; of a saved data set with several splits those of
+    test); or "docstrings", the standard library. Empty documents are counted in `skipped` and told in the log.
 
     Raises DataError for what is missing or cannot be read.
     """
-    path = Path(source)
-    if path.is_dir():
-        if not is_beir(path):
-            refuse(f"{path} is no folder in BEIR layout ({CORPUS}, {QUERIES}); name a file in it.")
-        for name in (QUERIES, CORPUS):
-            yield from (text for _, text in read_texts(path / name))
-    elif str(source) == DOCSTRINGS or path.suffix.lower() == PLAIN:
+    path, passed_over = Path(source), skipped or Skipped()
+    beir = BeirFolder.at(path) if path.is_dir() else None
+    if beir is not None:
+        yield from (query.text for query in beir.asked())
+        for document in beir.documents():
+            if document.whole:
+                yield document.whole
+            else:
+                passed_over.add("empty documents", document.where, "remove the row and its judgements")
+    elif str(source) == DOCSTRINGS or kind_of(path) == PLAIN:
         yield from (record.text for record in read(source))
     else:
-        for row in read_rows(path, lambda names, where: names):
+        table = stored_table(path, "test") if path.is_dir() else open_table(path)
+        if table is None:
+            refuse(f"{path} is no folder in BEIR layout (corpus.jsonl, queries.jsonl); name a file in it.")
+        for row in table.rows(skipped=passed_over):
             for name, value in row.values.items():
                 if name not in _NOT_TEXT:
                     yield from _strings(value)
+    passed_over.tell(str(source))
 
 
 def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):  # a passage, or several in columns
+        yield from (text for name, inner in value.items() if name not in _NOT_TEXT for text in _strings(inner))
+        return
     for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, str) and item.strip():
-            yield item
+        if isinstance(item, str):
+            yield from [item] if item.strip() else []
+        elif isinstance(item, list | Mapping):
+            yield from _strings(item)

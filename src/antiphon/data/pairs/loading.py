@@ -8,12 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antiphon.data.beir import BeirFolder
 from antiphon.data.docstrings import fingerprint, harvest, site_packages, standard_library
 from antiphon.data.docstrings import pairs as docstring_pairs
-from antiphon.data.pairs.columns import Columns, Pair, pairs_of
-from antiphon.data.pairs.pair_folders import is_beir, read_beir, read_echo_data, read_table
+from antiphon.data.pairs.columns import Pair
+from antiphon.data.pairs.pair_folders import read_beir, read_echo_data, read_table
 from antiphon.data.pairs.tables import to_dataset
-from antiphon.data.rows import ENDINGS, Row
+from antiphon.data.rows import is_table_name, open_table
+from antiphon.data.skipped import Skipped
+from antiphon.data.stored_tables import stored_table, table_of
 from antiphon.errors import ConfigError, DataError, first_line
 
 if TYPE_CHECKING:
@@ -29,17 +32,22 @@ def load(
     columns: Mapping[str, str] | None = None,
     limit: int | None = None,
     negatives: int | None = None,
+    skipped: Skipped | None = None,
 ) -> Dataset:
     """Return the training pairs of a source: a `datasets.Dataset` with anchor, positive, negative_1..n.
 
-    `source` is a .jsonl, .csv, .tsv or .parquet file; a folder of JSONL files, one a set (echo-data); a folder in BEIR
-    layout with qrels/train.tsv; "docstrings" (summary and body of those of the installed packages; the standard
+    `source` is a .jsonl, .json, .csv, .tsv or .parquet file, packed or plain (see data/rows.py); a folder of JSONL
+    files, one a set (echo-data); one of `save_to_disk` or of Parquet files, its split train where it has several; one
+    in BEIR layout with qrels/train.tsv; "docstrings" (summary and body of those of the installed packages; the standard
     library's are kept for tests); or a data set of the hub, `owner/name`, with `:configuration` and `:split` behind it
     where it has more than one.
 
     `columns` maps anchor, positive, negative (or negative_1 ...) to the names of the source; without it anchor, query
-    or question; positive, pos or answer; negative, negatives, neg or negative_1 ... are looked for. A field of
-    negatives may hold a string or a list. Only the first `limit` pairs are read, and `negatives` of each row's at most.
+    or question; positive, pos or answer; negative, negatives, neg or negative_1 ... are looked for, over all rows, and
+    the names of FlagEmbedding, Tevatron, DPR and GritLM. A field of negatives may hold a string or a list. What no pair
+    is made of is counted in `skipped` and told in the log; one that is strict refuses it.
+
+    Only the first `limit` pairs are read, and `negatives` of each row's at most.
 
     Where rows have different numbers of negatives, '' stands for a missing one and the column `label` holds a list of
     n whole numbers: 1 for a real negative, 0 for ''.
@@ -50,8 +58,11 @@ def load(
     for name, value, least in (("limit", limit, 1), ("negatives", negatives, 0)):
         if value is not None and value < least:
             raise ConfigError(f"{name} is {value}; a whole number of at least {least} is wanted.")
-    found = _pairs(source, columns)
-    return to_dataset(islice(found, limit), str(source), negatives=negatives)
+    passed_over = skipped or Skipped()
+    found = _pairs(source, columns, passed_over)
+    dataset = to_dataset(islice(found, limit), str(source), negatives=negatives)
+    passed_over.tell(str(source))
+    return dataset
 
 
 def resolve(source: str, root: str | Path | None) -> str:
@@ -69,7 +80,7 @@ def is_there(source: str) -> bool:
 
 def is_file_name(source: str) -> bool:
     """Return whether a source's ending says that it is a file."""
-    return Path(source).suffix.lower() in ENDINGS
+    return is_table_name(source)
 
 
 def is_hub_name(source: str) -> bool:
@@ -77,15 +88,21 @@ def is_hub_name(source: str) -> bool:
     return not is_file_name(source) and _HUB.fullmatch(source) is not None
 
 
-def _pairs(source: str | Path, columns: Mapping[str, str] | None) -> Iterator[Pair]:
+def _pairs(source: str | Path, columns: Mapping[str, str] | None, skipped: Skipped) -> Iterator[Pair]:
     path, name = Path(source), str(source)
     if name == DOCSTRINGS:
         return _docstrings()
     if path.is_dir():
-        return read_beir(path) if is_beir(path) else read_echo_data(path, columns)
+        beir = BeirFolder.at(path)
+        if beir is not None:
+            return read_beir(beir, skipped)
+        stored = stored_table(path, "train")
+        return read_echo_data(path, columns, skipped) if stored is None else read_table(stored, columns, skipped)
     if path.exists() or not is_hub_name(name):
-        return read_table(path, columns)
-    return _hub(name, columns)
+        return read_table(open_table(path), columns, skipped)
+    repository, configuration, split = (*name.split(":"), None, None)[:3]
+    found = _hub_table(repository or name, configuration, split or "train")
+    return read_table(table_of(found, name), columns, skipped)
 
 
 def _docstrings() -> Iterator[Pair]:
@@ -96,14 +113,6 @@ def _docstrings() -> Iterator[Pair]:
     for pair in docstring_pairs(found):
         if pair.summary.lower() not in summaries:
             yield Pair(pair.summary, pair.body)
-
-
-def _hub(name: str, columns: Mapping[str, str] | None) -> Iterator[Pair]:
-    repository, configuration, split = (*name.split(":"), None, None)[:3]
-    table = _hub_table(repository or name, configuration, split or "train")
-    found = Columns.of(table.column_names, name, columns)
-    for number, values in enumerate(table.select_columns(list(found.names)), start=1):
-        yield from pairs_of(Row(number, f"{name}, row {number}", values), found)
 
 
 def _hub_table(repository: str, configuration: str | None, split: str) -> Any:

@@ -11,9 +11,10 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from antiphon.data.cells import text_of, value_of
 from antiphon.data.docstrings import DocstringPair, harvest, pairs, standard_library
+from antiphon.data.rows import open_table
 from antiphon.errors import ConfigError, DataError
-from antiphon.evaluation.files_read import objects, text_of
 from antiphon.evaluation.local_tasks import find
 
 DOCSTRINGS = "docstrings"
@@ -72,8 +73,10 @@ class Material:
             ]
         else:
             every = [
-                Triple(*(text_of(row[field], where, field) for field in ("query", "positive", "negative")))
-                for where, row in objects(Path(self.source), ("query", "positive", "negative"))
+                Triple(
+                    *(text_of(value_of(row, field), row.where, field) for field in ("query", "positive", "negative"))
+                )
+                for row in open_table(Path(self.source)).rows()
             ]
         if len(every) < 2:
             raise DataError(f"{self.source} has {len(every)} triples; a probe needs at least 2.")
