@@ -164,3 +164,19 @@ def test_what_is_passed_over_is_refused_where_reading_is_strict(tmp_path):
     assert counted.counts == {"blank lines between rows": 1}
     with pytest.raises(DataError, match=r"line 2: blank lines between rows would be passed over, and strict"):
         load(path, skipped=Skipped(strict=True))
+
+
+def test_the_order_of_identical_documents_is_told_with_what_it_moves(echo, tmp_path):
+    documents = {f"d{n}": text for n, text in enumerate(DOCUMENTS)} | {"a2": DOCUMENTS[2], "z2": DOCUMENTS[2]}
+    queries = {f"q{n}": text for n, text in enumerate(QUERIES)}
+    # trec_eval puts the later name of two that score alike first: the judged one of three comes last, or first
+    scores = []
+    for judged in ("a2", "z2"):
+        qrels = f"query-id\tcorpus-id\tscore\nq0\t{judged}\t1\nq1\td1\t1\nq2\td4\t1\n"
+        scores.append(score_of(echo, beir(tmp_path / judged, documents, queries, qrels)))
+    low, high = (score.main for score in scores)
+    assert low < high
+    for score in scores:
+        assert score.notes == (
+            f"documents that score alike: the order of ties moves the score between {low:.4f} and {high:.4f}",
+        )

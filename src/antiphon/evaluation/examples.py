@@ -39,7 +39,7 @@ def sample_of(task: AbsTask, main: float, metrics: Mapping[str, Any], folder: Pa
     That is so for tasks of several subsets or splits, and for metrics that are no statistic of single examples.
     """
     make = _MAKERS.get(task.metadata.type)
-    found = _predictions(task, folder)
+    found = predictions(task, folder)
     if make is None or found is None:
         return None
     try:
@@ -52,7 +52,7 @@ def sample_of(task: AbsTask, main: float, metrics: Mapping[str, Any], folder: Pa
     return sample
 
 
-def _predictions(task: AbsTask, folder: Path) -> tuple[Any, Any] | None:
+def predictions(task: AbsTask, folder: Path) -> tuple[Any, Any] | None:
     """Return the data and the predictions of the only subset and split."""
     path = folder / task.prediction_file_name
     if not path.exists() or len(task.hf_subsets) != 1 or len(task.eval_splits) != 1:
@@ -63,19 +63,25 @@ def _predictions(task: AbsTask, folder: Path) -> tuple[Any, Any] | None:
     return dataset.get(subset, dataset)[split], predictions
 
 
+def trec_measure(task: Any) -> tuple[str, str] | None:
+    """Return trec_eval's names of a task's main score, as asked for and as given; None where it has none."""
+    name, _, cutoff = str(task.metadata.main_score).rpartition("_")
+    return (f"{_TREC[name]}.{cutoff}", f"{_TREC[name]}_{cutoff}") if name in _TREC else None
+
+
 def _numbered(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
 
 
 def _retrieval(task: Any, metrics: Mapping[str, Any], data: Any, ranked: Any) -> Sample | None:
-    name, _, cutoff = str(task.metadata.main_score).rpartition("_")
-    if name not in _TREC:
+    found = trec_measure(task)
+    if found is None:
         return None
+    asked, measure = found
     if task.ignore_identical_ids:
         ranked = {query: {d: s for d, s in found.items() if d != query} for query, found in ranked.items()}
     relevant = {query: dict(grades) for query, grades in data["relevant_docs"].items()}
-    measure = f"{_TREC[name]}_{cutoff}"
-    of_query = pytrec_eval.RelevanceEvaluator(relevant, {f"{_TREC[name]}.{cutoff}"}).evaluate(ranked)
+    of_query = pytrec_eval.RelevanceEvaluator(relevant, {asked}).evaluate(ranked)
     ids = tuple(sorted(of_query))
     return Sample("mean", ids, np.array([of_query[query][measure] for query in ids]))
 

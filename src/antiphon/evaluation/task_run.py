@@ -24,6 +24,7 @@ from antiphon.evaluation.probes import Context
 from antiphon.evaluation.score_cache import key_of, read_score, write_score
 from antiphon.evaluation.scores import PROBE, TaskScore
 from antiphon.evaluation.selection import Selected, SelectedProbe
+from antiphon.evaluation.ties import tie_notes
 from antiphon.text.template import Side
 
 _LOADED_AT_ONCE = 1024
@@ -94,6 +95,7 @@ class Turns:
             ).task_results[0]
             main, metrics = float(outcome.get_score()), _metrics(outcome)
             sample = sample_of(task, main, metrics, Path(folder))
+            notes = (*notes, *tie_notes(task, Path(folder)))
         if not np.isfinite(main):
             raise DataError(f"The score of {name} is {main}: its predictions are all alike, or its gold values are.")
         return TaskScore(
