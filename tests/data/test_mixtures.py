@@ -10,10 +10,13 @@ import pytest
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 import antiphon
+from antiphon import training
+from antiphon.cli.report import plan_lines
 from antiphon.data.mixtures import Mixture, PairSettings, plan, read_settings, settings_of
 from antiphon.data.pairs import is_there
 from antiphon.data.pairs.pair_folders import ECHO_DATA
 from antiphon.errors import ConfigError, DataError
+from antiphon.training.recipe import read
 
 ROOT = Path(__file__).resolve().parents[2]
 ECHO_MIXTURE = ROOT / "recipes" / "mixtures" / "echo-data.toml"
@@ -214,7 +217,7 @@ def test_a_mixture_file_is_strict(tmp_path):
     with pytest.raises(ConfigError, match=r"mixture\.toml.*ratoi is unknown; did you mean 'ratio'"):
         read_settings(path)
     path.write_text('[set]\nname = "a"\n')
-    with pytest.raises(ConfigError, match=r"holds \[\[set\]\] tables and nothing else"):
+    with pytest.raises(ConfigError, match=r"holds `sampled`, \[\[set\]\] tables and nothing else"):
         read_settings(path)
     path.write_text("[[set")
     with pytest.raises(ConfigError, match="cannot be read as TOML"):
@@ -253,6 +256,49 @@ def test_the_echo_mixture_on_real_files(caplog):
         "fever": (354, 354),
         "hotpot_qa": (794, 794),
         "nq": (1900, 1900),
-        "quora_duplicates": (3768, 377),
+        "quora_duplicates": (3768, 3768),
         "squad": (9000, 9000),
     }
+    full = Mixture.of(read_settings(ECHO_MIXTURE, sampled=False), seed=42, root=TRAIN)
+    assert {one.name: one.rows for one in plan(full, 32).sets}["quora_duplicates"] == 377
+
+
+def made_echo_data(folder: Path, rows: int) -> Path:
+    """Write the fourteen files of the released echo-data's layout."""
+    for name in ECHO_DATA:
+        lines = [{"query": f"{name} {n}?", "positive": f"{name} {n}!", "negative": f"{name} {n}."} for n in range(rows)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_the_plan_of_the_released_layout_keeps_every_row_and_says_so(tmp_path, capsys):
+    recipe = {
+        "name": "layout",
+        "model": {"base": "nano", "template": "classical", "max_tokens": 64},
+        "data": {"mixture": str(ECHO_MIXTURE), "root": str(made_echo_data(tmp_path, 200))},
+        "stage": [{"name": "one", "loss": "contrastive", "steps": 1, "batch_size": 10}],
+    }
+    released = training.plan(read(recipe))
+    assert sum(one.rows for one in released.stages[0].sets) == 2800
+    plan_lines.plan(released)
+    assert "0.1 sampled before" in (told := capsys.readouterr().out)
+    assert "no ratio is applied" in told
+    full = training.plan(read(recipe, overrides={"data.sampled": False}))
+    assert {one.name: one.rows for one in full.stages[0].sets if one.rows != 200} == {
+        "eli5_question_answer": 20, "msmarco_passage": 100, "msmarco_document": 40, "quora_duplicates": 20,
+        "t2ranking": 100,
+    }  # fmt: skip
+    plan_lines.plan(full)
+    assert "0.1 applied" in (told := capsys.readouterr().out)
+    assert "sampled before" not in told
+
+
+def test_one_set_of_a_sampled_mixture_can_say_otherwise(tmp_path, folder):
+    file = tmp_path / "mixture.toml"
+    sets = '[[set]]\nname = "{0}"\nsource = "{0}.jsonl"\nratio = 0.1\n{1}\n'
+    file.write_text("sampled = true\n" + sets.format("a", "sampled = false") + sets.format("b", ""))
+    mixture = Mixture.of(read_settings(file), seed=0, root=folder)
+    assert {name: len(rows) for name, rows in mixture.datasets.items()} == {"a": 10, "b": 40}
+    file.write_text('sampled = "no"\n' + sets.format("a", ""))
+    with pytest.raises(ConfigError, match="sampled is 'no'; take true or false"):
+        read_settings(file)

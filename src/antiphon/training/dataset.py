@@ -103,11 +103,11 @@ def _mixture_of(recipe: Recipe, data: Data) -> Mixture:
 def _settings(recipe: Recipe, data: Data) -> tuple[PairSettings, ...]:
     if data.mixture is not None:
         path = Path(recipe.folder) / data.mixture
-        settings = read_settings(path)
+        settings = read_settings(path, sampled=data.sampled)
         where = str(path)
     else:
         where = f"{recipe.name}: data.sets"
-        settings = settings_of(data.sets, where)
+        settings = settings_of(data.sets, where, sampled=data.sampled)
     unknown = set(data.only) - {one.name for one in settings}
     if unknown:
         raise ConfigError(

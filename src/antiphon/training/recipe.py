@@ -74,6 +74,9 @@ class Data(Strict):
     """Names of the sets to take; all without it."""
     limit: Positive | None = None
     """Rows of each set that are read at most."""
+    sampled: bool | None = None
+    """Whether the sources are sampled already, so that no set's ratio is applied (the released echo-data is, its
+    mixture says so); false applies them, to the full sets; the mixture's own word without it."""
     overlap: Overlap | None = None
     """Texts that training may not hold; nothing is looked for without it."""
 

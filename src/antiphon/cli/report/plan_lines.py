@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from antiphon.cli.report.terminal import say, table
 
 if TYPE_CHECKING:
+    from antiphon.data.mixtures import SetPlan
     from antiphon.training.plan import Plan
 
 
@@ -37,8 +38,20 @@ def plan(planned: Plan) -> None:
     for stage in planned.stages:
         if stage.sets:
             table(
-                (f"sets of {stage.name}", "rows", "batches an epoch"),
-                [(one.name, f"{one.rows:,}", f"{one.batches:,}") for one in stage.sets],
+                (f"sets of {stage.name}", "rows", "of", "ratio", "batches an epoch"),
+                [
+                    (one.name, f"{one.rows:,}", f"{one.source_rows:,}", _ratio(one), f"{one.batches:,}")
+                    for one in stage.sets
+                ],
             )
+    if any(one.sampled and one.ratio != 1 for stage in planned.stages for one in stage.sets):
+        say("'sampled before': the sources hold that share already, so no ratio is applied; data.sampled = false does.")
     if not all(stage.measured for stage in planned.stages):
         say("'at most': the data was not there to be counted, so every text was taken for as long as it may be.")
+
+
+def _ratio(one: SetPlan) -> str:
+    """Return the share of a set that its settings want, and whether it was drawn here."""
+    if one.ratio == 1:
+        return ""
+    return f"{one.ratio:g} {'sampled before' if one.sampled else 'applied'}"

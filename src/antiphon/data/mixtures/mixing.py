@@ -156,7 +156,7 @@ class Mixture:
 
 def _drawn(dataset: Dataset, one: PairSettings, seed: int) -> Dataset:
     """Return the rows that ratio and cap leave, in their order."""
-    kept = max(1, round(len(dataset) * one.ratio))
+    kept = max(1, round(len(dataset) * one.drawn_ratio))
     kept = min(kept, one.cap or kept)
     if kept == len(dataset):
         return dataset

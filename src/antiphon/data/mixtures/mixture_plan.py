@@ -34,6 +34,10 @@ class SetPlan:
     """Mean over a sample, all columns, with the template, instructions and copies; None where no model was given."""
     fingerprint: str
     """A hash of all texts, in order."""
+    ratio: float = 1.0
+    """The share of the full set that its settings want."""
+    sampled: bool = False
+    """Whether the source was that share already, so that nothing was drawn."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def _set_plan(
         available=sum(draws.available[number] for number in numbers),
         tokens_per_row=sum(count * mean for count, mean in counted) / sum(rows) if counted else None,
         fingerprint=digest.hexdigest(),
+        ratio=mixture.parts[numbers[0]].settings.ratio,
+        sampled=mixture.parts[numbers[0]].settings.sampled,
     )
 
 

@@ -29,6 +29,8 @@ class PairSettings:
     """How many steps the set gets relative to the others; by its rows without it. All sets have one or none has."""
     ratio: float = 1.0
     """The share of the rows that is kept, drawn at random (Echo, section 4.4: 0.1, 0.2, 0.5)."""
+    sampled: bool = False
+    """Whether the source holds no more than this share already, so that `ratio` tells what was done and draws none."""
     cap: int | None = None
     """The most rows that are kept."""
     instruction: str | tuple[str, ...] = ()
@@ -75,14 +77,22 @@ class PairSettings:
         return given or ("",)
 
     @property
+    def drawn_ratio(self) -> float:
+        """The share of the source's rows that is drawn: `ratio`, or all of a source that is sampled already."""
+        return 1.0 if self.sampled else self.ratio
+
+    @property
     def symmetries(self) -> tuple[bool, ...]:
         """Whether the set is symmetric, for each instruction."""
         given = self.symmetric
         return given if isinstance(given, tuple) else (given,) * len(self.instructions)
 
 
-def read_settings(path: str | Path) -> tuple[PairSettings, ...]:
+def read_settings(path: str | Path, *, sampled: bool | None = None) -> tuple[PairSettings, ...]:
     """Read the [[set]] tables of a mixture's TOML file.
+
+    `sampled` says for all sets whether their sources are sampled already; without it the file's own word counts, for
+    each set that has none itself.
 
     Raises ConfigError for a file that is not there or no TOML, and for a key that is none of a set's.
     """
@@ -92,15 +102,25 @@ def read_settings(path: str | Path) -> tuple[PairSettings, ...]:
         raise ConfigError(f"There is no mixture {path}; name an existing .toml file.") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}.") from error
-    sets = table.pop("set", None)
+    sets, of_all = table.pop("set", None), table.pop("sampled", False)
     if table or not isinstance(sets, list):
-        raise ConfigError(f"{path} is no mixture: it holds [[set]] tables and nothing else.")
-    return settings_of(sets, str(path))
+        raise ConfigError(f"{path} is no mixture: it holds `sampled`, [[set]] tables and nothing else.")
+    if not isinstance(of_all, bool):
+        raise ConfigError(f"{path}: sampled is {of_all!r:.40}; take true or false.")
+    return settings_of([{"sampled": of_all, **one} for one in sets], str(path), sampled=sampled)
 
 
-def settings_of(tables: Sequence[Mapping[str, Any]], where: str) -> tuple[PairSettings, ...]:
-    """Return the settings of [[set]] tables; ConfigError for a key that is none of a set's."""
-    return tuple(fill(PairSettings, table, f"{where}: set[{number}]") for number, table in enumerate(tables))
+def settings_of(
+    tables: Sequence[Mapping[str, Any]], where: str, *, sampled: bool | None = None
+) -> tuple[PairSettings, ...]:
+    """Return the settings of [[set]] tables; ConfigError for a key that is none of a set's.
+
+    `sampled` replaces that of every set.
+    """
+    given = {} if sampled is None else {"sampled": sampled}
+    return tuple(
+        fill(PairSettings, {**table, **given}, f"{where}: set[{number}]") for number, table in enumerate(tables)
+    )
 
 
 def check_together(settings: Sequence[PairSettings]) -> None:
