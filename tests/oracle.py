@@ -56,7 +56,9 @@ class Oracle:
             part = self.ids(words, first=number == 0) if words else []
             ids += part
             pooled += [number == last] * len(part)
-        return [*ids, eos], [*pooled, True]
+        if pieces != HAND_WRITTEN["eol", "query"]:
+            return [*ids, eos], [*pooled, True]
+        return ids, [*pooled[:-1], True]  # no EOS: pooled is the state that would say the word
 
     @torch.inference_mode()
     def vector(self, ids: list[int], pooled: list[bool], pooling: str) -> np.ndarray:

@@ -20,21 +20,22 @@ import antiphon
 from antiphon.cli import app
 from antiphon.data.mixtures import PairSettings
 from antiphon.model.adapters import Lora
-from antiphon.training import recipe
+from antiphon.training import recipe, recipe_tables
 from antiphon.training.losses import LOSSES
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 NOTE = "<!-- made from the code by `python -m tools.reference`; edit the docstrings -->\n"
 TABLES: tuple[tuple[str, type], ...] = (
     ("the recipe", recipe.Recipe),
-    ("[model]", recipe.Model),
-    ("[data]", recipe.Data),
+    ("[model]", recipe_tables.Model),
+    ("[model.template]", recipe_tables.Spelled),
+    ("[data]", recipe_tables.Data),
     ("[[data.sets]], [[set]] of a mixture", PairSettings),
-    ("[data.overlap]", recipe.Overlap),
-    ("[[stage]]", recipe.Stage),
+    ("[data.overlap]", recipe_tables.Overlap),
+    ("[[stage]]", recipe_tables.Stage),
     ("[stage.lora]", Lora),
-    ("[stage.evaluation]", recipe.Evaluation),
-    ("[plan]", recipe.Budget),
+    ("[stage.evaluation]", recipe_tables.Evaluation),
+    ("[plan]", recipe_tables.Budget),
 )
 """The tables of a recipe, as its file names them, and the classes that read them."""
 
@@ -154,7 +155,7 @@ def _called(name: str, thing: Any) -> str:
 
 def _type(hint: Any) -> str:
     shown = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-    for prefix in ("typing.", "collections.abc.", "antiphon.training.recipe.", "antiphon.model.adapters."):
+    for prefix in ("typing.", "collections.abc.", "antiphon.training.recipe_tables.", "antiphon.model.adapters."):
         shown = shown.replace(prefix, "")
     return f"`{shown}`".replace("|", "\\|")
 

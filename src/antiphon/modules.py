@@ -66,7 +66,7 @@ class TemplateInput(Transformer):
     @property
     def spelled(self) -> Template:
         """Return the template as an object."""
-        return Template(**self.template)
+        return Template.from_dict(self.template)
 
     @property
     def piece_tokenizer(self) -> PieceTokenizer:
@@ -126,7 +126,7 @@ class TemplateInput(Transformer):
         pad = (
             self.tokenizer.pad_token_id
             if self.tokenizer.pad_token_id is not None
-            else self.piece_tokenizer.specials.eos
+            else self.piece_tokenizer.specials.eos or 0
         )
         left = self.tokenizer.padding_side == "left"
 

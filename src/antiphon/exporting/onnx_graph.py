@@ -47,11 +47,17 @@ class Embedder(nn.Module):
         features = {
             "token_embeddings": self.backbone(**given).last_hidden_state,
             "attention_mask": attention_mask,
-            "pool_mask": attention_mask if token_type_ids is None else token_type_ids,
+            "pool_mask": attention_mask if token_type_ids is None else marked(token_type_ids, attention_mask),
         }
         for module in self.after:
             features = module(features)
         return nn.functional.normalize(features[OUTPUT], dim=-1)
+
+
+def marked(marks_BT: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+    """Return the marks, and for a sequence without any, an empty text where no EOS is said, its last token."""
+    last_BT = mask_BT * (mask_BT.cumsum(dim=1) == mask_BT.sum(dim=1, keepdim=True))
+    return marks_BT + last_BT * (marks_BT.sum(dim=1, keepdim=True) == 0)
 
 
 def check(model: SentenceTransformer) -> None:

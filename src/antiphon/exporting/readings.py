@@ -58,7 +58,7 @@ def _words(model: SentenceTransformer, reading: Reading) -> object:
     template = template_of(model)
     if template is None or not fills_slots(model):
         return reading.prompt
-    return said(template.pieces(reading.side), with_prompt=bool(reading.prompt)), reading.prompt
+    return said(template.pieces(reading.side), reading.prompt), reading.prompt
 
 
 def freeze(model: SentenceTransformer, reading: Reading, *, mark_span: bool = False) -> PreTrainedTokenizerBase:

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon import compat
 from antiphon.errors import ConfigError
+from antiphon.text.template import template_of
 from antiphon.text.tokens import Specials
 
 ADAPTER = "default"
@@ -47,7 +48,7 @@ def attach(model: SentenceTransformer, adapter: Lora) -> None:
     if adapter.train_eos:
         embedding = backbone.get_input_embeddings()
         name = next(name for name, module in backbone.named_modules() if module is embedding)
-        tokens = {name.split(".")[-1]: [Specials.of(model.tokenizer).eos]}
+        tokens = {name.split(".")[-1]: [_pooled_eos(model)]}
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,
@@ -60,6 +61,14 @@ def attach(model: SentenceTransformer, adapter: Lora) -> None:
     except ValueError as error:
         compat.forget_adapters(backbone)  # it remembers adapters that it could not attach
         raise ConfigError(f"LoRA cannot be attached to {adapter.targets!r}: {error}") from error
+
+
+def _pooled_eos(model: SentenceTransformer) -> int:
+    """Return the id of the EOS whose state is the vector; ConfigError where the template says none."""
+    template = template_of(model)
+    if template is not None and not template.eos:
+        raise ConfigError(f"train_eos trains the EOS and template {template.name!r} says none; leave it out.")
+    return Specials.of(model.tokenizer).closing
 
 
 def is_adapted(model: SentenceTransformer) -> bool:

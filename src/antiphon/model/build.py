@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
@@ -21,7 +22,8 @@ from antiphon.model.weights import check_weights
 from antiphon.modules import POOLINGS, TEXT_ONLY, SpanPooling, TemplateInput, frequencies_bound, positions_of
 from antiphon.text.baking import bake, check_specials, with_backend, write_specials
 from antiphon.text.chat import resolve
-from antiphon.text.template import SIDES, Template, named, template_of
+from antiphon.text.pieces import said
+from antiphon.text.template import DEFAULT, SIDES, Template, named, template_of
 from antiphon.text.tokens import PieceTokenizer, Room, Specials, check_frames, check_ids, sequences
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -33,10 +35,11 @@ logger = logging.getLogger(__name__)
 
 def build(
     base: str | Path,
-    template: str | Template = "echo-rewrite",
+    template: str | Template = DEFAULT,
     *,
     pooling: str = "mean",
     prompts: Mapping[str, str] | None = None,
+    eos: bool | None = None,
     bidirectional: bool = False,
     max_tokens: int = 512,
     dtype: str = "auto",
@@ -45,17 +48,20 @@ def build(
     """Turn a causal language model into an embedder.
 
     `base` is a hub id, a local folder or "nano". `prompts` maps names to instructions ("query" and "document" are
-    those of `encode_query` and `encode_document`). `max_tokens` counts a sequence with one copy of the text. The model
+    those of `encode_query` and `encode_document`). `eos` says whether an EOS ends every sequence; the template's own
+    word without it. `max_tokens` counts a sequence with one copy of the text. The model
     is stock sentence-transformers where that can say the same (the last token, with a prefix or with a template that
     fits into the tokenizer), else it has antiphon's two modules.
 
     Raises ConfigError for a setting that cannot be used, ModelError for a base that cannot be an embedder.
     """
     spelled = _checked(template, pooling, max_tokens, dtype)
+    spelled = spelled if eos is None else replace(spelled, eos=eos)
     source = str(nano.folder()) if base == "nano" else str(base)
     config, tokenizer = read_base(source)
     check_ids(tokenizer, config.get_text_config(decoder=True).vocab_size)
     spelled = resolve(spelled, tokenizer)
+    Specials.of(tokenizer, eos=spelled.eos)
     stock = pooling == "last" and (
         _prefixes(tokenizer, spelled) or (spelled.in_tokenizer and _bakes(tokenizer, spelled))
     )
@@ -84,7 +90,8 @@ def check_ready(model: SentenceTransformer) -> None:
     """Raise a ModelError unless every id has a row, EOS and BOS survive truncation, and attention is as configured."""
     module = model[0]
     check_ids(module.tokenizer, module.model.get_input_embeddings().num_embeddings)
-    check_specials(module.tokenizer, Specials.of(module.tokenizer))
+    template = template_of(model)
+    check_specials(module.tokenizer, eos=template is None or template.eos)
     causality.check(module.model)
 
 
@@ -146,8 +153,14 @@ def _as_prefixes(template: Template, instructions: Mapping[str, str]) -> dict[st
 
 def _prefixes(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
     """Return whether a plain prefix says the same: not where it holds special tokens, which in a text are text."""
+    if not template.eos and Specials.of(tokenizer, eos=False).bos is None and not _begins_with_words(template):
+        return False  # an empty text would be no token at all
     words = "".join(piece.content for side in SIDES for piece in template.pieces(side))
     return template.in_prompts and not any(token in words for token in tokenizer.get_added_vocab())
+
+
+def _begins_with_words(template: Template) -> bool:
+    return all(said(template.pieces(side), "")[0].kind == "frame" for side in SIDES)
 
 
 def _bakes(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
@@ -193,12 +206,13 @@ def _prepare(
     tokenizer.padding_side = "right"
     # some tokenizer classes bring a pad token of their own, past the last row of a small model's embeddings
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
-        tokenizer.pad_token = tokenizer.eos_token
+        # any token will do: masks say what pads
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
     if in_tokenizer:
         bake(tokenizer, template, budget=room.budget)
         tokenizer.model_max_length = room.overhead + room.budget  # a tokenizer cuts one copy and then says it again
     else:
-        write_specials(tokenizer)
+        write_specials(tokenizer, eos=template.eos)
         tokenizer.model_max_length = max_tokens
 
 

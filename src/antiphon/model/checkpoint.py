@@ -102,7 +102,7 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
     record = _record(source)
     if record is not None:
         if not hasattr(model[0], "template") and record.get("template"):
-            model[0].spelled = Template(**record["template"])
+            model[0].spelled = Template.from_dict(record["template"])
         check_ready(model)
     return model
 
@@ -161,7 +161,7 @@ def _record(source: str) -> dict[str, Any] | None:
     try:
         record: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
         if record.get("template"):
-            Template(**record["template"])
+            Template.from_dict(record["template"])
     except (ValueError, TypeError, AttributeError, ConfigError) as error:
         raise CheckpointError(f"{file} is not a record of antiphon ({error}).") from error
     return record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from transformers.utils import logging as transformers_logging
 from antiphon.errors import ConfigError
 from antiphon.model.build import build
 from antiphon.model.checkpoint import RUN, load
+from antiphon.text.template import Template
 
 
 @dataclass(frozen=True)
 class Shape:
     """What turns a language model into an embedder; None leaves `build`'s default."""
 
-    template: str | None = None
+    template: str | Template | None = None
     pooling: str | None = None
     max_tokens: int | None = None
     bidirectional: bool | None = None
@@ -31,7 +32,7 @@ def open_model(name: str, shape: Shape | None = None, *, dtype: str = "auto") ->
 
     Raises ConfigError where a saved embedder is given a shape, which it has already, and what `load` and `build` raise.
     """
-    given: dict[str, Any] = {key: value for key, value in asdict(shape or Shape()).items() if value is not None}
+    given: dict[str, Any] = {key: value for key, value in vars(shape or Shape()).items() if value is not None}
     if not _is_embedder(name):
         return build(name, dtype=dtype, **given)
     if given:

@@ -19,31 +19,28 @@ from antiphon.text.tokens import CHARACTERS_A_TOKEN, PieceTokenizer, Specials
 _REPEAT = 10_000
 
 
-def write_specials(tokenizer: PreTrainedTokenizerBase) -> None:
+def write_specials(tokenizer: PreTrainedTokenizerBase, *, eos: bool = True) -> None:
     """Put BOS and EOS into the post-processor, where truncation cannot cut them off, and make user text text."""
-    specials = Specials.of(tokenizer)
-    used = {
-        index: str(tokenizer.convert_ids_to_tokens(index))
-        for index in (specials.bos, specials.eos)
-        if index is not None
-    }
-    opening = "" if specials.bos is None else f"{used[specials.bos]} "
-    closing = used[specials.eos]
+    specials = Specials.of(tokenizer, eos=eos)
+    ends = (specials.bos, specials.eos if eos else None)
+    used = {index: str(tokenizer.convert_ids_to_tokens(index)) for index in ends if index is not None}
+    opening, closing = (None if index is None else used[index] for index in ends)
     backend = Tokenizer.from_str(json.dumps(plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))))
     backend.post_processor = TemplateProcessing(
-        single=f"{opening}$A {closing}",
-        pair=f"{opening}$A $B:1 {closing}:1",
+        single=" ".join(filter(None, (opening, "$A", closing))),
+        pair=" ".join(filter(None, (opening, "$A", "$B:1", closing and f"{closing}:1"))),
         special_tokens=[(name, index) for index, name in used.items()],
     )
     with_backend(tokenizer, backend)
 
 
-def check_specials(tokenizer: PreTrainedTokenizerBase, specials: Specials) -> None:
-    """Raise a ModelError unless a short and a truncated text both keep their BOS and EOS."""
+def check_specials(tokenizer: PreTrainedTokenizerBase, *, eos: bool = True) -> None:
+    """Raise a ModelError unless a short and a truncated text both keep their BOS and, where it is wanted, EOS."""
+    specials = Specials.of(tokenizer, eos=eos)
     # a text a little too long, not a giant: a template that names the text twice pairs every piece that was cut off
     for text, most in (("x", None), ("x " * (tokenizer.model_max_length + 8), tokenizer.model_max_length)):
         ids = tokenizer(text, truncation=most is not None, max_length=most)["input_ids"]
-        if ids[-1] != specials.eos or (specials.bos is not None and ids[0] != specials.bos):
+        if (eos and ids[-1] != specials.eos) or (specials.bos is not None and ids[0] != specials.bos):
             which = "a short" if most is None else "a truncated"
             raise ModelError(
                 f"The tokenizer of {tokenizer.name_or_path} loses BOS or EOS on {which} text (ids {ids[:2]} ... "
@@ -70,7 +67,7 @@ def bake(
     """
     piece_tokenizer = PieceTokenizer(tokenizer)
     specials = piece_tokenizer.specials
-    pieces = said(template.pieces(side), with_prompt=bool(prompt))
+    pieces = said(template.pieces(side), prompt)
     single: list[dict[str, Any]] = []
     entries: dict[str, dict[str, Any]] = {}
 
@@ -82,16 +79,19 @@ def bake(
     add("bos", [] if specials.bos is None else [specials.bos])
     for number, piece in enumerate(pieces):
         if piece.kind == "frame":
-            add(f"frame{number}", piece_tokenizer.frame(piece.content, first=number == 0))
+            ids = piece_tokenizer.frame(piece.content, first=number == 0 or piece.parted)
+            closes = not template.eos and number == len(pieces) - 1  # its last token is pooled
+            add(f"frame{number}", ids[: len(ids) - closes])
+            add(f"last{number}", ids[len(ids) - closes :], pooled=True)
         elif piece.kind == "prompt":
-            add(f"prompt{number}", piece_tokenizer.instruction(piece.fill(prompt), first=number == 0))
+            add(f"prompt{number}", piece_tokenizer.instruction(piece.fill(prompt), first=number == 0 or piece.parted))
         else:
             single.append({"Sequence": {"id": "A", "type_id": int(piece.pooled and mark_span)}})
-    add("eos", [specials.eos], pooled=True)
+    add("eos", [specials.closing] if template.eos else [], pooled=True)
 
     first_text = next(number for number, piece in enumerate(pieces) if piece.kind == "text")
     raw = plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))
-    raw = raw if first_text == 0 else without_prefix(raw)
+    raw = raw if first_text == 0 or pieces[first_text].parted else without_prefix(raw)
     raw["normalizer"] = _before(raw["normalizer"], _filling(pieces[first_text], CHARACTERS_A_TOKEN * budget))
     pair = [*single, {"Sequence": {"id": "B", "type_id": 1}}]
     raw["post_processor"] = {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": entries}

@@ -13,9 +13,13 @@ from antiphon.text.template import CHAT, CHAT_CONTENT, Template
 
 _MESSAGES = ("\u241eCONTENT\u241e", "An instruction\n  a text of two lines", "/no_think <think> </think> 42")
 """Messages around which a chat template must say the same; many take white space off their ends, which may be."""
+_SYSTEM = "\u241eSYSTEM\u241e"
 _DAYS = (datetime(2024, 7, 26), datetime(2023, 1, 2))
-"""The day on which chat templates are written out (that of Llama 3's own, where no clock is at hand), and another."""
-_OTHERWISE = "take 'echo' or 'classical', or spell a template out, such as '<|user|>{text}<|assistant|>'"
+"""Two days on which a chat template has to say the same."""
+_OTHERWISE = (
+    "take 'echo' or 'classical', or spell a template out, such as '<|user|>{text}<|assistant|>' ('anchor' is that of "
+    "Llama 3, 'anchor-chatml' that of Qwen)"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +27,9 @@ logger = logging.getLogger(__name__)
 def resolve(template: Template, tokenizer: PreTrainedTokenizerBase) -> Template:
     """Return the template with the model's chat template written out, where it asks for that; else as it is.
 
-    Written out, a saved model says the same for ever. Raises ConfigError where the chat template is missing, broken,
-    demands more than one message of the user, changes that message, or says it more than once.
+    Written out, a saved model says the same for ever. A system block that the chat template brings by itself (a date,
+    a greeting) is left out: nobody asked for it. Raises ConfigError where the chat template is missing, broken, demands
+    more than one message of the user, changes that message, says it more than once, or depends on the day.
     """
     if template.name != CHAT or template.query != CHAT_CONTENT:
         return template
@@ -33,7 +38,7 @@ def resolve(template: Template, tokenizer: PreTrainedTokenizerBase) -> Template:
             "Template 'chat' needs a tokenizer with a chat template and this one has none; take 'echo' or 'classical'."
         )
     before, after = _around_message(tokenizer)
-    before = before.removeprefix(tokenizer.bos_token or "")
+    before = _without_system(tokenizer, before).removeprefix(tokenizer.bos_token or "")
     after = after.rstrip().removesuffix(tokenizer.eos_token or "")
     opening, closing = (part.replace("{", "{{").replace("}", "}}") for part in (before, after))
     # the clause of the instruction is the rest of its line: here it begins behind the words of the chat template
@@ -43,7 +48,7 @@ def resolve(template: Template, tokenizer: PreTrainedTokenizerBase) -> Template:
 def _around_message(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     """Return what a chat template says before and after a message of the user."""
     first, *rest = _MESSAGES
-    said_first = _chat(tokenizer, first, _DAYS[0])
+    said_first = _chat(tokenizer, [_user(first)], _DAYS[0])
     before, *others = said_first.split(first)
     if not others:
         raise ConfigError(f"The chat template of this model does not repeat the user's message; {_OTHERWISE}.")
@@ -53,26 +58,68 @@ def _around_message(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
             f"pooled is not known; {_OTHERWISE}."
         )
     after = others[0]
-    if any(_chat(tokenizer, message, _DAYS[0]) != before + message + after for message in rest):
+    if any(_chat(tokenizer, [_user(message)], _DAYS[0]) != before + message + after for message in rest):
         raise ConfigError(
             "The chat template of this model changes the user's message, or what it says depends on it, so that it "
             f"cannot be written out around every text; {_OTHERWISE}."
         )
-    if _chat(tokenizer, first, _DAYS[1]) != said_first:
-        logger.warning(
-            "The chat template of this model names the day; it is written out with %s, so that a model built on "
-            "another day says the same.",
-            f"{_DAYS[0]:%d %b %Y}",
-        )
     return before, after
 
 
-def _chat(tokenizer: PreTrainedTokenizerBase, message: str, day: datetime) -> str:
-    """Return what a chat template makes of one message of the user on a day."""
+def _without_system(tokenizer: PreTrainedTokenizerBase, before: str) -> str:
+    """Return what stands before the user's message, without a system block that the chat template brings by itself.
+
+    Where one stands is told by a system message of ours: what is said before and after that is the block's frame.
+    Raises ConfigError where what is left depends on the day, or where the user's turn begins is not to be told.
+    """
+    first = _MESSAGES[0]
+    system = {"role": "system", "content": _SYSTEM}
+    try:
+        framed = _chat(tokenizer, [system, _user(first)], _DAYS[0]).partition(first)[0]
+    except ConfigError:
+        framed = ""  # it knows no system message, so it brings none
+    opening, found, closing = framed.partition(_SYSTEM)
+    brought = before[len(opening) : len(before) - len(closing)]
+    left = before
+    if found and closing and before == opening + brought + closing:
+        left = closing[_turn(tokenizer, opening, closing) :]
+        logger.info("The chat template of this model brings a system block (%r), which is left out.", brought[:80])
+    other = _chat(tokenizer, [_user(first)], _DAYS[1]).partition(first)[0]
+    if not other.endswith(left) or (left == before and other != before):
+        raise ConfigError(
+            f"What the chat template of this model says depends on the day ({before[:80]!r}), so that vectors of one "
+            f"day would not be those of another; {_OTHERWISE}."
+        )
+    return left
+
+
+def _turn(tokenizer: PreTrainedTokenizerBase, opening: str, closing: str) -> int:
+    """Return where the user's turn begins in what stands between a system message and the user's.
+
+    A turn begins with the special token that begins the system's, or else with the last one.
+    """
+    special = [token for token in tokenizer.get_added_vocab() if token != tokenizer.bos_token and token.strip()]
+    in_opening = sorted((opening.index(token), token) for token in special if token in opening)
+    if in_opening and in_opening[0][1] in closing:
+        return closing.rindex(in_opening[0][1])
+    places = [closing.rindex(token) for token in special if token in closing]
+    if not places:
+        raise ConfigError(
+            f"The chat template of this model brings a system block and where the user's turn begins behind it "
+            f"({closing[:80]!r}) is not known; {_OTHERWISE}."
+        )
+    return max(places)
+
+
+def _user(content: str) -> dict[str, str]:
+    return {"role": "user", "content": content}
+
+
+def _chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], day: datetime) -> str:
+    """Return what a chat template makes of messages on a day."""
     doing = f"The chat template of this model cannot be written out around a user's message ({_OTHERWISE})"
     with foreign(doing, ConfigError):
         source = _on_day(day) + tokenizer.get_chat_template()
-        messages = [{"role": "user", "content": message}]
         return str(tokenizer.apply_chat_template(messages, chat_template=source, tokenize=False))
 
 

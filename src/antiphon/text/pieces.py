@@ -27,6 +27,10 @@ class Piece:
     """Whether the piece goes when there is no instruction."""
     fixed: bool = False
     """Whether a frame ends in `{}`: what stands behind it on its line may be a clause, the frame itself is none."""
+    behind_clause: bool = False
+    """Whether the instruction's clause ends where this piece begins: the space between goes with the clause."""
+    parted: bool = False
+    """Whether the piece is tokenised as if it began the sequence."""
 
     def fill(self, value: str, *, most: int | None = None) -> str:
         """Return the string that a slot becomes: the text after its one space, or nothing for an empty text.
@@ -37,8 +41,12 @@ class Piece:
         return (" " + bare if bare else "") if self.space else value[:most]
 
 
-def parse(source: str, where: str) -> tuple[Piece, ...]:
-    """Return the pieces of a template string; `where` names it in the ConfigError that a bad one raises."""
+def parse(source: str, where: str, *, clause_space: bool = False, alone: bool = False) -> tuple[Piece, ...]:
+    """Return the pieces of a template string; `where` names it in the ConfigError that a bad one raises.
+
+    `clause_space` keeps the space behind a clause also where the clause goes; `alone` marks the pieces that are
+    tokenised as if they began the sequence: all but a frame behind the instruction, up to `{}`.
+    """
     pieces: list[Piece] = []
     for literal, slot in _fields(source, where):
         marked = slot == "text" and literal.endswith("[")
@@ -53,6 +61,16 @@ def parse(source: str, where: str) -> tuple[Piece, ...]:
         if slot:
             pieces.append(Piece(slot, space=space, pooled=marked))
     pieces = _with_clause([piece for piece in pieces if piece.kind != "frame" or piece.content])
+    if not clause_space:
+        pieces = [
+            replace(piece, behind_clause=not piece.clause and number > 0 and pieces[number - 1].clause)
+            for number, piece in enumerate(pieces)
+        ]
+    if alone:
+        pieces = [
+            replace(piece, parted=not (piece.kind == "frame" and number > 0 and pieces[number - 1].kind == "prompt"))
+            for number, piece in enumerate(pieces)
+        ]
     texts = [number for number, piece in enumerate(pieces) if piece.kind == "text"]
     if not texts:
         raise ConfigError(f"There is no {{text}} slot in {where}: {source!r}; write {{text}} where the text goes.")
@@ -110,24 +128,35 @@ def _split_at_clause(words: str, *, ends: bool, starts: bool) -> list[Piece]:
     return [Piece("frame", part, clause=clause) for part, clause in parts if part]
 
 
-def said(pieces: tuple[Piece, ...], *, with_prompt: bool) -> tuple[Piece, ...]:
+def said(pieces: tuple[Piece, ...], prompt: str) -> tuple[Piece, ...]:
     """Return the pieces as they are said: the clause in or out, neighbouring frames joined, no space at the start.
 
-    A slot that comes to stand behind a frame by this owns the one space before it, as any other slot does.
+    A slot that comes to stand behind a frame by this owns the one space before it, as any other slot does. The space
+    behind a clause that goes is left only where it parts words. An instruction that ends in a colon takes the place
+    of a `;` behind its slot: LLM2Vec and Anchor train with the one and are evaluated with the other.
     """
     out: list[Piece] = []
-    for piece in pieces:
-        if piece.clause and not with_prompt:
+    colon = prompt.endswith(":")
+    for number, piece in enumerate(pieces):
+        if piece.clause and not prompt:
             continue
-        if not out:
-            piece = replace(piece, space=False, content=piece.content.removeprefix(" "))
-        if piece.kind == "frame" and out and out[-1].kind == "frame":
-            out[-1] = replace(out[-1], content=out[-1].content + piece.content)
+        if not out or (piece.behind_clause and not prompt and _begins(out[-1])):
+            words = piece.content.removeprefix("\n") if piece.behind_clause else piece.content
+            piece = replace(piece, space=False, content=words.removeprefix(" "))
+        if colon and number and pieces[number - 1].kind == "prompt":
+            piece = replace(piece, content=piece.content.removeprefix(";"))
+        if piece.kind == "frame" and out and out[-1].kind == "frame" and not piece.parted:
+            out[-1] = replace(out[-1], content=out[-1].content + piece.content, fixed=piece.fixed)
         elif piece.kind == "frame" and not piece.content:
             continue
-        elif piece.kind != "frame" and not piece.space and out and out[-1].content.endswith(" "):
+        elif piece.kind != "frame" and not piece.space and not piece.parted and out and out[-1].content.endswith(" "):
             out[-1] = replace(out[-1], content=out[-1].content[:-1])
             out.append(replace(piece, space=True))
         else:
             out.append(piece)
     return tuple(piece for piece in out if piece.kind != "frame" or piece.content)
+
+
+def _begins(before: Piece) -> bool:
+    """Return whether a clause that stood behind this piece began its line, so that no space is left of it."""
+    return before.kind == "frame" and (before.fixed or before.content[-1:].isspace())

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from antiphon.errors import ConfigError
 from antiphon.text.pieces import Piece, parse, said
@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
 Side = Literal["query", "document"]
 SIDES: tuple[Side, Side] = ("query", "document")
+DEFAULT = "echo-rewrite"
+"""The best zero-shot cell of Echo, with pooling "mean"."""
 MATCHED = "-matched"
 CHAT = "chat"
 CHAT_CONTENT = "{prompt}\n{text}"
+LLAMA = "<|start_header_id|>user<|end_header_id|>\n\n"
+CHATML = "<|im_start|>user\n"
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,25 @@ class Template:
     document: str | None = None
     compute_matched: bool = False
     """Cut the text so that all its copies together take the tokens that one copy would (Echo, section 4.7)."""
+    eos: bool = True
+    """Whether EOS ends the sequence and the pooled span; without it the sequence's last token closes the span."""
+    alone: bool = False
+    """Whether each piece is tokenised as if it began the sequence, with whatever the tokenizer puts before a text, as
+    Echo's parser does it; a frame behind the instruction belongs to it, up to `{}`."""
+    clause_space: bool = False
+    """Whether the space behind the clause of an instruction stays where the clause goes, as 0.1.0 had it."""
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Template:
+        """Return the template that `to_dict` gave, or one that 0.1.0 saved, which is read as it was then.
+
+        Raises TypeError for fields that are none of a template's, ConfigError for a template that cannot be parsed.
+        """
+        template = cls(**fields)
+        if "clause_space" in fields:
+            return template
+        before = replace(template, clause_space=True)
+        return before if _differs(template, before) else template
 
     def __post_init__(self) -> None:
         for side in SIDES:
@@ -42,7 +65,7 @@ class Template:
     def pieces(self, side: Side) -> tuple[Piece, ...]:
         """Return the parsed variant of one side."""
         source = self.document if side == "document" and self.document is not None else self.query
-        return parse(source, f"template {self.name!r}")
+        return parse(source, f"template {self.name!r}", clause_space=self.clause_space, alone=self.alone)
 
     @property
     def one_variant(self) -> bool:
@@ -62,8 +85,12 @@ class Template:
     def in_prompts(self) -> bool:
         """Whether a plain prefix can say all of it: words before a single copy of the text, on both sides."""
         variants = (self.pieces("query"), self.pieces("document"))
-        return not self.in_tokenizer and all(
-            sum(piece.kind == "text" for piece in pieces) == 1 and pieces[-1].kind == "text" for pieces in variants
+        return (
+            not self.in_tokenizer
+            and not self.alone
+            and all(
+                sum(piece.kind == "text" for piece in pieces) == 1 and pieces[-1].kind == "text" for pieces in variants
+            )
         )
 
     def copies(self, side: Side) -> int:
@@ -78,12 +105,15 @@ class Template:
             piece.content
             if piece.kind == "frame"
             else " " * piece.space + ("" if piece.kind == "text" else instruction.lstrip(" "))
-            for piece in said(self.pieces(side), with_prompt=bool(instruction))
+            for piece in said(self.pieces(side), instruction)
         )
 
     def to_dict(self) -> dict[str, object]:
-        """Return the fields, for a JSON file."""
-        return asdict(self)
+        """Return the fields, for a JSON file; those that 0.1.0 did not know only where they change something."""
+        fields = asdict(self)
+        later = {"eos": self.eos is False, "alone": self.alone}
+        later["clause_space"] = not self.clause_space and _differs(self, replace(self, clause_space=True))
+        return {name: value for name, value in fields.items() if later.get(name, True)}
 
 
 TEMPLATES: Mapping[str, Template] = {
@@ -100,11 +130,47 @@ TEMPLATES: Mapping[str, Template] = {
         Template("classical-write", "Write a paragraph: [{text}]"),
         Template("echo-rewrite", "Rewrite the following paragraph: {text}. The rewritten paragraph: [{text}]"),
         # PromptEOL, one of the forms of Echo, appendix D: the state that would say the one word
-        Template("eol", 'This text: "[{text}]" means in one word: "'),
+        Template("eol", 'This text: "[{text}]" means in one word: "', eos=False),
+        # what the published code says, verbatim: Echo's parser with the paper's spaces inside its braces, ...
+        Template("classical-write-parser", "Write a paragraph: [{text}]", alone=True),
+        Template(
+            "echo-rewrite-parser",
+            "Rewrite the following paragraph: {text}. The rewritten paragraph: [{text}]",
+            alone=True,
+        ),
+        Template(
+            "echo-parser",
+            "Instruct: {prompt},{}\nQuery: {text}\nQuery again: [{text}]",
+            "Document: {text}\nDocument again: [{text}]",
+            alone=True,
+        ),
+        # ... and as its README has them
+        Template(
+            "echo-rewrite-readme",
+            "Rewrite the following paragraph: {}{text}. The rewritten paragraph: {}[{text}]",
+            alone=True,
+        ),
+        Template(
+            "echo-readme",
+            "Instruct:{prompt},{}\nQuery:{text}\nQuery again:[{text}]",
+            "Document:{text}\nDocument again:[{text}]",
+            alone=True,
+        ),
+        # Anchor: Llama 3's header for every model; the ChatML one is what its Qwen wrapper, never called, would say
+        Template("anchor", f"{LLAMA}{{prompt}}; [{{text}}]<|eot_id|>", f"{LLAMA}[{{text}}]<|eot_id|>", eos=False),
+        Template(
+            "anchor-chatml", f"{CHATML}{{prompt}}; [{{text}}]<|im_end|>", f"{CHATML}[{{text}}]<|im_end|>", eos=False
+        ),
+        Template("llm2vec", "{prompt}; [{text}]", "[{text}]", eos=False),
         # the model's own chat template around the text; written out for a tokenizer by chat.py's `resolve`
         Template(CHAT, CHAT_CONTENT),
     )
 }
+
+
+def _differs(template: Template, other: Template) -> bool:
+    """Return whether two templates say anything differently without an instruction."""
+    return any(said(template.pieces(side), "") != said(other.pieces(side), "") for side in SIDES)
 
 
 def named(template: str | Template) -> Template:

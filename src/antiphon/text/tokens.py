@@ -38,21 +38,32 @@ class Specials:
     """The tokens that open and close every sequence; a family without a BOS has none."""
 
     bos: int | None
-    eos: int
+    eos: int | None
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Specials:
-        """Read them off a tokenizer: BOS where its own post-processor adds one, EOS always."""
+    def of(cls, tokenizer: PreTrainedTokenizerBase, *, eos: bool = True) -> Specials:
+        """Read them off a tokenizer: BOS where its own post-processor adds one, EOS always.
+
+        Raises ModelError for a tokenizer that is none of tokenizer.json, or has no EOS though `eos` asks for one.
+        """
         if not getattr(tokenizer, "is_fast", False):
             raise ModelError(f"{tokenizer.name_or_path} has no fast tokenizer (tokenizer.json), which templates need.")
-        eos = tokenizer.eos_token_id
-        if not isinstance(eos, int):
+        closing = tokenizer.eos_token_id if isinstance(tokenizer.eos_token_id, int) else None
+        if eos and closing is None:
             raise ModelError(
-                f"The tokenizer of {tokenizer.name_or_path} names no EOS token; set eos_token in its config."
+                f"The tokenizer of {tokenizer.name_or_path} names no EOS token; set eos_token in its config, or take "
+                "a template with eos = false."
             )
         opening = tokenizer.backend_tokenizer.encode("x", add_special_tokens=True).ids
         bos = tokenizer.bos_token_id
-        return cls(bos if isinstance(bos, int) and opening[:1] == [bos] else None, eos)
+        return cls(bos if isinstance(bos, int) and opening[:1] == [bos] else None, closing)
+
+    @property
+    def closing(self) -> int:
+        """The EOS of a sequence that needs one; ModelError where there is none."""
+        if self.eos is None:
+            raise ModelError("The tokenizer names no EOS token; set eos_token in its config.")
+        return self.eos
 
 
 def check_ids(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
@@ -60,7 +71,7 @@ def check_ids(tokenizer: PreTrainedTokenizerBase, rows: int) -> None:
 
     Added tokens with visible characters are never made of a text: of those only BOS and EOS matter.
     """
-    specials = Specials.of(tokenizer)
+    specials = Specials.of(tokenizer, eos=False)
     used = {"BOS": specials.bos, "EOS": specials.eos}
     for name, index in used.items():
         if index is not None and index >= rows:
@@ -100,7 +111,7 @@ class PieceTokenizer:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.specials = Specials.of(tokenizer)
+        self.specials = Specials.of(tokenizer, eos=False)
         raw = plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))
         self._text = _first_and_inner(raw)
         # a second pair, because the switch below belongs to the whole object and threads may share it
@@ -159,9 +170,9 @@ class Room:
         cls, template: Template, tokenizer: PieceTokenizer, side: Side, max_tokens: int, *, prompt: str = ""
     ) -> Room:
         """Measure it; ConfigError where nothing is left for a text."""
-        pieces = said(template.pieces(side), with_prompt=bool(prompt))
+        pieces = said(template.pieces(side), prompt)
         fixed = _fixed_ids(pieces, tokenizer, prompt)
-        overhead = sum(map(len, fixed.values())) + 1 + (tokenizer.specials.bos is not None)
+        overhead = sum(map(len, fixed.values())) + template.eos + (tokenizer.specials.bos is not None)
         copies = template.copies(side)
         budget = (max_tokens - overhead) // (copies if template.compute_matched else 1)
         if budget < 1:
@@ -182,10 +193,10 @@ def sequences(
     if prompt and not template.hears(side):
         raise ConfigError(no_prompt_slot(template.name, side))
     room = Room.of(template, tokenizer, side, max_tokens, prompt=prompt)
-    pieces = said(template.pieces(side), with_prompt=bool(prompt))
+    pieces = said(template.pieces(side), prompt)
     fixed = _fixed_ids(pieces, tokenizer, prompt)
     # copies that are written alike are tokenised once
-    forms = {(number == 0, piece.space): piece for number, piece in enumerate(pieces) if piece.kind == "text"}
+    forms = {_form(number, piece): piece for number, piece in enumerate(pieces) if piece.kind == "text"}
     most = CHARACTERS_A_TOKEN * room.budget
     ids = {
         form: tokenizer.texts([piece.fill(text, most=most) for text in texts], first=form[0])
@@ -194,33 +205,41 @@ def sequences(
 
     def parts(row: int) -> Iterator[tuple[list[int], bool]]:
         for number, piece in enumerate(pieces):
-            yield (
-                ids[number == 0, piece.space][row][: room.budget] if piece.kind == "text" else fixed[number],
-                piece.pooled,
-            )
+            part = ids[_form(number, piece)][row][: room.budget] if piece.kind == "text" else fixed[number]
+            yield part, piece.pooled
 
-    return [_join(parts(row), tokenizer.specials) for row in range(len(texts))]
+    return [_join(parts(row), tokenizer.specials, eos=template.eos) for row in range(len(texts))]
+
+
+def _form(number: int, piece: Piece) -> tuple[bool, bool]:
+    """Return how a piece is written: as the first of a sequence or not, with a space before it or not."""
+    return number == 0 or piece.parted, piece.space
 
 
 def _fixed_ids(pieces: Sequence[Piece], tokenizer: PieceTokenizer, prompt: str) -> dict[int, list[int]]:
     """Return the ids of every piece that is no text, by its place."""
     return {
-        number: tokenizer.frame(piece.content, first=number == 0)
+        number: tokenizer.frame(piece.content, first=number == 0 or piece.parted)
         if piece.kind == "frame"
-        else tokenizer.instruction(piece.fill(prompt), first=number == 0)
+        else tokenizer.instruction(piece.fill(prompt), first=number == 0 or piece.parted)
         for number, piece in enumerate(pieces)
         if piece.kind != "text"
     }
 
 
-def _join(parts: Iterator[tuple[list[int], bool]], specials: Specials) -> Sequenced:
+def _join(parts: Iterator[tuple[list[int], bool]], specials: Specials, *, eos: bool) -> Sequenced:
     ids: list[int] = [] if specials.bos is None else [specials.bos]
     pooled = [False] * len(ids)
     for part, marked in parts:
         ids.extend(part)
         pooled.extend([marked] * len(part))
-    # the EOS belongs to the span: mean = copy + EOS, last = EOS (Echo, reference parser)
-    return Sequenced([*ids, specials.eos], [*pooled, True])
+    if eos or not ids:  # an empty text alone has to be something
+        ids.append(specials.closing)
+        pooled.append(True)
+    # the last token belongs to the span: mean = copy + EOS, last = EOS (Echo, reference parser); without EOS it is the
+    # one whose state is asked for (PromptEOL), or the text's own
+    pooled[-1] = True
+    return Sequenced(ids, pooled)
 
 
 def check_texts(texts: Sequence[object]) -> list[str]:

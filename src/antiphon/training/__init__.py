@@ -17,7 +17,8 @@ from antiphon.errors import CheckpointError, ConfigError
 from antiphon.training import record
 from antiphon.training.dataset import Library
 from antiphon.training.plan import Plan, plan
-from antiphon.training.recipe import Recipe, Stage, read
+from antiphon.training.recipe import Recipe, read
+from antiphon.training.recipe_tables import Stage
 from antiphon.training.stage import Place, run_stage, settings_of
 from antiphon.training.trainer import batching
 from antiphon.training.trial import try_ending

@@ -18,7 +18,8 @@ from antiphon.data.processes import processes
 from antiphon.data.sampling import Sampling
 from antiphon.errors import ConfigError, DataError
 from antiphon.text.template import Side
-from antiphon.training.recipe import Data, Recipe, Stage
+from antiphon.training.recipe import Recipe
+from antiphon.training.recipe_tables import Data, Stage
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

@@ -14,7 +14,8 @@ from antiphon.data.mixtures import SetPlan
 from antiphon.errors import ConfigError
 from antiphon.model.flops import DecoderShape, forward_flops, shape_of, training_memory, vocabulary_flops
 from antiphon.training.dataset import Library
-from antiphon.training.recipe import Recipe, Stage
+from antiphon.training.recipe import Recipe
+from antiphon.training.recipe_tables import Stage
 from antiphon.training.stage import loss_kind, settings_of
 from antiphon.training.workload import Workload, workload
 

@@ -30,7 +30,7 @@ from antiphon.training.callbacks import last_checkpoint
 from antiphon.training.dataset import Library, rows_of
 from antiphon.training.losses import LOSSES, LossKind
 from antiphon.training.losses.head import read_head, release_padding
-from antiphon.training.recipe import Model, Stage
+from antiphon.training.recipe_tables import Model, Stage
 from antiphon.training.record import StageRecord
 from antiphon.training.trainer import Job, make_trainer
 
@@ -124,7 +124,7 @@ def run_stage(
 def opened(settings: Model, base: str) -> SentenceTransformer:
     """Return the model a stage starts from, ready to be trained."""
     shape = Shape(
-        template=settings.template,
+        template=settings.spelled,
         pooling=settings.pooling,
         max_tokens=settings.max_tokens,
         bidirectional=settings.bidirectional,

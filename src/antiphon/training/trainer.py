@@ -25,7 +25,8 @@ from antiphon.errors import ConfigError, first_line
 from antiphon.training.callbacks import Calls, Mark, Tell, Watch
 from antiphon.training.dataset import Rows
 from antiphon.training.losses.kinds import Collate
-from antiphon.training.recipe import Recipe, Stage
+from antiphon.training.recipe import Recipe
+from antiphon.training.recipe_tables import Stage
 
 SAVES = 10
 """Checkpoints of a stage that does not say how often."""

@@ -16,7 +16,8 @@ from antiphon import compat
 from antiphon.errors import CheckpointError, ModelError
 from antiphon.model.adapters import attach, merge
 from antiphon.model.weights import head_tensors
-from antiphon.training.recipe import Recipe, Stage
+from antiphon.training.recipe import Recipe
+from antiphon.training.recipe_tables import Stage
 from antiphon.training.stage import compared_vectors, opened, saved_and_read
 
 WHOLE_BELOW = 2 << 30

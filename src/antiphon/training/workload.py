@@ -12,15 +12,16 @@ from antiphon.data.mixtures.mixture_plan import plan as plan_of
 from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.model.base import read_base
 from antiphon.text.chat import resolve
-from antiphon.text.template import Side, named
+from antiphon.text.template import DEFAULT, Side, named
 from antiphon.text.tokens import PieceTokenizer, Room, sequences
 from antiphon.training.dataset import TEXT, Library, Rows, text_columns, texts_rows
-from antiphon.training.recipe import Recipe, Stage
+from antiphon.training.recipe import Recipe
+from antiphon.training.recipe_tables import Stage
 from antiphon.training.stage import loss_kind
 
 SAMPLE = 64
-TEMPLATE, MAX_TOKENS = "echo-rewrite", 512
-"""`build`'s defaults."""
+MAX_TOKENS = 512
+"""`build`'s default."""
 QUERY_DOCUMENT_NEGATIVE = 3
 """Texts of a row of data that is not there to be looked at."""
 
@@ -87,7 +88,7 @@ def _count(recipe: Recipe, stage: Stage, texts: list[str]) -> tuple[float, float
         _, tokenizer = read_base(base)
     except ModelError:
         return None
-    template = resolve(named(recipe.model.template or TEMPLATE), tokenizer)
+    template = resolve(recipe.model.spelled or named(DEFAULT), tokenizer)
     pieces = PieceTokenizer(tokenizer)
     most = stage.max_tokens or recipe.model.max_tokens or MAX_TOKENS
     side: Side = "query"
@@ -106,7 +107,7 @@ def _longest(recipe: Recipe, stage: Stage, *, steps: int | None = None, texts: i
             "name the data's folder by data.root, or set steps."
         )
     most = stage.max_tokens or recipe.model.max_tokens or MAX_TOKENS
-    template = named(recipe.model.template or TEMPLATE)
+    template = recipe.model.spelled or named(DEFAULT)
     copies = 1 if template.compute_matched else max(template.copies("query"), template.copies("document"))
     columns = texts or loss_kind(stage).texts or QUERY_DOCUMENT_NEGATIVE
     return Workload(steps, columns, float(copies * most), float(most), False)

@@ -95,9 +95,9 @@ def contents(
     # a baked tokenizer puts the slot's space itself, and a model of others has no slot
     if template is not None and not (template.in_tokenizer and not fills_slots(model)):
         instructed = template.hears(side) and (bool(prompt) if fills_slots(model) else _instructed(model, prompt, side))
-        pieces = said(template.pieces(side), with_prompt=instructed)
-        first = pieces[0].kind == "text"
+        pieces = said(template.pieces(side), prompt if instructed else "")
         slot = next(piece for piece in pieces if piece.kind == "text")
+        first = pieces[0].kind == "text" or slot.parted
     filled = checked if slot is None else [slot.fill(text) for text in checked]
     return [row[:budget] for row in tokenizer.texts(filled, first=first)]
 

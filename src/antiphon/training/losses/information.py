@@ -114,7 +114,7 @@ def _measure(model: SentenceTransformer, head: Head, batches: Iterator[_Batch]) 
 def _neutral(model: SentenceTransformer) -> torch.Tensor:
     """Return the embedding (D,) of the token that tells nothing."""
     specials = Specials.of(model.tokenizer)
-    opening = specials.eos if specials.bos is None else specials.bos
+    opening = specials.closing if specials.bos is None else specials.bos
     embedded_D: torch.Tensor = embedding_of(model[0])(torch.tensor([opening], device=model.device))[0]
     return embedded_D
 

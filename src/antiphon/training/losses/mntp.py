@@ -89,7 +89,7 @@ class MaskingPreprocessor:
         before = [] if specials.bos is None else [specials.bos]
         room = self.most - len(before) - 1
         texts = [row[:room] for row in self.pieces.texts(check_texts(inputs), first=True)]
-        ids_BT, mask_BT = right_padded([[*before, *row, specials.eos] for row in texts])
+        ids_BT, mask_BT = right_padded([[*before, *row, specials.closing] for row in texts])
         content_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
         for number, row in enumerate(texts):
             # what stands first has no position before it to be predicted from
