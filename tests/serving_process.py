@@ -63,7 +63,7 @@ class Server:
         connection.connect(("127.0.0.1", self.port))
         body = json.dumps({"input": texts}).encode()
         head = (
-            f"POST /v1/embeddings HTTP/1.1\r\nHost: tests\r\nConnection: close\r\nAuthorization: Bearer {KEY}\r\n"
+            f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {KEY}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         connection.sendall(head.encode() + body)

@@ -34,7 +34,7 @@ COMMANDS = {
     "compare": "out",
     "parity": "side",
     "demo": "model pairs query zero-shot out",
-    "serve": "host port name api-key max-batch-tokens max-queue template pooling max-tokens",
+    "serve": "host port name api-key allow-host max-batch-tokens max-queue template pooling max-tokens",
 }
 
 

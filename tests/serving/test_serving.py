@@ -23,7 +23,8 @@ PROMPTS = {"query": "Find the answer", "code": "Find the function"}
 
 
 def client_of(model, **options):
-    return TestClient(create_app(model, ServerSettings(name="tiny", **options)), raise_server_exceptions=False)
+    app = create_app(model, ServerSettings(name="tiny", **options))
+    return TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def client(model):
-    with TestClient(create_app(model, ServerSettings(name="nano"))) as opened:
+    with TestClient(create_app(model, ServerSettings(name="nano")), base_url="http://127.0.0.1:8000") as opened:
         yield opened
 
 
@@ -123,7 +123,7 @@ def test_what_a_click_may_cost_is_bounded(client, path, body, sentence):
 
 def test_a_model_whose_template_lives_in_its_tokenizer_is_seen_as_it_is(tiny_base):
     baked = antiphon.build(tiny_base, pooling="last", max_tokens=64)
-    with TestClient(create_app(baked, ServerSettings(name="baked"))) as client:
+    with TestClient(create_app(baked, ServerSettings(name="baked")), base_url="http://127.0.0.1:8000") as client:
         assert client.get("/playground/about").json()["templates"] == []
         body = {"texts": ["a", "b"], "templates": ["eol"]}
         assert client.post("/playground/similarity", json=body).status_code == 400

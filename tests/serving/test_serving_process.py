@@ -163,7 +163,7 @@ def test_slow_readers_and_slow_writers_hold_up_nobody(server):
     for _ in range(20):
         writer = socket.create_connection(("127.0.0.1", server.port))
         writer.sendall(
-            b"POST /v1/embeddings HTTP/1.1\r\nHost: tests\r\nContent-Length: 1000\r\n"
+            b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
             + f"Authorization: Bearer {KEY}\r\n\r\n{{".encode()
         )
         writers.append(writer)

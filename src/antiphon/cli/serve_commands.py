@@ -31,6 +31,13 @@ def serve(  # noqa: PLR0913  (the options of the command)
     api_key: Annotated[
         str | None, typer.Option(help=f"The key that clients must send; {KEY} in the environment.", show_default=False)
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another name that clients may ask for, such as a proxy's; * is any, which lets web pages in.",
+            show_default=False,
+        ),
+    ] = None,
     max_batch_tokens: Annotated[int, typer.Option(help="Tokens that are embedded together.")] = 32768,
     max_queue: Annotated[int, typer.Option(help="Texts that may wait; beyond that clients are told to come back.")] = (
         4096
@@ -53,6 +60,8 @@ def serve(  # noqa: PLR0913  (the options of the command)
         api_key=os.environ.get(KEY) if api_key is None else api_key,
         max_batch_tokens=max_batch_tokens,
         max_queue=max_queue,
+        host=host,
+        allow_hosts=tuple(allow_host or ()),
     )
     with bind(host, port) as listener:
         opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)

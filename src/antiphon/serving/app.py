@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request, Response
@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon import __version__
 from antiphon.serving import error_responses as errors
-from antiphon.serving import playground, routes
+from antiphon.serving import other_routes, playground, routes
 from antiphon.serving.limits import Doorkeeper
 from antiphon.serving.metrics import CountRequests
 from antiphon.serving.served_model import Reading
@@ -18,12 +18,15 @@ from antiphon.serving.server_settings import ServerSettings
 from antiphon.serving.service import ClientGoneError, Service
 
 
-def create_app(model: SentenceTransformer, settings: ServerSettings) -> FastAPI:
+def create_app(
+    model: SentenceTransformer, settings: ServerSettings, *, on_death: Callable[[], None] = lambda: None
+) -> FastAPI:
     """Return the ASGI application that serves a model.
 
-    It embeds in one thread from its start-up to its shut-down, which waits for the requests that are in.
+    It embeds in one thread from its start-up to its shut-down, which waits for the requests that are in. `on_death` is
+    told from that thread where it dies, when nothing is embedded any more.
     """
-    service = Service(model, settings)
+    service = Service(model, settings, on_death=on_death)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -48,6 +51,7 @@ def create_app(model: SentenceTransformer, settings: ServerSettings) -> FastAPI:
     app.add_middleware(Doorkeeper, settings=settings)
     app.add_middleware(CountRequests, metrics=service.metrics)
     app.include_router(routes.api(service))
+    app.include_router(other_routes.others(service))
     app.include_router(routes.operations(service))
     app.include_router(playground.pages(service))
     return app

@@ -42,6 +42,13 @@ class ClosedError(Exception):
         super().__init__("The server is shutting down and takes no new requests.")
 
 
+class DeadError(Exception):
+    """The worker has died, so nothing is embedded any more."""
+
+    def __init__(self) -> None:
+        super().__init__("The thread that embeds has died and the server stops; its log says why.")
+
+
 @dataclass(eq=False)
 class _Request(Generic[Key]):
     """Texts that came in together, or a call that wants the worker for itself."""
@@ -67,7 +74,8 @@ class Batcher(Generic[Key]):
     """Embeds the texts of many requests in one thread.
 
     `encode(texts, key)` gives (N, D) vectors; it runs in the worker thread only. `on_batch(texts, tokens, seconds)` is
-    told of every batch, in the same thread.
+    told of every batch, in the same thread. `on_death()` is told once when the worker dies, after every request that
+    waits has failed; an exception of the kinds in `fatal` is its death too, any other fails its request only.
     """
 
     def __init__(
@@ -77,11 +85,17 @@ class Batcher(Generic[Key]):
         max_batch_tokens: int,
         max_queue: int,
         on_batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None,
+        on_death: Callable[[], None] = lambda: None,
+        fatal: tuple[type[BaseException], ...] = (),
     ) -> None:
         self._encode = encode
         self._max_batch_tokens = max_batch_tokens
         self._max_queue = max_queue
         self._on_batch = on_batch
+        self._on_death = on_death
+        self._fatal = fatal
+        self._dead = False
+        self._in_hand: list[_Part[Key]] = []
         self._waiting: deque[_Request[Key]] = deque()
         self._open = 0
         self._open_tokens = 0
@@ -92,7 +106,7 @@ class Batcher(Generic[Key]):
 
     def start(self) -> None:
         """Start the worker; after a close, a new one."""
-        self._closing = False
+        self._closing = self._dead = False
         self._worker = threading.Thread(target=self._work, name="embedding", daemon=True)
         self._worker.start()
 
@@ -107,7 +121,7 @@ class Batcher(Generic[Key]):
     @property
     def alive(self) -> bool:
         """Whether requests are taken and worked on."""
-        return self._worker is not None and self._worker.is_alive() and not self._closing
+        return self._worker is not None and self._worker.is_alive() and not self._closing and not self._dead
 
     @property
     def open_texts(self) -> int:
@@ -127,6 +141,8 @@ class Batcher(Generic[Key]):
 
     def _queue(self, request: _Request[Key]) -> Future[Any]:
         with self._changed:
+            if self._dead:
+                raise DeadError
             if self._closing:
                 raise ClosedError
             # a request larger than the queue is taken when nothing else waits: refused for ever it must not be
@@ -151,9 +167,24 @@ class Batcher(Generic[Key]):
         return min(max(math.ceil(self._open_tokens / self._tokens_a_second / 2), 1), 60)
 
     def _work(self) -> None:
-        while (batch := self._take()) is not None:
-            if batch:
-                self._answer(batch)
+        try:
+            while (batch := self._take()) is not None:
+                self._in_hand = batch
+                if batch:
+                    self._answer(batch)
+        except BaseException:  # whatever ends this thread must not leave anybody waiting
+            logger.critical("The thread that embeds has died; the server stops.", exc_info=True)
+            self._bury()
+
+    def _bury(self) -> None:
+        """Fail whatever waits, and say that nothing is embedded any more."""
+        with self._changed:
+            self._dead = True
+            left = [*(request for request, _ in self._in_hand), *self._waiting]
+            self._waiting.clear()
+        for request in left:
+            _fail(request.future, DeadError())
+        self._on_death()
 
     def _take(self) -> list[_Part[Key]] | None:
         """Wait for work and return the next batch; None when closed and nothing is left."""
@@ -204,6 +235,8 @@ class Batcher(Generic[Key]):
         try:
             self._embed_parts(batch)
         except Exception as error:
+            if isinstance(error, self._fatal):
+                raise
             if len(batch) == 1:
                 _fail(first.future, error)
                 return

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from antiphon.errors import AntiphonError, ModelError, first_line
-from antiphon.serving.batching import ClosedError, FullError
+from antiphon.serving.batching import ClosedError, DeadError, FullError
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,26 @@ EXPECTED: Mapping[str, str] = {
     "input": "a non-empty string, an array of them, an array of token ids, or an array of such arrays",
     "dimensions": "a whole number above 0",
     "encoding_format": "float or base64",
-    "input_type": "query or document",
+    "input_type": "query or document (or Cohere's search_query, search_document, classification, clustering)",
+    "task": "retrieval.query, retrieval.passage, text-matching, classification, clustering or separation",
     "documents": 'an array of strings or of {"text": string} objects',
+    "inputs": "a non-empty string, an array of them, an array of token ids, or an array of such arrays",
+    "texts": "an array of strings",
+    "top_n": "a whole number above 0",
+    "top_k": "a whole number above 0",
+    "output_dimension": "a whole number above 0",
+    "output_dtype": "float, the only kind of number that this server gives",
+    "embedding_type": "float, the only kind of number that this server gives",
+    "encoding_type": "float, the only kind of number that this server gives",
+    "embedding_types": "an array of float and base64, the only kinds of numbers that this server gives",
+    "normalized": "true, for every vector has length 1 here",
+    "normalize": "true, for every vector has length 1 here",
+    "late_chunking": "false, for a text's vector is of that text alone here",
+    "add_special_tokens": "true, for a model is read with the special tokens that it was built with",
+    "truncate": "true, false, NONE, START or END",
+    "truncate_prompt_tokens": "-1 or a whole number",
+    "truncation_direction": "right or left",
+    "rank_fields": '["text"], the only field that a document has here',
 }
 """What a field takes, in one phrase, where pydantic would list every branch."""
 
@@ -68,6 +86,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(FullError, _full)
     app.add_exception_handler(ClosedError, _closed)
+    app.add_exception_handler(DeadError, _dead)
     app.add_exception_handler(AntiphonError, _mendable)
     app.add_exception_handler(Exception, _unforeseen)
 
@@ -75,6 +94,8 @@ def install(app: FastAPI) -> None:
 def sentence(errors: Sequence[Any]) -> tuple[str, str | None]:
     """Return what is wrong with a body, in one sentence, and the field that it is about."""
     first = errors[0]
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"]), None
     where = [str(part) for part in first["loc"] if part != "body"]
     if first["type"] == "json_invalid":
         return f"The body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}.", None
@@ -124,6 +145,10 @@ async def _full(request: Request, error: Exception) -> JSONResponse:
 
 async def _closed(request: Request, error: Exception) -> JSONResponse:
     return error_response(ApiError(503, str(error), code="shutting_down", headers={"Retry-After": "5"}))
+
+
+async def _dead(request: Request, error: Exception) -> JSONResponse:
+    return error_response(ApiError(503, str(error), code="worker_died"))
 
 
 async def _mendable(request: Request, error: Exception) -> JSONResponse:

@@ -1,31 +1,21 @@
-"""The routes for programs: embeddings, models, reranking, health and figures."""
+"""The routes of OpenAI's clients: embeddings and models; and those for who runs the server: health and figures."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import time
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from antiphon.errors import DataError
+from antiphon.serving.cutting import wished
 from antiphon.serving.error_responses import ApiError
-from antiphon.serving.schema import (
-    ERRORS,
-    Document,
-    EmbeddingRequest,
-    EmbeddingResponse,
-    ModelCard,
-    ModelList,
-    RerankRequest,
-    RerankResponse,
-)
+from antiphon.serving.schema import ERRORS, Document, EmbeddingRequest, EmbeddingResponse, ModelCard, ModelList
 from antiphon.serving.served_model import Vectors, unit
 from antiphon.serving.service import Service
 
@@ -34,84 +24,53 @@ NUMBERS_AT_ONCE = 50_000
 
 
 def api(service: Service) -> APIRouter:
-    """Return the routes of OpenAI's and Cohere's clients."""
+    """Return the routes of OpenAI's clients, each with and without the /v1 that some leave out."""
     router = APIRouter(responses=ERRORS)
-    for part in (_embeddings, _models, _rerank):
+    for part in (_embeddings, _models):
         part(router, service)
     return router
 
 
 def _embeddings(router: APIRouter, service: Service) -> None:
+    @router.post("/embeddings", response_model=EmbeddingResponse)
     @router.post("/v1/embeddings", response_model=EmbeddingResponse)
     async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
         """Embed texts; the vectors have length 1 and come in the order of the input."""
         service.check_model(body.model)
-        reading = service.reading(body.input_type, body.prompt_name)
-        width = service.embedder.width
-        if body.dimensions is not None and body.dimensions > width:
-            raise ApiError(
-                400, f"dimensions is {body.dimensions}; this model's vectors have {width}.", param="dimensions"
-            )
-        texts = _texts(body.input, service)
-        service.check_texts(texts, "input")
-        embedded = await service.embed(texts, reading, request)
-        vectors = embedded.vectors
-        if body.dimensions is not None and body.dimensions < width:
-            vectors = unit(vectors[:, : body.dimensions])
+        reading = service.reading(body)
+        width = wanted_width(service, dimensions=body.dimensions, output_dimension=body.output_dimension)
+        texts = texts_of(body.input, service, "input")
+        cutting = wished(
+            truncate=body.truncate, truncation=body.truncation, truncate_prompt_tokens=body.truncate_prompt_tokens
+        )
+        embedded = await service.embed(texts, reading, request, field="input", cutting=cutting)
+        vectors = shortened(embedded.vectors, width)
         answer = {
             "object": "list",
             "model": service.settings.name,
             "usage": {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens},
         }
+        form = body.encoding_format or "float"
         if vectors.size > NUMBERS_AT_ONCE:
-            return await asyncio.to_thread(_written, answer, vectors, body.encoding_format)
-        return _written(answer, vectors, body.encoding_format)
+            return await asyncio.to_thread(_written, answer, vectors, form)
+        return _written(answer, vectors, form)
 
 
 def _models(router: APIRouter, service: Service) -> None:
     started = int(time.time())
 
+    @router.get("/models")
     @router.get("/v1/models")
     async def models() -> ModelList:
         """Name the model."""
         return ModelList(object="list", data=[_card(service, started)])
 
+    @router.get("/models/{model:path}")
     @router.get("/v1/models/{model:path}")
     async def model_card(model: str) -> ModelCard:
         """Describe the model."""
         service.check_model(model)
         return _card(service, started)
-
-
-def _rerank(router: APIRouter, service: Service) -> None:
-    @router.post("/rerank", response_model_exclude_none=True)
-    @router.post("/v1/rerank", response_model_exclude_none=True)
-    @router.post("/v2/rerank", response_model_exclude_none=True)
-    async def rerank(body: RerankRequest, request: Request) -> RerankResponse:
-        """Put documents in the order of their cosine with the query; equal ones keep theirs."""
-        service.check_model(body.model)
-        documents = [document.text if isinstance(document, Document) else document for document in body.documents]
-        service.check_texts([body.query], "query")
-        service.check_texts(documents, "documents")
-        query, found = await asyncio.gather(
-            service.embed([body.query], service.reading("query", None), request),
-            service.embed(documents, service.reading("document", None), request),
-        )
-        scores = (found.vectors @ query.vectors[0]).clip(-1.0, 1.0)
-        order = np.argsort(-scores, kind="stable")[: body.top_n]
-        results = [
-            {
-                "index": int(index),
-                "relevance_score": float(scores[index]),
-                "document": {"text": documents[index]} if body.return_documents else None,
-            }
-            for index in order
-        ]
-        tokens = query.tokens + found.tokens
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return RerankResponse.model_validate(
-            {"id": f"rerank-{uuid.uuid4().hex}", "model": service.settings.name, "results": results, "usage": usage}
-        )
 
 
 def operations(service: Service) -> APIRouter:
@@ -132,31 +91,53 @@ def operations(service: Service) -> APIRouter:
     return router
 
 
-def _texts(given: Any, service: Service) -> list[str]:
+def wanted_width(service: Service, **fields: int | None) -> int:
+    """Return how many dimensions a request wants, by whichever of its names; a 400 for more than there are, or two."""
+    width = service.embedder.width
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name, value in given.items():
+        if value > width:
+            raise ApiError(400, f"{name} is {value}; this model's vectors have {width}.", param=name)
+    if len(set(given.values())) > 1:
+        raise ApiError(400, f"{' and '.join(given)} are one thing; give one of them.", param=next(iter(given)))
+    return next(iter(given.values()), width)
+
+
+def shortened(vectors: Vectors, width: int) -> Vectors:
+    """Return the first dimensions of vectors, at length 1 again."""
+    return vectors if width == vectors.shape[1] else unit(vectors[:, :width])
+
+
+def texts_of(given: Any, service: Service, field: str) -> list[str]:
     """Return the input's texts; arrays of token ids stand for the texts that the model's tokenizer makes them of."""
     if isinstance(given, str):
         return [given]
     if isinstance(given[0], str):
         return list(given)
+    if isinstance(given[0], Document):
+        return [document.text for document in given]
     arrays: list[list[int]] = [given] if isinstance(given[0], int) else given
-    if len(arrays) > service.settings.max_inputs:
-        service.check_texts(["-"] * len(arrays), "input")
+    service.check_number(len(arrays), field)
     try:
         return [service.embedder.tokenizer.text(ids) for ids in arrays]
     except DataError as error:
-        raise ApiError(400, str(error), param="input") from None
+        raise ApiError(400, str(error), param=field) from None
+
+
+def base64_of(row: Vectors) -> str:
+    """Return a vector as base64 of little-endian 32-bit floats."""
+    return base64.b64encode(row.astype("<f4").tobytes()).decode("ascii")
+
+
+def numbers(content: Any) -> Response:
+    """Return an answer as JSON; orjson writes float32 as the shortest number that reads back the same."""
+    return Response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json")
 
 
 def _written(answer: dict[str, Any], vectors: Vectors, form: str) -> Response:
-    """Return the answer as JSON; orjson writes float32 as the shortest number that reads back the same."""
-    rows: Sequence[Any] = list(vectors) if form == "float" else [_base64(row) for row in vectors]
+    rows: Sequence[Any] = list(vectors) if form == "float" else [base64_of(row) for row in vectors]
     data = [{"object": "embedding", "index": number, "embedding": row} for number, row in enumerate(rows)]
-    content = orjson.dumps({**answer, "data": data}, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(content, media_type="application/json")
-
-
-def _base64(row: Vectors) -> str:
-    return base64.b64encode(row.astype("<f4").tobytes()).decode("ascii")
+    return numbers({**answer, "data": data})
 
 
 def _card(service: Service, created: int) -> ModelCard:

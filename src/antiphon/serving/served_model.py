@@ -14,15 +14,18 @@ from sentence_transformers import SentenceTransformer
 from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError, ModelError
 from antiphon.modules import POOLINGS, SpanPooling, TemplateInput
+from antiphon.serving.cutting import Space
 from antiphon.serving.input_texts import TextTokenizer
 from antiphon.text.chat import resolve
-from antiphon.text.template import TEMPLATES, Side, named, template_of
+from antiphon.text.template import TEMPLATES, Side, named, prompt_for, template_of
 
 Vectors = npt.NDArray[np.float32]
 Task = Literal["query", "document"]
 
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Prompt names that sentence-transformers takes for the document side, in its order."""
+SHORT = "a"
+EDGES = 4
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Reading:
     """The side; None is what `encode` without a task does, the query variant of a template."""
     prompt_name: str | None = None
     """The name of one of the model's prompts; None is the side's own."""
+    prompt: str | None = None
+    """A prompt of the request's own, in place of any by name."""
     view: str = ""
     """Another template and pooling over the same weights, as `template/pooling`; empty is the model as it is."""
 
@@ -60,21 +65,56 @@ class Embedder:
         has_chat = bool(getattr(self.model.tokenizer, "chat_template", None))
         return [name for name in TEMPLATES if name != "chat" or has_chat]
 
-    def reading(self, input_type: str | None, prompt_name: str | None) -> Reading:
+    def reading(
+        self,
+        side: Task | None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        instruction: str | None = None,
+    ) -> Reading:
         """Return how a request wants its texts read.
 
-        `input_type` picks the side. A prompt's name that stands for documents picks that side where `input_type` does
-        not say. Raises ConfigError for a prompt that the model has not.
+        A prompt's name that stands for documents picks that side where `side` does not say. A prompt is taken as it
+        stands, an instruction is put where the template wants it. Raises ConfigError for a prompt that the model has
+        not, or an instruction that it has no place for.
         """
+        if instruction is not None:
+            prompt = self._instructed(instruction, side or "query")
         if prompt_name is not None and prompt_name not in (self.model.prompts or {}):
             names = ", ".join(self.prompt_names) or "none"
             raise ConfigError(f"This model has no prompt named {prompt_name[:60]!r}; it has {names}.")
-        task: Task | None = None
-        if input_type == "document" or (input_type is None and prompt_name in DOCUMENT_PROMPTS):
-            task = "document"
-        elif input_type == "query" or prompt_name == "query":
-            task = "query"
-        return Reading(task, prompt_name)
+        if side is None and prompt_name in (*DOCUMENT_PROMPTS, "query"):
+            side = "query" if prompt_name == "query" else "document"
+        return Reading(side, prompt_name, prompt)
+
+    def _instructed(self, instruction: str, side: Side) -> str:
+        template = template_of(self.model)
+        prompt = prompt_for(self.model, instruction, side)
+        if instruction and not (prompt if template is None else template.hears(side)):
+            raise ConfigError(f"This model has no place for an instruction on the {side} side; leave it out.")
+        return prompt
+
+    def _prompt_name(self, side: Task | None) -> str | None:
+        """Return the name of the prompt that a side takes by itself."""
+        names = {None: (), "query": ("query",), "document": DOCUMENT_PROMPTS}[side]
+        return next((name for name in names if name in (self.model.prompts or {})), self.model.default_prompt_name)
+
+    def space(self, reading: Reading) -> Space | None:
+        """Return the room of a sequence, None without a limit; in the worker thread only.
+
+        What stands beside the text is measured on a short one, with a few tokens more for what may join at its edges.
+        """
+        limit = self.model.max_seq_length
+        if limit is None:
+            return None
+        side: Side = "document" if reading.task == "document" else "query"
+        name = reading.prompt_name or self._prompt_name(reading.task)
+        prompt = reading.prompt if reading.prompt is not None else (self.model.prompts or {}).get(name or "")
+        features = self.model.preprocess([SHORT], prompt=prompt or None, task=side)
+        template = template_of(self.model)
+        copies = 1 if template is None else template.copies(side)
+        frame = int(features["attention_mask"].sum()) - copies * self.tokenizer.counts([SHORT])[0]
+        return Space(longest=max(limit - frame - EDGES, 0), frame=frame, copies=copies)
 
     def view(self, template: str, pooling: str) -> Reading:
         """Return the reading of a text under another template; ConfigError where that cannot be."""
@@ -105,7 +145,7 @@ class Embedder:
             return unit(np.asarray(raw, dtype=np.float32))
         encoder = self._encoder
         verb = {None: encoder.encode, "query": encoder.encode_query, "document": encoder.encode_document}[reading.task]
-        return unit(verb(texts, prompt_name=reading.prompt_name))
+        return unit(verb(texts, prompt_name=reading.prompt_name, prompt=reading.prompt))
 
     def _view(self, view: str) -> SentenceTransformer:
         if view not in self._views:

@@ -11,7 +11,9 @@ from contextlib import suppress
 import uvicorn
 from sentence_transformers import SentenceTransformer
 
+from antiphon.errors import ModelError
 from antiphon.serving.app import create_app
+from antiphon.serving.connections import DeadlineProtocol
 from antiphon.serving.server_settings import ServerSettings
 
 GRACE_SECONDS = 60
@@ -25,9 +27,20 @@ def run(
     *,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; requests that are in are answered, new ones are refused."""
+    """Serve until SIGINT or SIGTERM; requests that are in are answered, new ones are refused.
+
+    Raises ModelError where the thread that embeds has died: whoever started this process shall see that and start it
+    anew.
+    """
+    died = threading.Event()
+
+    def stop() -> None:
+        died.set()
+        server.should_exit = True
+
     config = uvicorn.Config(
-        create_app(model, settings),
+        create_app(model, settings, on_death=stop),
+        http=DeadlineProtocol,
         ws="none",
         log_level="warning",
         access_log=False,
@@ -42,6 +55,10 @@ def run(
         signal.signal(signal.SIGTERM, lambda number, frame: None)
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
+    if not server.started:
+        raise ModelError("The server did not start: the model could not embed its first text; the log says why.")
+    if died.is_set():
+        raise ModelError("The thread that embeds has died and the server stopped; its log says why.")
 
 
 class _Server(uvicorn.Server):

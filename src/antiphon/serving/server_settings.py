@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from antiphon.errors import ConfigError
+from antiphon.serving.hosts import checked_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +25,20 @@ class ServerSettings:
     max_body_bytes: int = 8 * 2**20
     """Bytes of a request's body."""
     body_seconds: float = 30.0
-    """The longest silence while a request's body arrives."""
+    """The time in which the whole of a request's body has to arrive."""
+    host: str = "127.0.0.1"
+    """What the server is bound to; it answers to the names that belong to it."""
+    allow_hosts: tuple[str, ...] = ()
+    """Further names that clients may ask for and pages may come from; `*` is any."""
 
     def __post_init__(self) -> None:
         if not self.name.strip():
             raise ConfigError("The model's name is empty; clients need one to ask for.")
         if self.api_key is not None and (not self.api_key.strip() or not self.api_key.isascii()):
             raise ConfigError("The API key is empty or not ASCII; give one of letters and digits, or none at all.")
+        for name in self.allow_hosts:
+            if not checked_name(name):
+                raise ConfigError(f"{name!r} is no name of a host; give one such as search.example.com, or *.")
         for field in ("max_batch_tokens", "max_queue", "max_inputs", "max_body_bytes", "body_seconds"):
             if getattr(self, field) <= 0:
                 raise ConfigError(f"{field} is {getattr(self, field)}; a number above 0 is wanted.")

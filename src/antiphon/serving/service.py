@@ -8,18 +8,24 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from fastapi import Request
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError
 from antiphon.serving.batching import Batcher
+from antiphon.serving.cutting import Cutting
 from antiphon.serving.error_responses import ApiError
 from antiphon.serving.metrics import Metrics
+from antiphon.serving.schema import Prompted
 from antiphon.serving.served_model import Embedder, Reading, Vectors
 from antiphon.serving.server_settings import ServerSettings
 
 Answer = TypeVar("Answer")
 
+UNASKED = Cutting()
+PROVIDER = "openai/"
+"""What some clients put before a model's name to say which protocol it speaks."""
 CHARACTERS_AT_ONCE = 20_000
 """Texts shorter than this together are counted in the event loop: quicker than to hand them to a thread."""
 
@@ -39,7 +45,9 @@ class Embedded:
 class Service:
     """The model behind its queue."""
 
-    def __init__(self, model: SentenceTransformer, settings: ServerSettings) -> None:
+    def __init__(
+        self, model: SentenceTransformer, settings: ServerSettings, *, on_death: Callable[[], None] = lambda: None
+    ) -> None:
         self.settings = settings
         self.embedder = Embedder(model)
         self.metrics = Metrics(lambda: self.batcher.open_texts)
@@ -48,15 +56,26 @@ class Service:
             max_batch_tokens=settings.max_batch_tokens,
             max_queue=settings.max_queue,
             on_batch=self.metrics.batch,
+            on_death=on_death,
+            fatal=(torch.AcceleratorError,),  # after it every call of a GPU fails: a new process is wanted
         )
 
-    async def embed(self, texts: Sequence[str], reading: Reading, request: Request) -> Embedded:
-        """Return (N, D) vectors of length 1; raises what the batcher raises, ClientGoneError for nobody there."""
+    async def embed(
+        self, texts: Sequence[str], reading: Reading, request: Request, *, field: str, cutting: Cutting = UNASKED
+    ) -> Embedded:
+        """Return (N, D) vectors of length 1 of the texts of a field.
+
+        Raises a 400 for texts that cannot be embedded or that would be cut otherwise than `cutting` wants it, what the
+        batcher raises, and ClientGoneError for nobody there.
+        """
+        self.check_texts(texts, field)
         tokenizer = self.embedder.tokenizer
         if sum(map(len, texts)) > CHARACTERS_AT_ONCE:
             counts = await asyncio.to_thread(tokenizer.counts, texts)
         else:
             counts = tokenizer.counts(texts)
+        if cutting.asks:
+            cutting.check(counts, await self.call(lambda: self.embedder.space(reading), request), field)
         costs = self.embedder.costs(counts, reading)
         vectors = await answered(self.batcher.embed(texts, costs, reading), request)
         return Embedded(vectors, sum(counts))
@@ -67,7 +86,7 @@ class Service:
 
     def check_model(self, name: str | None) -> None:
         """Raise a 404 for any model but this server's."""
-        if name is not None and name != self.settings.name:
+        if name is not None and name.removeprefix(PROVIDER) != self.settings.name.removeprefix(PROVIDER):
             raise ApiError(
                 404,
                 f"There is no model {name[:100]!r} here; this server has {self.settings.name!r}.",
@@ -75,22 +94,27 @@ class Service:
                 code="model_not_found",
             )
 
-    def reading(self, input_type: str | None, prompt_name: str | None) -> Reading:
+    def reading(self, asked: Prompted) -> Reading:
         """Return how a request's texts are read; a 400 for a prompt that there is not."""
         try:
-            return self.embedder.reading(input_type, prompt_name)
+            return self.embedder.reading(asked.side, asked.prompt_name, asked.prompt, asked.instruction)
         except ConfigError as error:
-            raise ApiError(400, str(error), param="prompt_name") from None
+            param = "prompt_name" if asked.instruction is None else "instruction"
+            raise ApiError(400, str(error), param=param) from None
 
-    def check_texts(self, texts: Sequence[str], field: str) -> None:
-        """Raise a 400 for too many texts, an empty one, or one that is not Unicode."""
-        if len(texts) > self.settings.max_inputs:
+    def check_number(self, texts: int, field: str) -> None:
+        """Raise a 400 for too many texts."""
+        if texts > self.settings.max_inputs:
             raise ApiError(
                 400,
-                f"{field} holds {len(texts):,} texts; at most {self.settings.max_inputs:,} fit into a request.",
+                f"{field} holds {texts:,} texts; at most {self.settings.max_inputs:,} fit into a request.",
                 param=field,
                 code="too_many_inputs",
             )
+
+    def check_texts(self, texts: Sequence[str], field: str) -> None:
+        """Raise a 400 for too many texts, an empty one, or one that is not Unicode."""
+        self.check_number(len(texts), field)
         for number, text in enumerate(texts):
             if not text:
                 raise ApiError(

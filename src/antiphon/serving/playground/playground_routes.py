@@ -19,9 +19,10 @@ from antiphon.errors import AntiphonError
 from antiphon.model.description import Description, describe
 from antiphon.modules import POOLINGS
 from antiphon.serving.error_responses import ApiError
-from antiphon.serving.schema import ERRORS, Body, InputType
+from antiphon.serving.schema import ERRORS, Body
 from antiphon.serving.served_model import Reading
 from antiphon.serving.service import Service
+from antiphon.text.template import Side
 
 MOST_TEXTS = 16
 MOST_VIEWS = 4
@@ -36,7 +37,7 @@ class TokensRequest(Body):
     """A text to show the tokens of."""
 
     text: Shown
-    side: InputType = "query"
+    side: Side = "query"
 
 
 class SimilarityRequest(Body):
@@ -51,7 +52,7 @@ class MemoryRequest(Body):
     """A text to make a vector of and to decode it again."""
 
     text: Shown
-    side: InputType = "query"
+    side: Side = "query"
     max_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 32
 
 
@@ -117,7 +118,9 @@ def _similarity(router: APIRouter, service: Service) -> None:
             readings = [embedder.view(name, body.pooling) if name else Reading() for name in body.templates]
         except AntiphonError as error:
             raise ApiError(400, str(error), param="templates") from None
-        found = await asyncio.gather(*(service.embed(body.texts, reading, request) for reading in readings))
+        found = await asyncio.gather(
+            *(service.embed(body.texts, reading, request, field="texts") for reading in readings)
+        )
         maps = [
             {"template": name, **_cosines(embedded.vectors)}
             for name, embedded in zip(body.templates, found, strict=True)
