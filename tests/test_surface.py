@@ -19,14 +19,14 @@ SIGNATURES = {
     "load": "path device dtype",
     "save": "model path",
     "mine": "model pairs settings corpus instruction document_instruction cache on_progress",
-    "train": "recipe overrides variant resume first until on_step",
+    "train": "recipe overrides variant resume accept_changed_data first until on_step",
 }
 COMMANDS = {
     "export": "to out freeze-prompts dimensions template pooling max-tokens",
     "show": "template pooling prompt side max-tokens bidirectional health",
     "embed": "out field side shard-size batch-size force template pooling max-tokens",
-    "search": "model top field template pooling max-tokens",
-    "train": "set variant plan resume from until",
+    "search": "model top field verify template pooling max-tokens",
+    "train": "set variant plan resume accept-changed-data from until",
     "reconstruct": "side prompt max-tokens temperature seed",
     "mine": "out corpus negatives range-min range-max relative-margin absolute-margin max-score min-score sampling "
     "seed instruction limit cache force template pooling max-tokens",

@@ -71,7 +71,7 @@ def embed(  # noqa: PLR0913  (the options of the command)
     side: Annotated[SideOption, typer.Option(help="Embed texts as documents or as queries.")] = SideOption.document,
     shard_size: Annotated[int, typer.Option(help="Texts in a shard.")] = 1024,
     batch_size: Annotated[int, typer.Option(help="Texts in a batch.")] = 32,
-    force: Annotated[bool, typer.Option("--force", help="Throw away what an earlier run left in the folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier embed wrote there.")] = False,
     template: Template = None,
     pooling: Pooling = None,
     max_tokens: MaxTokens = None,
@@ -111,6 +111,9 @@ def search(  # noqa: PLR0913  (the options of the command)
     model: ModelOption = "nano",
     top: Annotated[int, typer.Option(help="How many texts to print.")] = 10,
     field: Field = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every byte of the folder's shards, not their sizes alone.")
+    ] = False,
     template: Template = None,
     pooling: Pooling = None,
     max_tokens: MaxTokens = None,
@@ -121,4 +124,4 @@ def search(  # noqa: PLR0913  (the options of the command)
     opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
     from antiphon.corpus import embed as corpus
 
-    report.hits(corpus.search(source, query, model=opened, top=top, field=field))
+    report.hits(corpus.search(source, query, model=opened, top=top, field=field, verify=verify))

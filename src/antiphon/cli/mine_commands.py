@@ -68,11 +68,9 @@ def mine(  # noqa: PLR0913  (the options of the command)
 ) -> None:
     """Give training pairs hard negatives: texts near the query that do not answer it."""
     from antiphon.cli import report
-    from antiphon.data.pairs import check_target, load, write
-
-    check_target(out, force=force)  # before anything that takes long
     from antiphon.corpus.mining import MiningSettings
     from antiphon.corpus.mining import mine as run
+    from antiphon.data.pairs import held_target, load, write
 
     settings = MiningSettings(
         negatives=negatives,
@@ -85,10 +83,11 @@ def mine(  # noqa: PLR0913  (the options of the command)
         sampling=sampling.value,
         seed=seed,
     )
-    table = load(pairs, limit=limit)
-    opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
-    with report.progress("mining") as tell:
-        mined = run(
-            opened, table, settings=settings, corpus=corpus, instruction=instruction, cache=cache, on_progress=tell
-        )
-    report.say(str(write(mined, out, force=force)))
+    with held_target(out, verb="mine", force=force):  # before anything that takes long
+        table = load(pairs, limit=limit)
+        opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
+        with report.progress("mining") as tell:
+            mined = run(
+                opened, table, settings=settings, corpus=corpus, instruction=instruction, cache=cache, on_progress=tell
+            )
+        report.say(str(write(mined, out, force=force)))

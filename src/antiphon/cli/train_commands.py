@@ -18,7 +18,7 @@ from antiphon.cli.application import Model, SideOption, app, examples, open_name
         "torchrun --nproc-per-node 8 -m antiphon.cli train recipes/echo/echo.toml --resume",
     )
 )
-def train(
+def train(  # noqa: PLR0913  (the options of the command)
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A .toml file; see docs/guides/train.md.")],
     set_: Annotated[
         list[str] | None,
@@ -27,6 +27,9 @@ def train(
     variant: Annotated[str | None, typer.Option(help="A variant that the recipe names.", show_default=False)] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Say what it would cost, and train nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run that stands in the folder.")] = False,
+    accept_changed_data: Annotated[
+        bool, typer.Option("--accept-changed-data", help="Go on although the data have changed since; recorded.")
+    ] = False,
     from_: Annotated[
         str | None, typer.Option("--from", metavar="STAGE", help="Begin with this stage.", show_default=False)
     ] = None,
@@ -46,7 +49,14 @@ def train(
     if plan:
         report.plan(training.plan(chosen))
         return
-    folder = training.train(chosen, resume=resume, first=from_, until=until, on_step=report.note)
+    folder = training.train(
+        chosen,
+        resume=resume,
+        accept_changed_data=accept_changed_data,
+        first=from_,
+        until=until,
+        on_step=report.note,
+    )
     if processes().is_main_process:  # under torchrun every process runs this
         report.say(str(folder))
 

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from antiphon.corpus.index import MANIFEST, Index, Settings, Vectors, open_index, prepare, unit
+from antiphon.corpus.index import MANIFEST, Index, Settings, Vectors, open_index, unit
+from antiphon.corpus.resuming import prepare
 from antiphon.data.sources import Record, count, read
 from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError, DataError, ModelError
+from antiphon.files import held
 from antiphon.model import parity
 from antiphon.model.fingerprint import fingerprint
 from antiphon.text.template import SIDES
@@ -62,28 +64,30 @@ def embed(  # noqa: PLR0913  (the public surface)
     at its end. A whole source is read once before anything is written, so that a bad line is told first; standard
     input cannot be. `force` throws away what an earlier run left in `out`, never the files of others.
 
-    Raises ConfigError for a setting that cannot be used; DataError for a bad source, a folder that other models,
-    sources or settings made, or a disk that is full; ModelError for a vector that is NaN or zero.
+    Raises ConfigError for a setting that cannot be used; DataError for a bad source, a disk that is full, or a folder
+    that others made or another process writes to; ModelError for a vector that is NaN or zero.
     """
     _check_settings(side, shard_size, batch_size)
     total = count(source, field=field)
     width = _width(model)
     chunks = _chunks(read(source, field=field), shard_size)
     first = next(chunks, [])  # before anything is written: an empty standard input leaves no folder behind
-    index = prepare(Path(out), Settings(fingerprint(model), side, shard_size, width), force=force)
-    tell = on_progress or (lambda done, total: None)
-    encoder = Encoder(model, budget=_BUDGET)
-    done = number = 0
-    for number, records in enumerate(chain([first], chunks), start=1):
-        if not index.holds(number - 1, records, str(source)):
-            vectors: list[Vectors] = []
-            for window in _windows(encoder, records, side=side, batch_size=batch_size):
-                vectors.append(window)
-                tell(done + sum(map(len, vectors)), total)
-            index = index.with_shard(number - 1, records, np.concatenate(vectors))
-        done += len(records)
-        tell(done, total)
-    return _finished(index, number, str(source)).folder
+    settings = Settings(fingerprint(model), side, shard_size, width)
+    with held(out, "embed") as place:
+        index = prepare(place, settings, force=force)
+        tell = on_progress or (lambda done, total: None)
+        encoder = Encoder(model, budget=_BUDGET)
+        done = number = 0
+        for number, records in enumerate(chain([first], chunks), start=1):
+            if not index.holds(number - 1, records, str(source)):
+                vectors: list[Vectors] = []
+                for window in _windows(encoder, records, side=side, batch_size=batch_size):
+                    vectors.append(window)
+                    tell(done + sum(map(len, vectors)), total)
+                index = index.with_shard(number - 1, records, np.concatenate(vectors))
+            done += len(records)
+            tell(done, total)
+        return _finished(index, number, str(source)).folder
 
 
 def search(
@@ -93,11 +97,13 @@ def search(
     model: SentenceTransformer,
     top: int = 10,
     field: str | None = None,
+    verify: bool = False,
 ) -> list[Hit]:
     """Return the `top` texts nearest to the query by cosine, best first; of equal scores the earlier text first.
 
     `source` is a folder that `embed` wrote with this model, or a source of texts, which are then embedded on the way.
-    Either is gone through in blocks, so memory does not grow with it.
+    Either is gone through in blocks, so memory does not grow with it. `verify` has every byte of such a folder's shards
+    checked before it is trusted; their sizes and footers always are.
 
     Raises ConfigError for `top` below 1; DataError for an empty query, a bad source or a folder of another model.
     """
@@ -105,7 +111,10 @@ def search(
         raise ConfigError(f"top is {top}; ask for at least 1 text.")
     if not query.strip():
         raise DataError(f"The query is {query!r}, which has no words; say what to search for.")
-    blocks = _stored(Path(source), model, field) if Path(source).is_dir() else _embedded(source, model, field)
+    is_folder = Path(source).is_dir()
+    if verify and not is_folder:
+        raise ConfigError(f"{source} is no folder that embed wrote, so there is nothing to verify; leave it out.")
+    blocks = _stored(Path(source), model, field, verify=verify) if is_folder else _embedded(source, model, field)
     query_D = unit(parity.encode(model, [query], side="query"), ["the query"])[0]
     best: list[Hit] = []
     for records, vectors_ND in blocks:
@@ -155,7 +164,9 @@ def _finished(index: Index, shards: int, source: str) -> Index:
     return index if index.complete else replace(index, complete=True).written()
 
 
-def _stored(folder: Path, model: SentenceTransformer, field: str | None) -> Iterator[tuple[list[Record], Vectors]]:
+def _stored(
+    folder: Path, model: SentenceTransformer, field: str | None, *, verify: bool
+) -> Iterator[tuple[list[Record], Vectors]]:
     index = open_index(folder)
     if field is not None:
         raise ConfigError(f"{folder} holds vectors already, so the field {field!r} has no use; leave the field out.")
@@ -167,7 +178,7 @@ def _stored(folder: Path, model: SentenceTransformer, field: str | None) -> Iter
     if not index.complete:
         rows = sum(shard.rows for shard in index.shards)
         logger.warning("%s is not complete (see %s): only its first %d texts are searched.", folder, MANIFEST, rows)
-    return index.blocks()
+    return index.blocks(verify=verify)
 
 
 def _embedded(

@@ -1,15 +1,16 @@
 """A folder of vectors: Parquet shards and a manifest that says which are whole and what made them.
 
 `part-00000.parquet` has the columns id, text (strings) and vector (fixed-size list of float32, unit length). Each is
-written under another name and moved into place, the manifest `_embed.json` after it: whenever a run dies, what the
-manifest lists is whole. N rows of a shard, D width.
+written under another name and moved into place, the manifest `_embed.json` after it with the shard's size and digest:
+whenever a run dies, what the manifest lists is whole, and what has been changed since is found. Other files in the
+folder are left alone. N rows of a shard, D width.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,15 +22,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antiphon.data.sources import Record
-from antiphon.errors import DataError, ModelError
-from antiphon.files import PARTIAL, write_whole
+from antiphon.errors import DataError, ModelError, first_line
+from antiphon.files import digest, reason, write_whole
 
 Vectors = npt.NDArray[np.float32]
 
 MANIFEST = "_embed.json"
 VERSION = 1
-_OURS = re.compile(r"part-\d{5,}\.parquet|_embed\.json")
+RECORDS = b"antiphon.records"
+"""The key in a shard's footer that holds the digest of its records."""
 _ROWS_AT_ONCE = 4096
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Shard:
-    """A whole shard: its rows, and the SHA-256 of their ids and texts."""
+    """A whole shard: its rows, the SHA-256 of their ids and texts, and what its file was when it was written."""
 
     rows: int
     sha256: str
+    bytes: int | None = None
+    """None in a folder that an earlier release wrote."""
+    file_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,13 @@ class Index:
         if number >= len(self.shards):
             return False
         shard = self.shards[number]
-        if digest(records) == shard.sha256:
-            return self._readable(number)
+        if records_digest(records) == shard.sha256:
+            trouble = self._trouble(number, content=True)
+            if trouble is not None:
+                logger.warning("%s %s and is made again.", self.shard_path(number), trouble)
+            return trouble is None
         last = number == len(self.shards) - 1
-        if last and shard.rows < len(records) and digest(records[: shard.rows]) == shard.sha256:
+        if last and shard.rows < len(records) and records_digest(records[: shard.rows]) == shard.sha256:
             return False  # the source has grown since: its last shard is made anew, with more rows
         first = number * self.settings.shard_size + 1
         raise DataError(
@@ -83,20 +93,34 @@ class Index:
             f"not those of {self.shard_path(number).name}; name another folder by --out, or start anew with --force."
         )
 
-    def _readable(self, number: int) -> bool:
+    def _trouble(self, number: int, *, content: bool) -> str | None:
+        """Return what is wrong with a shard's file, by its size and footer and, where asked for, by all its bytes."""
+        path, shard = self.shard_path(number), self.shards[number]
         try:
-            return bool(pq.read_metadata(self.shard_path(number)).num_rows == self.shards[number].rows)
-        except (OSError, pa.ArrowException):
-            return False
+            footer = pq.read_metadata(path)
+            own = (footer.metadata or {}).get(RECORDS)
+            if shard.bytes not in (None, path.stat().st_size):
+                return f"has {path.stat().st_size:,} bytes where {shard.bytes:,} were written"
+            if footer.num_rows != shard.rows or own not in (None, shard.sha256.encode()):
+                return "is the file of other rows"
+            if content and shard.file_sha256 not in (None, digest(path)):
+                return "is not what was written (its SHA-256 is another)"
+        except FileNotFoundError:
+            return "is missing"
+        except (OSError, pa.ArrowException) as error:
+            return f"cannot be read ({first_line(error)})"
+        return None
 
     def with_shard(self, number: int, records: Sequence[Record], vectors: Vectors) -> Index:
         """Write shard `number` and then the manifest, and return the index that has it.
 
         Raises DataError where the disk is full or not to be written to; the shards before stay whole.
         """
-        data = _parquet(records, vectors)
+        known = records_digest(records)
+        data = _parquet(records, vectors, known)
         self._write(self.shard_path(number), data)
-        shards = (*self.shards[:number], Shard(len(records), digest(records)), *self.shards[number + 1 :])
+        shard = Shard(len(records), known, len(data), hashlib.sha256(data).hexdigest())
+        shards = (*self.shards[:number], shard, *self.shards[number + 1 :])
         return replace(self, shards=shards, complete=False).written()
 
     def written(self) -> Index:
@@ -116,17 +140,22 @@ class Index:
             write_whole(path, data)
         except OSError as error:
             raise DataError(
-                f"{path} could not be written ({error.strerror or error}); "
+                f"{path} could not be written ({reason(error)}); "
                 f"the {len(self.shards)} shards before are whole. Make room or mend the permissions, "
                 "and run the same command again to go on."
             ) from error
 
-    def blocks(self) -> Iterator[tuple[list[Record], Vectors]]:
-        """Yield the records and their (N, D) vectors, in order, a few thousand at a time."""
+    def blocks(self, *, verify: bool = False) -> Iterator[tuple[list[Record], Vectors]]:
+        """Yield the records and their (N, D) vectors, in order, a few thousand at a time.
+
+        Raises DataError for a shard that is not the one that was written: by its size and footer, with `verify` by all
+        its bytes.
+        """
         for number, shard in enumerate(self.shards):
-            if not self._readable(number):
+            trouble = self._trouble(number, content=verify)
+            if trouble is not None:
                 raise DataError(
-                    f"{self.shard_path(number)} is missing or broken ({shard.rows} rows); "
+                    f"{self.shard_path(number)} ({shard.rows} rows) {trouble}; "
                     "run the same embed command again to mend it."
                 )
             with pq.ParquetFile(self.shard_path(number)) as file:
@@ -134,7 +163,7 @@ class Index:
                     yield _unpacked(batch)
 
 
-def digest(records: Sequence[Record]) -> str:
+def records_digest(records: Sequence[Record]) -> str:
     """Return the SHA-256 of ids and texts; lengths stand before them, so no two lists read alike."""
     sha = hashlib.sha256()
     for record in records:
@@ -152,7 +181,7 @@ def open_index(folder: Path) -> Index:
         if content["version"] != VERSION:
             raise ValueError(f"its version is {content['version']!r}, and {VERSION} is known")
         settings = Settings(**{key: content[key] for key in ("model", "side", "shard_size", "dimensions")})
-        shards = tuple(Shard(int(shard["rows"]), str(shard["sha256"])) for shard in content["shards"])
+        shards = tuple(_shard(shard) for shard in content["shards"])
         return Index(folder, settings, shards, bool(content["complete"]))
     except FileNotFoundError:
         raise DataError(
@@ -164,61 +193,17 @@ def open_index(folder: Path) -> Index:
         ) from error
 
 
-def prepare(folder: Path, settings: Settings, *, force: bool) -> Index:
-    """Return the index to go on with: a new one, the one in the folder, or with `force` a new one in its place.
-
-    Raises DataError where the folder has anything else in it, or was made with other settings; nothing is touched then.
-    """
-    _check_only_ours(folder)
-    found = (folder / MANIFEST).exists()
-    if found and not force:
-        index = open_index(folder)
-        _check_same(index, settings)
-    else:
-        index = Index(folder, settings)
-    _clear(folder, shards=found and force)
-    return index if found and not force else index.written()
+def _shard(entry: dict[str, Any]) -> Shard:
+    size, sha256 = entry.get("bytes"), entry.get("file_sha256")
+    return Shard(
+        int(entry["rows"]),
+        str(entry["sha256"]),
+        None if size is None else int(size),
+        None if sha256 is None else str(sha256),
+    )
 
 
-def _clear(folder: Path, *, shards: bool) -> None:
-    """Make the folder, and remove what a killed run left half-written, with `shards` the shards too."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in [*folder.glob(f".*{PARTIAL}"), *(folder.glob("part-*.parquet") if shards else ())]:
-            path.unlink()
-    except OSError as error:
-        raise DataError(
-            f"{folder} cannot be written to ({error.strerror or error}); name another folder by --out."
-        ) from error
-
-
-def _check_only_ours(folder: Path) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise DataError(f"{folder} is a file; name a folder by --out. Nothing was written.")
-    names = sorted(path.name for path in folder.iterdir())
-    foreign = [name for name in names if not _OURS.fullmatch(name.removeprefix(".").removesuffix(PARTIAL))]
-    if not foreign and MANIFEST not in names:
-        foreign = [name for name in names if not name.endswith(PARTIAL)]  # shards, but not of a run of ours
-    if foreign:
-        raise DataError(
-            f"{folder} has files in it that are no embeddings of antiphon ({', '.join(foreign[:3])}); "
-            "name another folder by --out. Nothing was written."
-        )
-
-
-def _check_same(index: Index, settings: Settings) -> None:
-    for name, here in asdict(settings).items():
-        there = getattr(index.settings, name)
-        if here != there:
-            raise DataError(
-                f"{index.folder} was made with {name} {there!s:.16} and this run has {here!s:.16}; "
-                "run it as before, name another folder by --out, or start anew with --force. Nothing was written."
-            )
-
-
-def _parquet(records: Sequence[Record], vectors: Vectors) -> memoryview:
+def _parquet(records: Sequence[Record], vectors: Vectors, known: str) -> memoryview:
     flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
     table = pa.table(
         {
@@ -228,7 +213,7 @@ def _parquet(records: Sequence[Record], vectors: Vectors) -> memoryview:
         }
     )
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, use_dictionary=False)
+    pq.write_table(table.replace_schema_metadata({RECORDS: known.encode()}), sink, use_dictionary=False)
     return memoryview(sink.getvalue())
 
 

@@ -20,7 +20,7 @@ import torch
 from antiphon.corpus.index import unit
 from antiphon.encoding import Encoder
 from antiphon.errors import DataError
-from antiphon.files import write_whole
+from antiphon.files import clean, reason, write_whole
 from antiphon.model.fingerprint import fingerprint
 from antiphon.text.template import Side, prompt_for
 
@@ -144,7 +144,10 @@ def _read(file: Path, rows: int) -> Vectors | None:
     except (OSError, ValueError, EOFError) as error:
         logger.warning("%s cannot be read (%s) and is made anew.", file, error)
         return None
-    return kept if kept.ndim == 2 and len(kept) == rows else None
+    if kept.ndim != 2 or len(kept) != rows or not np.allclose(np.linalg.norm(kept, axis=1), 1, atol=1e-3):
+        logger.warning("%s holds no %d vectors of length 1 and is made anew.", file, rows)
+        return None
+    return kept
 
 
 def _write(file: Path, vectors_ND: Vectors) -> None:
@@ -152,6 +155,7 @@ def _write(file: Path, vectors_ND: Vectors) -> None:
     np.save(buffer, vectors_ND)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        clean(file.parent)
         write_whole(file, buffer.getbuffer())
     except OSError as error:
-        raise DataError(f"{file} could not be written ({error.strerror or error}); name another cache.") from error
+        raise DataError(f"{file} could not be written ({reason(error)}); make room, or name another cache.") from error

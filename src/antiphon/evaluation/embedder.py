@@ -6,25 +6,20 @@ N texts, D width.
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon.encoding import Encoder
 from antiphon.errors import ModelError
+from antiphon.evaluation.vector_store import Vectors, VectorStore
 from antiphon.text.template import Side
 
-Vectors = npt.NDArray[np.float32]
 Encode = Callable[[Sequence[str], str, Side], Vectors]
 """Texts, prompt and side to (N, D)."""
 
-MOST_BYTES = 8 * 2**30
-"""A store of vectors that has grown beyond this is read and no longer added to."""
 _WINDOW = 512
 """Texts that are embedded between two commits and two reports of progress, the longest first."""
 
@@ -48,34 +43,6 @@ def encoder(model: SentenceTransformer, *, budget: int | None = None) -> Encode:
         return vectors
 
     return encode
-
-
-class VectorStore:
-    """Vectors of one model on disk; several processes may read and write it."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._database = sqlite3.connect(path, timeout=120)
-        self._database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
-
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Vectors]:
-        """Return those of the vectors (D,) that are there."""
-        cursor = self._database.cursor()
-        rows = (cursor.execute("SELECT vector FROM vectors WHERE key = ?", (key,)).fetchone() for key in keys)
-        return {key: np.frombuffer(row[0], dtype="<f4") for key, row in zip(keys, rows, strict=True) if row is not None}
-
-    def put(self, vectors: dict[bytes, Vectors]) -> None:
-        """Add vectors, in one transaction."""
-        if self._path.stat().st_size > MOST_BYTES:
-            return
-        rows = [(key, np.ascontiguousarray(vector, dtype="<f4").tobytes()) for key, vector in vectors.items()]
-        with self._database:
-            self._database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._database.close()
 
 
 class Embedder:

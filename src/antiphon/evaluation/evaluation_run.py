@@ -17,14 +17,15 @@ from sentence_transformers import SentenceTransformer
 from antiphon import compat, nano
 from antiphon.evaluation import instructions as instructing
 from antiphon.evaluation import randomness, ranks
-from antiphon.evaluation.embedder import Encode, VectorStore, encoder
+from antiphon.evaluation.embedder import Encode, encoder
 from antiphon.evaluation.instructions import OWN, Instructions
 from antiphon.evaluation.progress import Listener, Meter
-from antiphon.evaluation.run_folder import check_place
 from antiphon.evaluation.score_cache import default_folder, key_of
 from antiphon.evaluation.scores import SCORES, Scores, TaskScore
 from antiphon.evaluation.selection import Selected, SelectedProbe, Selection, quiet, select
 from antiphon.evaluation.task_run import Turns
+from antiphon.evaluation.vector_store import VectorStore
+from antiphon.files import HeldFolder, check_place, held
 from antiphon.model.fingerprint import fingerprint
 from antiphon.text.template import template_of
 
@@ -70,18 +71,27 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     Raises ConfigError for a task or setting that cannot be used and for an instruction that is missing, DataError for
     data that cannot be scored honestly, ModelError for a vector that is NaN or zero.
     """
-    if out is not None:
-        check_place(Path(out), SCORES)  # before an hour is spent
     folder = None if cache is False else default_folder() if cache is True else Path(cache)
     settings = Settings(instructions=instructions, limit=limit, seed=seed, budget=budget, cache=folder)
-    with randomness.kept(), ranks.joined():
+    with _held(out) as place, randomness.kept(), ranks.joined():
         quiet()
         scores = run(
             model, select(tasks, limit=limit, seed=seed), settings, label=label, listener=listener, spread=True
         )
-    if out is not None and ranks.rank() == 0:
-        scores.save(out)
+        if place is not None:
+            scores.write(place)
     return scores
+
+
+@contextmanager
+def _held(out: str | Path | None) -> Iterator[HeldFolder | None]:
+    """Hold the folder of the scores before an hour is spent; only the first rank writes."""
+    if out is None or ranks.rank() != 0:
+        yield None
+        return
+    with held(out, "evaluate") as place:
+        check_place(place.path, SCORES)
+        yield place
 
 
 def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need)

@@ -10,7 +10,8 @@ from mteb.models.model_meta import ModelMeta
 from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer
 
-from antiphon.evaluation.embedder import Embedder, Vectors
+from antiphon.evaluation.embedder import Embedder
+from antiphon.evaluation.vector_store import Vectors
 from antiphon.text.template import Side
 
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from antiphon.errors import DataError
 from antiphon.evaluation.scores import TaskScore, sample_from_dict, sample_to_dict, score_from_dict
+from antiphon.files import clean, reason, write_whole
 
 FORM = 1
 """Raised where the form or the meaning of what is kept changes."""
+
+logger = logging.getLogger(__name__)
 
 
 def default_folder() -> Path:
@@ -28,24 +32,29 @@ def key_of(parts: Mapping[str, Any]) -> str:
 
 
 def read_score(folder: Path, key: str) -> TaskScore | None:
-    """Return a kept score, None where there is none."""
+    """Return a kept score, None where there is none; one that is broken is told and made again."""
     path = _path(folder, key)
-    if not path.exists():
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        sample = raw.pop("sample")
+        return score_from_dict(raw, None if sample is None else sample_from_dict(sample))
+    except FileNotFoundError:
         return None
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    sample = raw.pop("sample")
-    return score_from_dict(raw, None if sample is None else sample_from_dict(sample))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.warning("%s is no kept score (%s: %s); the task is run again.", path, type(error).__name__, error)
+        return None
 
 
 def write_score(folder: Path, key: str, score: TaskScore) -> None:
-    """Keep a score; a reader sees all of it or nothing."""
+    """Keep a score; a reader sees all of it or nothing. DataError where the disk is full or not to be written to."""
     path = _path(folder, key)
-    path.parent.mkdir(parents=True, exist_ok=True)
     raw = {**score.to_dict(), "sample": None if score.sample is None else sample_to_dict(score.sample)}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".score-")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(raw, file, default=float)
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clean(path.parent)
+        write_whole(path, json.dumps(raw, default=float).encode())
+    except OSError as error:
+        raise DataError(f"{path} could not be written ({reason(error)}); make room, or name another cache.") from error
 
 
 def _path(folder: Path, key: str) -> Path:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from antiphon.errors import DataError
-from antiphon.evaluation.run_folder import replaced
 from antiphon.evaluation.statistics import Interval, Sample
+from antiphon.files import HeldFolder, check_place, held
 
 SCORES = "scores.json"
 CATEGORIES = ("Retrieval", "Reranking", "Clustering", "PairClassification", "Classification", "STS", "Summarization")
@@ -123,16 +123,21 @@ class Scores(Mapping[str, TaskScore]):
 
     def save(self, folder: str | Path) -> Path:
         """Write the folder and return it; DataError where other scores, or anything else, stand there."""
-        target = Path(folder)
-        self._check_may_replace(target)
-        with replaced(target, SCORES) as written:
+        with held(folder, "evaluate") as place:
+            self.write(place)
+        return Path(folder)
+
+    def write(self, place: HeldFolder) -> None:
+        """Write into a folder that this process holds; DataError where other scores, or anything else, stand there."""
+        check_place(place.path, SCORES)
+        self._check_may_replace(place.path)
+        with place.filled(last=(SCORES,), mark=SCORES) as written:
             (written / "examples").mkdir()
             (written / SCORES).write_text(_json(self.to_dict()), encoding="utf-8")
             for name, score in self.tasks.items():
                 if score.sample is not None:
                     path = written / "examples" / f"{file_name(name)}.json"
                     path.write_text(json.dumps(sample_to_dict(score.sample)), encoding="utf-8")
-        return target
 
     def _check_may_replace(self, target: Path) -> None:
         if not (target / SCORES).exists():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import DataError
 from antiphon.evaluation.costs import cost_of
-from antiphon.evaluation.embedder import Embedder, Encode, VectorStore
+from antiphon.evaluation.embedder import Embedder, Encode
 from antiphon.evaluation.examples import sample_of
 from antiphon.evaluation.mteb_encoder import TaskEncoder
 from antiphon.evaluation.probes import Context
@@ -25,6 +24,8 @@ from antiphon.evaluation.score_cache import key_of, read_score, write_score
 from antiphon.evaluation.scores import PROBE, TaskScore
 from antiphon.evaluation.selection import Selected, SelectedProbe
 from antiphon.evaluation.ties import tie_notes
+from antiphon.evaluation.vector_store import VectorStore
+from antiphon.files import scratch
 from antiphon.text.template import Side
 
 _LOADED_AT_ONCE = 1024
@@ -82,7 +83,7 @@ class Turns:
         embedder = self._embedder()
         called = f"antiphon/{self.identity[:16]}"
         wrapped = TaskEncoder(self.model, embedder, prompts, name=called, revision=self.identity)
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        with scratch() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of scikit-learn and mteb, about labels that no text was given
             outcome = mteb.evaluate(
                 wrapped,
@@ -90,12 +91,12 @@ class Turns:
                 cache=None,
                 co2_tracker=False,
                 encode_kwargs={"batch_size": _LOADED_AT_ONCE, "show_progress_bar": False},
-                prediction_folder=Path(folder),
+                prediction_folder=folder,
                 show_progress_bar=False,
             ).task_results[0]
             main, metrics = float(outcome.get_score()), _metrics(outcome)
-            sample = sample_of(task, main, metrics, Path(folder))
-            notes = (*notes, *tie_notes(task, Path(folder)))
+            sample = sample_of(task, main, metrics, folder)
+            notes = (*notes, *tie_notes(task, folder))
         if not np.isfinite(main):
             raise DataError(f"The score of {name} is {main}: its predictions are all alike, or its gold values are.")
         return TaskScore(

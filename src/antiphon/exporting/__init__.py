@@ -14,8 +14,9 @@ from antiphon.exporting import hub, onnx_form, portable
 from antiphon.exporting.onnx_form import INT8_LIMIT, Cost
 from antiphon.exporting.readings import probes, readings
 from antiphon.exporting.verified import ONNX, PLAIN, Call, Settings, ask, check, reference
+from antiphon.files import HeldFolder, held
 from antiphon.model.adapters import is_adapted, merge
-from antiphon.model.checkpoint import new_folder
+from antiphon.model.checkpoint import LAST
 from antiphon.model.opening import open_model
 from antiphon.model.parity import LIMITS, Parity
 
@@ -76,11 +77,19 @@ def export(
     """
     if to not in FORMS:
         raise ConfigError(f"There is no form {to!r}; take one of {', '.join(FORMS)}.")
-    target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(
-            f"{target} exists and is not empty; nothing was written. Name another folder or remove it."
-        )
+    with held(out, "export", kind=CheckpointError) as place:
+        place.check_free()
+        return _written(model, to, place, freeze_prompts=freeze_prompts, dimensions=dimensions)
+
+
+def _written(
+    model: SentenceTransformer | str | Path,
+    to: str,
+    place: HeldFolder,
+    *,
+    freeze_prompts: bool,
+    dimensions: Sequence[int],
+) -> Exported:
     opened = _opened(model)
     settings = Settings(
         freeze_prompts=freeze_prompts,
@@ -91,7 +100,7 @@ def export(
     was_training = opened.training
     opened.eval()
     try:
-        with new_folder(target) as temporary:
+        with place.filled(last=LAST) as temporary:
             calls = form.write(opened, temporary, settings)
             texts = probes(opened)
             parity = check(
@@ -103,10 +112,11 @@ def export(
             cost = form.finish(calls) if form.finish else None
             for file in temporary.rglob("*"):  # a server seldom runs as the user who exported
                 file.chmod(0o755 if file.is_dir() else 0o644)
-    except OSError as error:
-        raise CheckpointError(f"{target} could not be written ({error}); nothing was left there.") from error
+        if place.made:
+            place.path.chmod(0o755)
     finally:
         opened.train(was_training)
+    target = Path(place.name)
     places = {name: target / call.folder.relative_to(temporary) for name, call in calls.items()}
     return Exported(form=to, folder=target, prompts=places, parity=parity, cost=cost)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ParityError
 from antiphon.exporting.readings import Reading
+from antiphon.files import scratch
 from antiphon.model.parity import LIMITS, Parity, Vectors, check_finite, compare
 from antiphon.model.variants import in_dtype
 
@@ -52,8 +52,8 @@ def ask(program: str, calls: Mapping[str, Call], texts: Sequence[str]) -> dict[s
 
     Raises ParityError, with the last line of what it said, where it fails.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        request, out = Path(scratch, "request.json"), Path(scratch, "vectors.npz")
+    with scratch() as folder:
+        request, out = folder / "request.json", folder / "vectors.npz"
         content = {
             "calls": {name: {**vars(call), "folder": str(call.folder.resolve())} for name, call in calls.items()},
             "texts": list(texts),
@@ -64,7 +64,7 @@ def ask(program: str, calls: Mapping[str, Call], texts: Sequence[str]) -> dict[s
             [sys.executable, "-P", str(Path(__file__).with_name(program)), str(request)],
             capture_output=True,
             text=True,
-            cwd=scratch,
+            cwd=folder,
         )
         if done.returncode != 0:
             said = (done.stderr.strip().splitlines() or ["no message"])[-1]

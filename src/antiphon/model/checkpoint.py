@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +22,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from antiphon import __version__, compat
 from antiphon.errors import CheckpointError, ConfigError, foreign
+from antiphon.files import HeldFolder, held
 from antiphon.model.adapters import is_adapted, merge
 from antiphon.model.base import check_files
 from antiphon.model.build import check_companions, check_ready
@@ -35,6 +33,8 @@ from antiphon.text.template import Template, template_of
 
 RECORD = "antiphon.json"
 RUN = "run.json"
+LAST = (RECORD, "modules.json", "config.json")
+"""Files without which no reader takes a folder for a model, in the order in which they come last."""
 
 
 def save(model: SentenceTransformer, path: str | Path) -> Path:
@@ -42,40 +42,34 @@ def save(model: SentenceTransformer, path: str | Path) -> Path:
 
     Raises CheckpointError where something stands at `path`, where the disk is full, or where the head cannot be found.
     """
-    target = Path(path)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(
-            f"{target} exists and is not empty; nothing was written. Name another folder or remove it."
-        )
+    with held(path, "save", kind=CheckpointError) as place:
+        place.check_free()
+        _write(model, place)
+    return Path(path)
+
+
+def save_again(model: SentenceTransformer, path: str | Path) -> Path:
+    """Write the model as `save` does, in place of one that `save` wrote there; other files in the folder stay."""
+    with held(path, "save", kind=CheckpointError) as place:
+        if not (place.path / RECORD).exists():
+            place.check_free()
+        _write(model, place)
+    return Path(path)
+
+
+def _write(model: SentenceTransformer, place: HeldFolder) -> None:
     template = template_of(model)
     if is_adapted(model):  # what is saved needs no adapter, and the caller's may go on to be trained
         model = copy.deepcopy(model)
         merge(model)
     try:
-        with new_folder(target) as temporary, _whole_language_model(model[0]):
-            with foreign(f"{target} could not be written, nothing was left there", CheckpointError):
-                model.save(str(temporary), create_model_card=False)
+        with place.filled(last=LAST, mark=RECORD) as folder, _whole_language_model(model[0]):
+            with foreign(f"{place.name} could not be written, nothing was left there", CheckpointError):
+                model.save(str(folder), create_model_card=False)
             record = {"version": __version__, "template": None if template is None else template.to_dict()}
-            (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{target} could not be written ({error}); nothing was left there.") from error
-    return target
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `target`; moved there when the block ends, removed when it fails."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        if target.is_dir():
-            target.rmdir()  # an empty one; anything else was refused before
-        os.replace(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    except SafetensorError as error:
+        raise CheckpointError(f"{place.name} could not be written ({error}); nothing was left there.") from error
 
 
 def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") -> SentenceTransformer:

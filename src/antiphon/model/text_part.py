@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
@@ -20,6 +19,7 @@ from transformers import (
 )
 
 from antiphon.errors import ModelError, foreign
+from antiphon.files import scratch
 
 
 def is_composite(config: PretrainedConfig) -> bool:
@@ -41,7 +41,7 @@ def text_folder(
             f"{source} is a model of text and more ({config.model_type}), and transformers has no causal language "
             f"model of its text's kind ({inner.model_type}); take the family's text-only release."
         )
-    with TemporaryDirectory(prefix="antiphon-") as folder:
+    with scratch() as folder:
         with foreign(f"The text model in {source} cannot be taken out"):
             whole, loaded = AutoModelForImageTextToText.from_pretrained(
                 source, dtype=dtype, trust_remote_code=False, output_loading_info=True
@@ -51,7 +51,7 @@ def text_folder(
             text.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         del whole, text
-        yield Path(folder), head
+        yield folder, head
 
 
 def _text_model(whole: PreTrainedModel) -> tuple[PreTrainedModel, nn.Module | None]:

@@ -7,31 +7,34 @@ over: a run that stands there is resumed, or another folder is named.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from antiphon import compat
 from antiphon.data.processes import processes
 from antiphon.errors import CheckpointError, ConfigError
+from antiphon.files import held, is_free
+from antiphon.model.checkpoint import RUN
 from antiphon.training import record
-from antiphon.training.dataset import Library
 from antiphon.training.plan import Plan, plan
 from antiphon.training.recipe import Recipe, read
 from antiphon.training.recipe_tables import Stage
-from antiphon.training.stage import Place, run_stage, settings_of
+from antiphon.training.run import RunningJob
+from antiphon.training.stage import settings_of
 from antiphon.training.trainer import batching
 from antiphon.training.trial import try_ending
 
 __all__ = ["Plan", "plan", "train"]
 
 
-def train(
+def train(  # noqa: PLR0913  (the public surface)
     recipe: str | Path | Mapping[str, Any] | Recipe,
     *,
     overrides: Mapping[str, Any] | None = None,
     variant: str | None = None,
     resume: bool = False,
+    accept_changed_data: bool = False,
     first: str | None = None,
     until: str | None = None,
     on_step: Callable[[str], None] | None = None,
@@ -40,11 +43,13 @@ def train(
 
     `overrides` are settings by dotted name (see `antiphon.training.recipe.read`), `first` and `until` name the stages
     to begin and to end with, and `resume` goes on with a run that stands in the folder: finished stages are kept, the
-    one that died goes on from its last whole checkpoint to the same weights. Under torchrun or accelerate launch every
-    process calls this.
+    one that died goes on from its last whole checkpoint to the same weights. Data that have changed since the run began
+    with them are refused then, unless `accept_changed_data`, which the run's record says. Under torchrun or accelerate
+    launch every process calls this.
 
     Raises ConfigError, DataError and ModelError for what the recipe names and is not to be had, CheckpointError where
-    a run stands in the folder and is not resumed, TrainingError where the loss is not finite.
+    a run stands in the folder and is not resumed or where another process trains there, TrainingError where the loss
+    is not finite.
     """
     read_recipe = read(recipe, overrides=overrides, variant=variant)
     state = processes()
@@ -56,26 +61,16 @@ def train(
     if any(stage.lora is not None for stage in stages):
         compat.check_lora()
     folder = Path(read_recipe.out or Path("runs") / read_recipe.name)
-    if state.is_main_process and record.read(folder) is None:  # a run that is resumed has shown it
-        try_ending(read_recipe, stages, read_recipe.model.base, folder)
-    state.wait_for_everyone()
-    run = _opened(read_recipe, folder, resume=resume, begins=first is None, processes=state.num_processes)
-    state.wait_for_everyone()  # all have seen the folder as it was
-    if state.is_main_process:
-        record.write(run, folder)
-    library = Library(read_recipe)
-    for stage in stages:
-        place = _place(read_recipe, stage, folder)
-        if resume and place.model.exists() and any(done.name == stage.name for done in run.stages):
-            tell(f"stage {stage.name}: finished before")
-            continue
-        tell(f"stage {stage.name}: {stage.loss} from {place.base}")
-        done = run_stage(library, stage, place, resume=resume, tell=tell)
-        run = replace(run, stages=[*(before for before in run.stages if before.name != stage.name), done])
-        if state.is_main_process:
+    with held(folder, "train", kind=CheckpointError) if state.is_main_process else nullcontext():
+        run = _opened(read_recipe, folder, resume=resume, begins=first is None, processes=state.num_processes)
+        is_new = not (folder / RUN).exists()
+        state.wait_for_everyone()  # all have seen the folder as it was
+        if state.is_main_process and is_new:  # a run that is resumed has shown it
+            try_ending(read_recipe, stages, read_recipe.model.base, folder)
             record.write(run, folder)
         state.wait_for_everyone()
-        tell(f"stage {stage.name}: {done.steps} steps in {done.seconds:,.0f} s, model in {place.model}")
+        job = RunningJob(recipe=read_recipe, folder=folder, resume=resume, accept=accept_changed_data, tell=tell)
+        job.train(run, stages)
     return folder
 
 
@@ -97,7 +92,7 @@ def _opened(recipe: Recipe, folder: Path, *, resume: bool, begins: bool, process
     content = recipe.model_dump(exclude_none=True, mode="json")
     found = record.read(folder)
     if found is None:
-        if folder.exists() and any(folder.iterdir()):
+        if not is_free(folder):
             raise CheckpointError(f"{folder} exists and holds no run; nothing was written. Set out to another folder.")
         if not begins:
             raise CheckpointError(f"There is no run in {folder} whose later stage could be trained; leave --from out.")
@@ -108,21 +103,3 @@ def _opened(recipe: Recipe, folder: Path, *, resume: bool, begins: bool, process
         )
     record.check_same(found, content, folder)
     return found
-
-
-def _place(recipe: Recipe, stage: Stage, folder: Path) -> Place:
-    """Return where a stage starts and where it goes.
-
-    Raises CheckpointError where the stage before it has left no model.
-    """
-    number = [one.name for one in recipe.stage].index(stage.name)
-    own = folder / "stages" / f"{number + 1}-{stage.name}"
-    if number == 0:
-        return Place(base=recipe.model.base, run=folder, folder=own)
-    before = recipe.stage[number - 1]
-    base = folder / "stages" / f"{number}-{before.name}" / "model"
-    if not (base / "modules.json").exists():
-        raise CheckpointError(
-            f"Stage {stage.name!r} starts from {base}, which is not there; train {before.name!r} first."
-        )
-    return Place(base=str(base), run=folder, folder=own)

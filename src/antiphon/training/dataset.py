@@ -90,7 +90,7 @@ def rows_of(library: Library, stage: Stage, model: SentenceTransformer) -> Rows:
 
 
 def _mixture_of(recipe: Recipe, data: Data) -> Mixture:
-    settings = _settings(recipe, data)
+    settings = pair_settings(recipe, data)
     mixture = Mixture.of(settings, seed=recipe.seed, root=data.root, limit=data.limit)
     if data.overlap is None:
         return mixture
@@ -101,7 +101,8 @@ def _mixture_of(recipe: Recipe, data: Data) -> Mixture:
     return mixture.without(found) if data.overlap.drop else mixture
 
 
-def _settings(recipe: Recipe, data: Data) -> tuple[PairSettings, ...]:
+def pair_settings(recipe: Recipe, data: Data) -> tuple[PairSettings, ...]:
+    """Return the sets of a mixture that a run takes; ConfigError for a name that it has not."""
     if data.mixture is not None:
         path = Path(recipe.folder) / data.mixture
         settings = read_settings(path, sampled=data.sampled)

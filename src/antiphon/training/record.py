@@ -1,20 +1,21 @@
 """run.json: what a run was made of, stage by stage: recipe, lineage, data, versions, curves and scores.
 
-It is written anew after every stage, to a temporary name and then moved, so that it is never half there.
+It is written anew when a stage begins and when it has ended, whole or not at all.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from antiphon.errors import CheckpointError, ConfigError
+from antiphon.files import reason, write_whole
 from antiphon.model.checkpoint import RUN
 
 LIBRARIES = ("antiphon", "sentence-transformers", "transformers", "peft", "accelerate", "torch", "datasets")
@@ -51,8 +52,16 @@ class RunRecord:
     recipe: dict[str, Any]
     seed: int
     versions: dict[str, str]
+    """Of the first process; those of later ones stand in `starts`."""
     machine: str
     processes: int
+    sources: dict[str, str] = field(default_factory=dict)
+    """The SHA-256 of each file of data, by its path, since the first stage that reads it began."""
+    begun: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """By stage, the sets and fingerprints of the rows that it began with."""
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    """Each process that trained something: when, versions, machine, the stage it began or went on with, and the data
+    that had changed since the run began with them."""
     stages: list[StageRecord] = field(default_factory=list)
 
     @property
@@ -67,22 +76,39 @@ def new(name: str, recipe: Mapping[str, Any], *, seed: int, processes: int) -> R
         name=name,
         recipe=dict(recipe),
         seed=seed,
-        versions={library: version(library) for library in LIBRARIES} | {"python": platform.python_version()},
+        versions=_versions(),
         machine=platform.platform(),
         processes=processes,
     )
 
 
+def started(
+    record: RunRecord, stage: str, *, sources: Mapping[str, str], changed: Sequence[str], processes: int
+) -> RunRecord:
+    """Return the record with one more process that trains, and the files that it reads."""
+    start = {
+        "at": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "stage": stage,
+        "versions": _versions(),
+        "machine": platform.platform(),
+        "processes": processes,
+        "changed_data": list(changed),
+    }
+    return replace(record, sources={**record.sources, **sources}, starts=[*record.starts, start])
+
+
+def _versions() -> dict[str, str]:
+    return {library: version(library) for library in LIBRARIES} | {"python": platform.python_version()}
+
+
 def write(record: RunRecord, folder: Path) -> None:
     """Write run.json into the run's folder."""
     content = {"checkpoint": record.checkpoint, **asdict(record)}
-    temporary = folder / f".{RUN}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / RUN)
+        write_whole(folder / RUN, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     except OSError as error:
-        raise CheckpointError(f"{folder / RUN} could not be written ({error}).") from error
+        raise CheckpointError(f"{folder / RUN} could not be written ({reason(error)}).") from error
 
 
 def read(folder: Path) -> RunRecord | None:

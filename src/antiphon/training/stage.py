@@ -22,12 +22,12 @@ from antiphon.data.settings import fill
 from antiphon.errors import CheckpointError, ConfigError, ParityError, TrainingError, first_line
 from antiphon.model import parity
 from antiphon.model.adapters import attach, merge
-from antiphon.model.checkpoint import load, save
+from antiphon.model.checkpoint import load, save_again
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.opening import Shape, open_model
 from antiphon.model.parity import Parity, Vectors
 from antiphon.training.callbacks import last_checkpoint
-from antiphon.training.dataset import Library, rows_of
+from antiphon.training.dataset import Library, Rows, rows_of
 from antiphon.training.losses import LOSSES, LossKind
 from antiphon.training.losses.head import read_head, release_padding
 from antiphon.training.recipe_tables import Model, Stage
@@ -68,9 +68,17 @@ def settings_of(stage: Stage) -> Any:
 
 
 def run_stage(
-    library: Library, stage: Stage, place: Place, *, resume: bool, tell: Callable[[str], None]
+    library: Library,
+    stage: Stage,
+    place: Place,
+    *,
+    resume: bool,
+    begin: Callable[[list[dict[str, Any]]], None],
+    tell: Callable[[str], None],
 ) -> StageRecord:
     """Train one stage and return its record; the folder of its model is written by the main process.
+
+    `begin` is handed what is known of the rows before the first step.
 
     Raises TrainingError where the loss is not finite, CheckpointError where the disk is full, ParityError where the
     saved model is not the trained one.
@@ -86,9 +94,8 @@ def run_stage(
     if stage.max_tokens is not None:
         model.max_seq_length = stage.max_tokens
     rows = rows_of(library, stage, model)
-    for one in rows.sets:
-        counted = "" if one.tokens_per_row is None else f", {one.tokens_per_row:,.0f} tokens a row"
-        tell(f"  {one.name}: {one.rows:,} rows, {one.batches:,} batches an epoch{counted}")
+    begin(rows.described())
+    _tell_sets(rows, tell)
     if stage.lora is not None:
         attach(model, stage.lora)
     kind = loss_kind(stage)
@@ -119,6 +126,12 @@ def run_stage(
         best_step=best,
         history=[_finite(entry) for entry in history],
     )
+
+
+def _tell_sets(rows: Rows, tell: Callable[[str], None]) -> None:
+    for one in rows.sets:
+        counted = "" if one.tokens_per_row is None else f", {one.tokens_per_row:,.0f} tokens a row"
+        tell(f"  {one.name}: {one.rows:,} rows, {one.batches:,} batches an epoch{counted}")
 
 
 def opened(settings: Model, base: str) -> SentenceTransformer:
@@ -201,7 +214,7 @@ def _finish(model: SentenceTransformer, folder: Path, normalize: bool) -> tuple[
 
 def saved_and_read(model: SentenceTransformer, folder: Path, before: Vectors) -> tuple[SentenceTransformer, Parity]:
     """Save a model to a new folder; return what is read back, and how its vectors compare with those of before."""
-    save(model, folder)
+    save_again(model, folder)  # a run that was killed before it was recorded may have left one there
     again = load(folder, dtype=parity.dtype_of(model), device=str(model.device))
     return again, parity.compare(before, compared_vectors(again), limit=parity.limit_of(model))
 

@@ -25,6 +25,7 @@ from antiphon.errors import ConfigError, first_line
 from antiphon.training.callbacks import Calls, Mark, Tell, Watch
 from antiphon.training.dataset import Rows
 from antiphon.training.losses.kinds import Collate
+from antiphon.training.nothing_learned import NothingLearned, warn_of_data
 from antiphon.training.recipe import Recipe
 from antiphon.training.recipe_tables import Stage
 
@@ -66,6 +67,9 @@ def make_trainer(job: Job, collate: Collate, settings: Any, tell: Callable[[str]
     """
     stage = job.stage
     callbacks: list[TrainerCallback] = [Watch(stage.name), Mark(job.model), Calls(job.loss), Tell(tell), KeepEpoch()]
+    callbacks.append(NothingLearned(stage.name, job.loss))
+    if processes().is_main_process:
+        warn_of_data(stage.name, job.loss, job.rows.datasets, batching(stage, processes().num_processes)[0])
     if stage.evaluation is not None and stage.evaluation.patience is not None:
         callbacks.append(EarlyStoppingCallback(stage.evaluation.patience))
     evaluator = _evaluator(job)

@@ -6,7 +6,6 @@ Hours of training must not end in a model that cannot be written.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,18 +13,20 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon import compat
 from antiphon.errors import CheckpointError, ModelError
+from antiphon.files import OURS
 from antiphon.model.adapters import attach, merge
 from antiphon.model.weights import head_tensors
 from antiphon.training.recipe import Recipe
 from antiphon.training.recipe_tables import Stage
 from antiphon.training.stage import compared_vectors, opened, saved_and_read
 
+TRIAL = f"{OURS}-trial"
 WHOLE_BELOW = 2 << 30
 """Bytes of weights up to which the model is really written and read; above, what a save needs is looked at only."""
 
 
 def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path) -> None:
-    """Attach and merge the adapters of every stage and save the untouched model, in a temporary place.
+    """Attach and merge the adapters of every stage and save the untouched model, in a temporary place in the folder.
 
     Raises ConfigError for adapters that cannot be attached, CheckpointError for a head that is not there or a disk that
     is too small, ModelError where the model that is read back is not the one that was written.
@@ -40,7 +41,7 @@ def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path)
         _check_head(model)
         return
     before = compared_vectors(model)
-    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}-trial-", dir=_standing(folder)))
+    place = folder / TRIAL
     try:
         _, same = saved_and_read(model, place / "model", before)
     finally:

@@ -13,7 +13,7 @@ from antiphon.cli.report.charts import GIGA, HUNDRED, charts
 from antiphon.cli.report.page import page
 from antiphon.cli.report.terminal import note, progress, say, table
 from antiphon.errors import ConfigError
-from antiphon.evaluation.run_folder import replaced
+from antiphon.files import check_place, held
 
 if TYPE_CHECKING:
     from antiphon.evaluation.comparison import Comparison, System
@@ -119,15 +119,16 @@ def write_comparison(outcome: Comparison, out: str | Path) -> Path:
 
     Raises DataError where something other than a comparison stands there.
     """
-    target = Path(out)
-    with replaced(target, TABLES) as folder:
-        (folder / PAGE).write_text(page(outcome), encoding="utf-8")
-        (folder / TABLES).write_text(json.dumps(_as_json(outcome), indent=2) + "\n", encoding="utf-8")
-        try:
-            png.write(charts(outcome), folder)
-        except ConfigError as error:
-            note(f"No PNGs: {error}")
-    return target
+    with held(out, "compare") as place:
+        check_place(place.path, TABLES)
+        with place.filled(last=(PAGE, TABLES), mark=TABLES) as folder:
+            (folder / PAGE).write_text(page(outcome), encoding="utf-8")
+            (folder / TABLES).write_text(json.dumps(_as_json(outcome), indent=2) + "\n", encoding="utf-8")
+            try:
+                png.write(charts(outcome), folder)
+            except ConfigError as error:
+                note(f"No PNGs: {error}")
+    return Path(out)
 
 
 def _as_json(outcome: Comparison) -> dict[str, Any]:

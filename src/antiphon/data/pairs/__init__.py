@@ -8,7 +8,7 @@ from antiphon.data.pairs.evaluated_texts import texts_of
 from antiphon.data.pairs.loading import is_there, load, resolve
 from antiphon.data.pairs.overlap import EvaluationTexts, Match, Overlap, overlap, reading, without
 from antiphon.data.pairs.tables import ANCHOR, LABEL, POSITIVE, negative_columns, to_dataset
-from antiphon.data.pairs.writing import check_target, write
+from antiphon.data.pairs.writing import check_target, held_target, write
 
 __all__ = [
     "ANCHOR",
@@ -19,6 +19,7 @@ __all__ = [
     "Overlap",
     "Pair",
     "check_target",
+    "held_target",
     "is_there",
     "load",
     "negative_columns",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +13,28 @@ from typing import TYPE_CHECKING, Any
 from antiphon.data.pairs.tables import ANCHOR, POSITIVE, negative_columns
 from antiphon.data.rows import PARQUET
 from antiphon.errors import ConfigError, DataError
-from antiphon.files import write_whole
+from antiphon.files import clean, held_file, reason, write_whole
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _ENDINGS = (".jsonl", PARQUET)
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def held_target(path: str | Path, *, verb: str, force: bool = False) -> Iterator[Path]:
+    """Hold a file of pairs while it is made, and give its path; what `force` will replace is told.
+
+    Raises what `check_target` raises, and DataError, saying who holds it, where another process makes the same file.
+    """
+    target = check_target(path, force=force)
+    with held_file(target, verb):
+        check_target(path, force=force)  # it may have come since
+        if target.exists():
+            logger.warning("%s (%s bytes) will be replaced.", target, f"{target.stat().st_size:,}")
+        yield target
 
 
 def check_target(path: str | Path, *, force: bool = False) -> Path:
@@ -37,11 +55,10 @@ def write(pairs: Dataset, path: str | Path, *, force: bool = False) -> Path:
     target = check_target(path, force=force)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        clean(target.parent)
         write_whole(target, _content(pairs, target))
     except OSError as error:
-        raise DataError(
-            f"{target} could not be written ({error.strerror or error}); nothing was left there."
-        ) from error
+        raise DataError(f"{target} could not be written ({reason(error)}); nothing was left there.") from error
     return target
 
 

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.embedder import Embedder, Vectors, encoder, own_prompt
+from antiphon.evaluation.embedder import Embedder, encoder, own_prompt
 from antiphon.evaluation.probes.material import Material
 from antiphon.evaluation.statistics import Sample
+from antiphon.evaluation.vector_store import Vectors
 from antiphon.text.template import Side, Template, fills_slots
 
 
