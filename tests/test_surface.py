@@ -15,7 +15,7 @@ SIGNATURES = {
     "evaluate": "model tasks out instructions limit seed budget label cache listener",
     "compare": "runs",
     "export": "model to out freeze_prompts dimensions",
-    "build": "base template pooling prompts eos bidirectional max_tokens dtype device",
+    "build": "base template pooling prompts eos bidirectional max_tokens layers dtype device",
     "load": "path device dtype",
     "save": "model path",
     "mine": "model pairs settings corpus instruction document_instruction cache on_progress",

@@ -17,6 +17,7 @@ from antiphon import nano
 from antiphon.errors import ConfigError, ModelError, foreign
 from antiphon.model import causality
 from antiphon.model.base import read_base
+from antiphon.model.layers import check_layers, keep_layers
 from antiphon.model.text_part import is_composite, text_folder
 from antiphon.model.weights import check_weights
 from antiphon.modules import POOLINGS, TEXT_ONLY, SpanPooling, TemplateInput, frequencies_bound, positions_of
@@ -42,6 +43,7 @@ def build(
     eos: bool | None = None,
     bidirectional: bool = False,
     max_tokens: int = 512,
+    layers: int | None = None,
     dtype: str = "auto",
     device: str | None = None,
 ) -> SentenceTransformer:
@@ -49,14 +51,16 @@ def build(
 
     `base` is a hub id, a local folder or "nano". `prompts` maps names to instructions ("query" and "document" are
     those of `encode_query` and `encode_document`). `eos` says whether an EOS ends every sequence; the template's own
-    word without it. `max_tokens` counts a sequence with one copy of the text. The model
-    is stock sentence-transformers where that can say the same (the last token, with a prefix or with a template that
-    fits into the tokenizer), else it has antiphon's two modules.
+    word without it. `max_tokens` counts a sequence with one copy of the text. `layers` keeps the first so many of the
+    decoder, with its final norm behind them. The model is stock sentence-transformers where that can say the same (the
+    last token, with a prefix or with a template that fits into the tokenizer), else it has antiphon's two modules.
 
     Raises ConfigError for a setting that cannot be used, ModelError for a base that cannot be an embedder.
     """
     spelled = _checked(template, pooling, max_tokens, dtype)
     spelled = spelled if eos is None else replace(spelled, eos=eos)
+    if layers is not None:
+        check_layers(layers)
     source = str(nano.folder()) if base == "nano" else str(base)
     config, tokenizer = read_base(source)
     check_ids(tokenizer, config.get_text_config(decoder=True).vocab_size)
@@ -67,6 +71,8 @@ def build(
     )
     _prepare(tokenizer, spelled, config, in_tokenizer=stock and spelled.in_tokenizer, max_tokens=max_tokens)
     module = _load_module(source, config, tokenizer, None if stock else spelled, dtype)
+    if layers is not None:
+        keep_layers(module.model, layers)
     if bidirectional:
         causality.make_bidirectional(module.model)
     width = module.get_embedding_dimension()

@@ -24,6 +24,7 @@ class Shape:
     template: str | Template | None = None
     pooling: str | None = None
     max_tokens: int | None = None
+    layers: int | None = None
     bidirectional: bool | None = None
 
 
