@@ -109,7 +109,7 @@ class TemplateInput(Transformer):
             max_tokens=max_length or self.max_seq_length or 512,
         )
         self._check_length(rows)
-        return {**self._pad(rows), "modality": "text"}
+        return {**self.pad(rows), "modality": "text"}
 
     def _check_length(self, rows: list[Sequenced]) -> None:
         positions = positions_of(self.config)
@@ -120,7 +120,7 @@ class TemplateInput(Transformer):
                 f"positions; lower max_seq_length (now {self.max_seq_length})."
             )
 
-    def _pad(self, rows: list[Sequenced]) -> dict[str, torch.Tensor]:
+    def pad(self, rows: list[Sequenced]) -> dict[str, torch.Tensor]:
         """Return (B, T) tensors, padded on the tokenizer's side; masks never depend on which id pads."""
         width = max(len(row.ids) for row in rows)
         pad = (

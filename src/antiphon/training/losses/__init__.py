@@ -15,6 +15,7 @@ from antiphon.training.losses.mntp import (
     MaskingSettings,
     masking_collator,
 )
+from antiphon.training.losses.published_decode import reconstruction_collator
 from antiphon.training.losses.reconstruction import ReconstructionLoss, ReconstructionSettings
 from antiphon.training.losses.simcse import SimCSELoss, SimCSESettings
 from antiphon.training.losses.text_keys import contrastive_collator
@@ -25,7 +26,7 @@ _KINDS = (
         "reconstruction",
         ReconstructionSettings,
         ReconstructionLoss,
-        lambda model, arguments, settings: content_collator(model, arguments),
+        lambda model, arguments, settings: reconstruction_collator(model, arguments, settings.layout),
         ReconstructionSettings.cost,
         texts=2,
     ),
@@ -75,5 +76,6 @@ __all__ = [
     "information",
     "linear_cross_entropy",
     "masking_collator",
+    "reconstruction_collator",
     "release_padding",
 ]

@@ -75,12 +75,19 @@ def _check_causal(model: SentenceTransformer) -> None:
         )
 
 
-def states(model: torch.nn.Module, embedded_BTD: torch.Tensor, mask_BT: torch.Tensor, *, causal: bool) -> torch.Tensor:
-    """Return the last states (B, T, D) of embedded tokens, right-padded; `causal` overrules the configuration."""
+def states(
+    model: torch.nn.Module, embedded_BTD: torch.Tensor, mask_BT: torch.Tensor, *, causal: bool, counted: bool = True
+) -> torch.Tensor:
+    """Return the last states (B, T, D) of embedded tokens, right-padded; `causal` overrules the configuration.
+
+    Where the mask has holes, `counted=False` numbers the positions of a model with slots from 0 over all of the row.
+    """
     # Attention's mask is the pool mask of a pass whose vector nobody reads: SpanPooling refuses to work without one.
     features = {"inputs_embeds": embedded_BTD, "attention_mask": mask_BT, "modality": "text"}
     if isinstance(_input_module(model), TemplateInput):
         features["pool_mask"] = mask_BT
+        if not counted:
+            features["position_ids"] = torch.arange(mask_BT.shape[1], device=mask_BT.device).expand_as(mask_BT)
     # A keyword of the call, not a change of the configuration: gradient checkpointing runs the layers again, later.
     result: torch.Tensor = model(features, **({CAUSAL: True} if causal else {}))["token_embeddings"]
     return result

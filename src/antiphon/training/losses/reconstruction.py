@@ -5,8 +5,8 @@ Shapes: B batch, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -17,7 +17,21 @@ from antiphon.training.losses.decoding import CONTENT_IDS, CONTENT_MASK, Decode,
 from antiphon.training.losses.head import HeadTraining, head_of, release_padding
 from antiphon.training.losses.kinds import LossCost
 from antiphon.training.losses.packer import Packer
+from antiphon.training.losses.published_decode import (
+    AS_PUBLISHED,
+    DECODE_FEATURES,
+    FORMULA,
+    Attended,
+    Layout,
+    Place,
+    Targets,
+    Truncation,
+    published_cross_entropy,
+)
 from antiphon.training.losses.vocabulary import CHUNK
+
+OF_THE_DECODE = (CONTENT_IDS, CONTENT_MASK, *DECODE_FEATURES)
+"""Features of a column that are no business of the encoder's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +55,26 @@ class ReconstructionSettings:
     """Whether texts go through the model without padding between them, both sides in one forward; where the model
     cannot, texts are padded and the log says why. Loss and gradients are the same."""
 
+    preset: Literal["formula", "as_published"] = "formula"
+    """What the four settings below are where they are not said: "formula" is the paper's Algorithm 1 ("content",
+    "full", "next", "keep_eos"), "as_published" what its authors' code does ("sequence", "content", "padded",
+    "cut_eos")."""
+    targets: Targets | None = None
+    """What is rebuilt: the text ("content"), or the whole sequence but for EOS: BOS, header and instruction too."""
+    decode_mask: Attended | None = None
+    """What a decode attends to beside the vector: all that it has read ("full"), or the text alone ("content")."""
+    vector_place: Place | None = None
+    """Whether the vector stands right before the sequence, or before the left padding of the batch ("padded")."""
+    truncation: Truncation | None = None
+    """What a text that is too long loses: some of its words ("keep_eos"), or the sequence's end ("cut_eos")."""
+
+    @property
+    def layout(self) -> Layout:
+        """How texts are decoded: the preset with the settings that are said."""
+        names = ("targets", "decode_mask", "vector_place", "truncation")
+        said = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(AS_PUBLISHED if self.preset == "as_published" else FORMULA, **said)
+
     def cost(self) -> LossCost:
         """Return what a row costs: each side is decoded from the other's vector, and from its own where it is asked."""
         decoded = (1.0 if self.interleave == "alternate" else 2.0) + (2.0 if self.own_side else 0.0)
@@ -56,9 +90,14 @@ class ReconstructionSettings:
         for name, value, allowed in (
             ("interleave", self.interleave, ("sum", "alternate")),
             ("head", self.head, ("trained", "frozen")),
+            ("preset", self.preset, ("formula", "as_published")),
+            ("targets", self.targets, (None, *get_args(Targets))),
+            ("decode_mask", self.decode_mask, (None, *get_args(Attended))),
+            ("vector_place", self.vector_place, (None, *get_args(Place))),
+            ("truncation", self.truncation, (None, *get_args(Truncation))),
         ):
             if value not in allowed:
-                raise ConfigError(f"{name} is {value!r}; take one of {', '.join(allowed)}.")
+                raise ConfigError(f"{name} is {value!r}; take one of {', '.join(filter(None, allowed))}.")
 
 
 class ReconstructionLoss(nn.Module):
@@ -90,6 +129,8 @@ class ReconstructionLoss(nn.Module):
         self.head = head_of(model, self.settings.head, given=head)
         prepare(model)
         self.packer = Packer.of(model) if self.settings.packed else None
+        eos = getattr(model.tokenizer, "eos_token_id", None)
+        self.padding = eos if isinstance(eos, int) else 0
 
     def forward(self, features: list[dict[str, Any]], labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Return the weighted components of one batch."""
@@ -106,19 +147,22 @@ class ReconstructionLoss(nn.Module):
             decodes.append(("ebd2q", 1 - alpha, (of_document, query)))
         if of_query is not None and of_document is not None and own:
             decodes += [("own", own, (of_query, query)), ("own", own, (of_document, document))]
-        losses = cross_entropies(
-            self.model,
-            self.head,
-            [decode for _, _, decode in decodes],
-            packer=self.packer,
-            chunk_size=self.settings.chunk_size,
-        )
+        losses = self._losses([decode for _, _, decode in decodes])
         components = dict.fromkeys(
             ("ebq2d", "ebd2q", *(("own",) if own else ())), torch.zeros((), device=self.head.module.model.device)
         )
         for (name, weight, _), loss in zip(decodes, losses, strict=True):
             components[name] = components[name] + weight * loss
         return components
+
+    def _losses(self, decodes: list[Decode]) -> list[torch.Tensor]:
+        chunk, layout = self.settings.chunk_size, self.settings.layout
+        if layout == FORMULA:
+            return cross_entropies(self.model, self.head, decodes, packer=self.packer, chunk_size=chunk)
+        return [
+            published_cross_entropy(self.model, self.head, *decode, layout, padding=self.padding, chunk_size=chunk)
+            for decode in decodes
+        ]
 
     def _directions(self) -> tuple[bool, bool]:
         """Return whether this call decodes the document, the query."""
@@ -132,11 +176,11 @@ class ReconstructionLoss(nn.Module):
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Return the vectors (B, D) of query and document, None for one that is not wanted."""
         columns = [column for column, read in zip((query, document), wanted, strict=True) if read]
-        bare = [{k: v for k, v in column.items() if k not in (CONTENT_IDS, CONTENT_MASK)} for column in columns]
+        bare = [{k: v for k, v in column.items() if k not in OF_THE_DECODE} for column in columns]
         if self.packer is not None and self.packer.takes(bare):
             found = self.packer.embed(self.model, bare)
         else:
-            found = [vectors(self.model, column) for column in columns]
+            found = [vectors(self.model, column) for column in bare]
         found = [vector.detach() if self.settings.detach else vector for vector in found]
         of_query = found[0] if wanted[0] else None
         return of_query, found[-1] if wanted[1] else None
