@@ -135,14 +135,6 @@ def forget_adapters(model):
     assert decoder()._hf_peft_config_loaded is False  # transformers still looks at this name
 
 
-def resolve_prompt(model):
-    model.prompts = {**model.prompts, "compat": "Find it: "}
-    assert compat.resolve_prompt(model, None, "compat") == "Find it: "
-    assert compat.resolve_prompt(model, "Own", "compat") == "Own"
-    with pytest.raises(ValueError, match="nowhere"):
-        compat.resolve_prompt(model, None, "nowhere")
-
-
 def hand_on(model):
     module = SimpleNamespace(forward_kwargs={"task"})
     before = module.forward_kwargs
@@ -201,7 +193,6 @@ BREAKS: dict[Callable[..., None], str] = {
     lora_obstacle: "LoRA refused before it is paid for",
     adapters_acting: "the Encoder under adapters",
     forget_adapters: "saving a model whose adapters were merged",
-    resolve_prompt: "the Encoder's prompts",
     hand_on: "decoding losses, packed training",
     rows_of_column: "the contrastive loss with a gradient cache",
     load_checkpoint: "the best checkpoint of a stage",

@@ -210,12 +210,6 @@ def assembled(
     return model
 
 
-def resolve_prompt(model: SentenceTransformer, prompt: str | None, prompt_name: str | None) -> str | None:
-    """Return the prompt that `model.encode` would use; ValueError for a name that the model does not know."""
-    resolved: str | None = model._resolve_prompt(prompt, prompt_name)
-    return resolved
-
-
 def hand_on(module: Any, keywords: Iterable[str]) -> None:
     """Let a module take these keywords of the model's call: sentence-transformers hands on those that it names."""
     module.forward_kwargs = {*module.forward_kwargs, *keywords}

@@ -192,7 +192,7 @@ def test_bad_input_is_a_sentence(echoed):
         encoder.encode(["a", 7])
     with pytest.raises(DataError, match="Text 0 is None"):
         list(encoder.encode_iter([None]))
-    with pytest.raises(ConfigError, match="Prompt name 'nothing'"):
+    with pytest.raises(ConfigError, match="no prompt named 'nothing'"):
         encoder.encode(["a"], prompt_name="nothing")
     with pytest.raises(ConfigError, match="precision 'float8'"):
         encoder.encode(["a"], precision="float8")

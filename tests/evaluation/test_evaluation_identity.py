@@ -20,11 +20,11 @@ import antiphon
 from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.evaluation import SETS, evaluate, evaluator
 from antiphon.evaluation.adapted import adapt
-from antiphon.evaluation.embedder import own_prompt
 from antiphon.evaluation.instructions import digest, instruction_for, prompts_for
 from antiphon.evaluation.local_tasks import find
 from antiphon.evaluation.selection import select
 from antiphon.model.adapters import Lora, attach
+from antiphon.model.prompts import prompt_of
 
 
 def build(base, template="eol", **options):
@@ -188,7 +188,7 @@ def test_a_model_of_others_speaks_by_its_own_prompts(tiny_base, alike):
     model = build(tiny_base, "{text}", prompts=None)
     del model[0].spelled
     model.prompts = {"query": "query: ", "passage": "passage: "}
-    assert (own_prompt(model, "query"), own_prompt(model, "document")) == ("query: ", "passage: ")
+    assert (prompt_of(model, "query"), prompt_of(model, "document")) == ("query: ", "passage: ")
     assert prompts_for(model, "", own=True) == {"query": "query: ", "document": "passage: "}
     assert evaluate(model, alike, cache=False)["alike"].instruction == ""
     model.prompts = {"query": "Instruct: Given a query\nQuery: ", "document": ""}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -40,8 +41,11 @@ def parity(
     opened = open_named(a)
     other = Server(b, os.environ.get("OPENAI_API_KEY")) if is_url(b) else open_named(b)
     from antiphon.model.causes import diagnose
+    from antiphon.text.template import SIDES, Side
 
-    sides = [side.value] if side is not None else ["query"] if is_url(b) else ["query", "document"]
+    sides: Sequence[Side] = SIDES
+    if side is not None or is_url(b):
+        sides = ("document",) if side is SideOption.document else ("query",)
     found = [diagnose(opened, other, side=one) for one in sides]
     worst = max(found, key=lambda one: one.parity.error_against_spread / one.parity.limit)
     report.diagnosis(worst)

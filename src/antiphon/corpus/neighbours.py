@@ -22,7 +22,8 @@ from antiphon.encoding import Encoder
 from antiphon.errors import DataError
 from antiphon.files import clean, reason, write_whole
 from antiphon.model.fingerprint import fingerprint
-from antiphon.text.template import Side, prompt_for
+from antiphon.model.prompts import prompt_of
+from antiphon.text.template import Side
 
 Vectors = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -49,7 +50,7 @@ class VectorSource:
     ) -> None:
         """Take the model and what it is told; without an instruction it hears its own prompt of that side."""
         self.encoder, self.side, self.cache = encoder, side, cache
-        self.prompt = None if instruction is None else prompt_for(encoder.model, instruction, side)
+        self.prompt = prompt_of(encoder.model, side, instruction=instruction)
         # what decides a vector: the weights and all else of the model, never its name or place
         self.key = f"{fingerprint(encoder.model)} {side} {self.prompt!r}" if cache is not None else ""
 

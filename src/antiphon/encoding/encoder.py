@@ -17,7 +17,6 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import quantize_embeddings, truncate_embeddings
 
-from antiphon import compat
 from antiphon.encoding.kernels.attention import CALLS
 from antiphon.encoding.kernels.linear import LINEARS
 from antiphon.encoding.runner import Runner
@@ -25,6 +24,7 @@ from antiphon.encoding.support import CHECKED, Check, checked, fault, is_support
 from antiphon.encoding.tokenised import Reading
 from antiphon.errors import ConfigError, ModelError
 from antiphon.model.parity import check_finite
+from antiphon.model.prompts import prompt_name_of, prompt_of
 from antiphon.text.tokens import check_texts
 
 Vectors = npt.NDArray[np.float32]
@@ -172,11 +172,11 @@ class Encoder:
 
     def encode_query(self, texts: str | Sequence[str], **settings: Any) -> Any:
         """Return the vectors of queries: `encode` with the query's prompt and task."""
-        return self.encode(texts, **self._of_side("query", ("query",), settings))
+        return self.encode(texts, **self._of_side("query", settings))
 
     def encode_document(self, texts: str | Sequence[str], **settings: Any) -> Any:
         """Return the vectors of documents: `encode` with the documents' prompt and task."""
-        return self.encode(texts, **self._of_side("document", ("document", "passage", "corpus"), settings))
+        return self.encode(texts, **self._of_side("document", settings))
 
     def encode_iter(
         self,
@@ -196,16 +196,13 @@ class Encoder:
             found = self._vectors(distinct, reading, normalize_embeddings, truncate_dim)
             yield from found if places is None else found[places]
 
-    def _of_side(self, task: Task, names: tuple[str, ...], settings: dict[str, Any]) -> dict[str, Any]:
+    def _of_side(self, task: Task, settings: dict[str, Any]) -> dict[str, Any]:
         if settings.get("prompt") is None and settings.get("prompt_name") is None:
-            settings["prompt_name"] = next((name for name in names if name in self.model.prompts), None)
+            settings["prompt_name"] = prompt_name_of(self.model, task)
         return {**settings, "task": task}
 
     def _reading(self, prompt: str | None, prompt_name: str | None, task: Task | None) -> Reading:
-        try:
-            return Reading(compat.resolve_prompt(self.model, prompt, prompt_name), task)
-        except ValueError as error:
-            raise ConfigError(f"{error}") from None
+        return Reading(prompt_of(self.model, None, prompt_name=prompt_name) if prompt is None else prompt, task)
 
     def _packed(self, texts: Sequence[str]) -> Vectors:
         assert self._runner is not None

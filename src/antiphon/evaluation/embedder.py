@@ -24,14 +24,6 @@ _WINDOW = 512
 """Texts that are embedded between two commits and two reports of progress, the longest first."""
 
 
-def own_prompt(model: SentenceTransformer, side: Side) -> str:
-    """Return the prompt that `encode_query` or `encode_document` would use."""
-    prompts = model.prompts or {}
-    names = ("query",) if side == "query" else ("document", "passage", "corpus")
-    chosen = next((name for name in names if name in prompts), model.default_prompt_name)
-    return prompts.get(chosen, "") if chosen is not None else ""
-
-
 def encoder(model: SentenceTransformer, *, budget: int | None = None) -> Encode:
     """Return the function that embeds texts with a model, which is prepared when the first texts come."""
     prepared: list[Encoder] = []

@@ -1,6 +1,6 @@
 """The instruction of every task: the user's file first, then prompts.toml, then the words that mteb gives the query.
 
-An instruction goes to the query side only, by `template.prompt_for`. One that is wanted and not there is an error:
+An instruction goes to the query side only, by `prompts.prompt_of`. One that is wanted and not there is an error:
 a sentence made up for an unknown task would change the score without a word.
 """
 
@@ -18,8 +18,8 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.embedder import own_prompt
-from antiphon.text.template import Side, prompt_for, template_of
+from antiphon.model.prompts import prompt_of
+from antiphon.text.template import Side, template_of
 
 OWN = "own"
 """Asks for the model's own prompts instead of any instruction."""
@@ -102,8 +102,8 @@ def chosen(
 
 def prompts_for(model: SentenceTransformer, instruction: str, *, own: bool) -> dict[Side, str]:
     """Return what goes to sentence-transformers as prompt, by side; documents get the model's own prompt."""
-    query = own_prompt(model, "query") if own else prompt_for(model, instruction, "query")
-    return {"query": query, "document": own_prompt(model, "document")}
+    query = prompt_of(model, "query", instruction=None if own else instruction)
+    return {"query": query, "document": prompt_of(model, "document")}
 
 
 def digest(instructions: Mapping[str, str]) -> str:

@@ -17,12 +17,12 @@ from transformers import PreTrainedTokenizerBase
 from antiphon import compat
 from antiphon.errors import ModelError
 from antiphon.model.parity import unlike_texts
+from antiphon.model.prompts import PROMPT_NAMES, prompt_of, side_of
 from antiphon.text.baking import bake
 from antiphon.text.pieces import said
 from antiphon.text.template import Side, Template, fills_slots, template_of
 from antiphon.text.tokens import PieceTokenizer, Room
 
-DOCUMENT_NAMES = ("document", "passage", "corpus")
 LONGEST_CUT = 2048
 """A text is made too long on purpose only for models that cut at so many tokens or earlier."""
 
@@ -43,11 +43,11 @@ class Reading:
 def readings(model: SentenceTransformer) -> list[Reading]:
     """Return the readings of a model that differ, the query's first; they are one where sides and prompts are alike."""
     prompts = {name: prompt or "" for name, prompt in (model.prompts or {}).items()}
-    own = next((name for name in DOCUMENT_NAMES if name in prompts), "document")
+    own = next((name for name in PROMPT_NAMES["document"] if name in prompts), "document")
     found: dict[object, Reading] = {}
     for name in ["query", own, *(name for name in prompts if name not in ("query", own))]:
-        side: Side = "document" if name in DOCUMENT_NAMES else "query"
-        reading = Reading(name, side, prompts.get(name, ""), name)
+        side: Side = side_of(name) or "query"
+        reading = Reading(name, side, prompts[name] if name in prompts else prompt_of(model, side), name)
         found.setdefault(_words(model, reading), reading)
     kept = list(found.values())
     return kept if len(kept) > 1 else [Reading(kept[0].name, kept[0].side, kept[0].prompt, "")]

@@ -17,9 +17,10 @@ from sentence_transformers import SentenceTransformer
 from antiphon.errors import ConfigError, DataError, ParityError
 from antiphon.model import variants
 from antiphon.model.parity import FEWEST, LIMITS, Parity, Vectors, compare, dtype_of, encode, limit_of, unlike_texts
+from antiphon.model.prompts import prompt_of
 from antiphon.model.server import Server
 from antiphon.model.variants import Variant
-from antiphon.text.template import fills_slots, template_of
+from antiphon.text.template import Side, fills_slots, template_of
 
 LENGTHS = (64, 128, 256, 512, 1024, 2048)
 HALVES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
@@ -69,7 +70,7 @@ class _Seen:
     everything: Sequence[str]
     texts: Sequence[str]
     """The first of them: those that agree but for the cause."""
-    side: str
+    side: Side
     before: Parity
     cutting: bool
     """Whether only texts that are cut differ."""
@@ -79,7 +80,7 @@ def diagnose(
     a: SentenceTransformer,
     b: SentenceTransformer | Server,
     *,
-    side: str = "query",
+    side: Side = "query",
     names: tuple[str, str] = ("A", "B"),
 ) -> Diagnosis:
     """Compare two models, or a model and a server, and name the cause where they differ.
@@ -152,8 +153,8 @@ def _trials(
             yield _Trial("truncation", sentence, Variant(max_tokens=length))
 
 
-def _ends(model: SentenceTransformer, text: str, side: str, own: str, other: str) -> Iterator[_Trial]:
-    ids, _ = variants.tokens(model, text, variants.own_prompt(model, side), side)
+def _ends(model: SentenceTransformer, text: str, side: Side, own: str, other: str) -> Iterator[_Trial]:
+    ids, _ = variants.tokens(model, text, prompt_of(model, side), side)
     for topic, end, there in (
         ("EOS", model.tokenizer.eos_token_id, ids[-1]),
         ("BOS", model.tokenizer.bos_token_id, ids[0]),
@@ -166,12 +167,12 @@ def _ends(model: SentenceTransformer, text: str, side: str, own: str, other: str
 
 
 def _prompts(
-    model: SentenceTransformer, side: str, own: str, other: str, peer: SentenceTransformer | None
+    model: SentenceTransformer, side: Side, own: str, other: str, peer: SentenceTransformer | None
 ) -> Iterator[_Trial]:
     """Yield the prompts that may be at work: none, the other names', the peer's, the other side's variant."""
-    here = variants.own_prompt(model, side)
+    here = prompt_of(model, side)
     prompts = {name: prompt for name, prompt in (model.prompts or {}).items() if prompt and prompt != here}
-    if peer is not None and (theirs := variants.own_prompt(peer, side)) not in (here, ""):
+    if peer is not None and (theirs := prompt_of(peer, side)) not in (here, ""):
         prompts["own"] = theirs
     template = template_of(model)
     hears = template is None or not fills_slots(model) or template.hears("document" if side == "document" else "query")
@@ -181,8 +182,8 @@ def _prompts(
         for name, prompt in prompts.items():
             yield _Trial("prompt", f"{other} uses its {name} prompt ({prompt!r:.60})", Variant(prompt=prompt))
     if fills_slots(model) and template is not None and not template.one_variant:
-        opposite = "document" if side == "query" else "query"
-        variant = Variant(side=opposite, prompt=variants.own_prompt(model, opposite))
+        opposite: Side = "document" if side == "query" else "query"
+        variant = Variant(side=opposite, prompt=prompt_of(model, opposite))
         yield _Trial("prompt", f"{other} reads texts as {own} reads a {opposite}", variant)
 
 
@@ -226,7 +227,7 @@ def _lengths(of_a: Vectors, of_b: Vectors, names: tuple[str, str]) -> list[str]:
     return [f"normalisation: {normal} gives vectors of length 1, {raw} does not; cosines agree, dot products do not"]
 
 
-def _texts(model: SentenceTransformer, side: str) -> tuple[list[str], int]:
+def _texts(model: SentenceTransformer, side: Side) -> tuple[list[str], int]:
     """Return the texts to compare on, those first that the model takes whole, and how many they are."""
     texts, most = unlike_texts(), model.max_seq_length
     words = " ".join(texts)

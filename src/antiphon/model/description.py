@@ -20,7 +20,8 @@ from transformers.models.auto.modeling_auto import (
 from antiphon import compat
 from antiphon.errors import ConfigError, ModelError
 from antiphon.model.causality import is_bidirectional
-from antiphon.text.template import SIDES, Side, prompt_for, template_of
+from antiphon.model.prompts import prompt_of
+from antiphon.text.template import SIDES, Side, template_of
 
 _CONTEXT = 6
 """Tokens decoded before a token so that its own part of a character or a space shows."""
@@ -70,7 +71,7 @@ def describe(model: SentenceTransformer, text: str, *, prompt: str | None = None
     if side not in SIDES:
         raise ConfigError(f"There is no side {side!r}; take one of {', '.join(SIDES)}.")
     chosen: Side = "document" if side == "document" else "query"
-    handed = _own_prompt(model, chosen) if prompt is None else prompt_for(model, prompt, chosen)
+    handed = prompt_of(model, chosen, instruction=prompt)
     features = model.preprocess([text], prompt=handed, task=chosen)
     if "input_ids" not in features or not isinstance(model.tokenizer, PreTrainedTokenizerBase):
         raise ModelError(f"{type(model[0]).__name__} reads no token ids, so there are no tokens to show.")
@@ -127,13 +128,6 @@ def readable(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[str]:
         same = takewhile(lambda pair: pair[0] == pair[1], zip(shorter, longer, strict=False))
         out.append(longer[sum(1 for _ in same) :])
     return out
-
-
-def _own_prompt(model: SentenceTransformer, side: Side) -> str:
-    """Return the prompt that encode_query or encode_document would take."""
-    names = ("query",) if side == "query" else ("document", "passage", "corpus")
-    prompts = model.prompts or {}
-    return next((prompts[name] for name in names if name in prompts), "") or ""
 
 
 def _mode(model: SentenceTransformer) -> str | None:

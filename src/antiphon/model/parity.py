@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ModelError, ParityError
+from antiphon.text.template import SIDES, Side
 
 Vectors = npt.NDArray[np.float32]
 
@@ -113,13 +114,11 @@ def between(
     chosen = list(texts) if texts is not None else unlike_texts()
     models = [load(model) if isinstance(model, str | Path) else model for model in (a, b)]
     limit = max(map(limit_of, models))
-    sides = [
-        compare(*(encode(model, chosen, side=side) for model in models), limit=limit) for side in ("query", "document")
-    ]
+    sides = [compare(*(encode(model, chosen, side=side) for model in models), limit=limit) for side in SIDES]
     return max(sides, key=lambda side: side.error_against_spread)
 
 
-def encode(model: SentenceTransformer, texts: Sequence[str], *, side: str = "query", batch_size: int = 32) -> Vectors:
+def encode(model: SentenceTransformer, texts: Sequence[str], *, side: Side = "query", batch_size: int = 32) -> Vectors:
     """Return (N, D) float32 vectors by sentence-transformers' own encode; ModelError where one is not finite."""
     verb = model.encode_document if side == "document" else model.encode_query
     raw = verb(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)

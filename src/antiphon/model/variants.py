@@ -15,7 +15,9 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.model import parity
 from antiphon.model.parity import Vectors
+from antiphon.model.prompts import prompt_of
 from antiphon.modules import POOL, SpanPooling
+from antiphon.text.template import Side
 
 POOLINGS = ("last", "mean", "weighted_mean", "first")
 
@@ -29,7 +31,7 @@ class Variant:
     bos: bool | None = None
     """Whether a sequence begins with BOS."""
     prompt: str | None = None
-    side: str | None = None
+    side: Side | None = None
     pooling: str | None = None
     """One of POOLINGS, over all tokens."""
     dtype: torch.dtype | None = None
@@ -43,7 +45,7 @@ class Variant:
 
 
 @torch.inference_mode()
-def encode(model: SentenceTransformer, texts: Sequence[str], side: str, variant: Variant) -> Vectors:
+def encode(model: SentenceTransformer, texts: Sequence[str], side: Side, variant: Variant) -> Vectors:
     """Return (N, D) vectors of the changed model; one text at a time, so that nothing depends on padding."""
     if variant == Variant(dtype=variant.dtype):  # in batches, whose rounding is what another tool's batches have
         with in_dtype(model, variant.dtype):
@@ -51,7 +53,7 @@ def encode(model: SentenceTransformer, texts: Sequence[str], side: str, variant:
     was_training = model.training
     model.eval()
     side = variant.side or side
-    prompt = own_prompt(model, side) if variant.prompt is None else variant.prompt
+    prompt = prompt_of(model, side) if variant.prompt is None else variant.prompt
     try:
         with in_dtype(model, variant.dtype), _cut(model, variant.max_tokens):
             rows = [_vector(model, text, prompt, side, variant) for text in texts]
@@ -60,14 +62,7 @@ def encode(model: SentenceTransformer, texts: Sequence[str], side: str, variant:
     return np.stack(rows)
 
 
-def own_prompt(model: SentenceTransformer, side: str) -> str:
-    """Return the prompt that encode_query or encode_document takes by itself."""
-    names = ("query",) if side == "query" else ("document", "passage", "corpus")
-    prompts = model.prompts or {}
-    return next((prompts[name] for name in names if name in prompts), "") or ""
-
-
-def tokens(model: SentenceTransformer, text: str, prompt: str, side: str) -> tuple[list[int], list[int]]:
+def tokens(model: SentenceTransformer, text: str, prompt: str, side: Side) -> tuple[list[int], list[int]]:
     """Return the T ids of a text and its T pooling marks."""
     features = model.preprocess([text], prompt=prompt or None, task=side)
     here = features["attention_mask"][0].bool()
@@ -75,13 +70,13 @@ def tokens(model: SentenceTransformer, text: str, prompt: str, side: str) -> tup
     return features["input_ids"][0][here].tolist(), marks.tolist()
 
 
-def is_cut(model: SentenceTransformer, text: str, side: str) -> bool:
+def is_cut(model: SentenceTransformer, text: str, side: Side) -> bool:
     """Return whether a text is too long for the model: what is said after it goes unheard."""
-    prompt = own_prompt(model, side)
+    prompt = prompt_of(model, side)
     return tokens(model, text, prompt, side) == tokens(model, text + " and so on", prompt, side)
 
 
-def _vector(model: SentenceTransformer, text: str, prompt: str, side: str, variant: Variant) -> Vectors:
+def _vector(model: SentenceTransformer, text: str, prompt: str, side: Side, variant: Variant) -> Vectors:
     ids, marks = tokens(model, text, prompt, side)
     ids, marks = _with_ends(model, ids, marks, variant)
     ids_BT = torch.tensor([ids or [0]], device=model.device)

@@ -13,17 +13,16 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError, ModelError
+from antiphon.model.prompts import prompt_of, side_of
 from antiphon.modules import POOLINGS, SpanPooling, TemplateInput
 from antiphon.serving.cutting import Space
 from antiphon.serving.input_texts import TextTokenizer
 from antiphon.text.chat import resolve
-from antiphon.text.template import TEMPLATES, Side, named, prompt_for, template_of
+from antiphon.text.template import TEMPLATES, Side, named, template_of
 
 Vectors = npt.NDArray[np.float32]
 Task = Literal["query", "document"]
 
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-"""Prompt names that sentence-transformers takes for the document side, in its order."""
 SHORT = "a"
 EDGES = 4
 
@@ -80,24 +79,15 @@ class Embedder:
         """
         if instruction is not None:
             prompt = self._instructed(instruction, side or "query")
-        if prompt_name is not None and prompt_name not in (self.model.prompts or {}):
-            names = ", ".join(self.prompt_names) or "none"
-            raise ConfigError(f"This model has no prompt named {prompt_name[:60]!r}; it has {names}.")
-        if side is None and prompt_name in (*DOCUMENT_PROMPTS, "query"):
-            side = "query" if prompt_name == "query" else "document"
-        return Reading(side, prompt_name, prompt)
+        prompt_of(self.model, side, prompt_name=prompt_name)
+        return Reading(side_of(prompt_name) if side is None else side, prompt_name, prompt)
 
     def _instructed(self, instruction: str, side: Side) -> str:
         template = template_of(self.model)
-        prompt = prompt_for(self.model, instruction, side)
+        prompt = prompt_of(self.model, side, instruction=instruction)
         if instruction and not (prompt if template is None else template.hears(side)):
             raise ConfigError(f"This model has no place for an instruction on the {side} side; leave it out.")
         return prompt
-
-    def _prompt_name(self, side: Task | None) -> str | None:
-        """Return the name of the prompt that a side takes by itself."""
-        names = {None: (), "query": ("query",), "document": DOCUMENT_PROMPTS}[side]
-        return next((name for name in names if name in (self.model.prompts or {})), self.model.default_prompt_name)
 
     def space(self, reading: Reading) -> Space | None:
         """Return the room of a sequence, None without a limit; in the worker thread only.
@@ -108,8 +98,9 @@ class Embedder:
         if limit is None:
             return None
         side: Side = "document" if reading.task == "document" else "query"
-        name = reading.prompt_name or self._prompt_name(reading.task)
-        prompt = reading.prompt if reading.prompt is not None else (self.model.prompts or {}).get(name or "")
+        prompt = reading.prompt
+        if prompt is None:
+            prompt = prompt_of(self.model, reading.task, prompt_name=reading.prompt_name)
         features = self.model.preprocess([SHORT], prompt=prompt or None, task=side)
         template = template_of(self.model)
         copies = 1 if template is None else template.copies(side)

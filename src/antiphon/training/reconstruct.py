@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from antiphon import compat
 from antiphon.errors import ConfigError, DataError
 from antiphon.model.causality import is_bidirectional
+from antiphon.model.prompts import prompt_of
 from antiphon.text.template import Side
 from antiphon.training.losses.decoding import CAUSAL, prepare, vectors
 from antiphon.training.losses.head import Head, borrowed_head, embedding_of
@@ -58,7 +59,7 @@ def reconstruct(
 
 
 def _vector(model: SentenceTransformer, text: str, side: Side, prompt: str | None) -> torch.Tensor:
-    given = prompt if prompt is not None else (model.prompts or {}).get(side, "")
+    given = prompt_of(model, side) if prompt is None else prompt
     features = model.preprocess([text], prompt=given or None, task=side)
     moved = {name: value.to(model.device) if torch.is_tensor(value) else value for name, value in features.items()}
     return vectors(model, moved)[0]

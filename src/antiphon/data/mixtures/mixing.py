@@ -14,7 +14,8 @@ from antiphon.data.mixtures.mixture_settings import PART, PairSettings, check_to
 from antiphon.data.pairs import LABEL, EvaluationTexts, Overlap, is_there, load, overlap, resolve, without
 from antiphon.data.sampling import Sampling
 from antiphon.errors import DataError
-from antiphon.text.template import Side, prompt_for
+from antiphon.model.prompts import prompt_of
+from antiphon.text.template import Side
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -124,7 +125,7 @@ class Mixture:
         """Return the trainer's `prompts`: what each column of each data set is to hear, in the model's form."""
         return {
             part.name: {
-                column: prompt_for(model, part.told(number), side)
+                column: prompt_of(model, side, instruction=part.told(number))
                 for number, (column, side) in enumerate(part.sides().items())
             }
             for part in self.parts

@@ -12,10 +12,11 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.embedder import Embedder, encoder, own_prompt
+from antiphon.evaluation.embedder import Embedder, encoder
 from antiphon.evaluation.probes.material import Material
 from antiphon.evaluation.statistics import Sample
 from antiphon.evaluation.vector_store import Vectors
+from antiphon.model.prompts import prompt_of
 from antiphon.text.template import Side, Template, fills_slots
 
 
@@ -29,7 +30,7 @@ class Context:
 
     def embed(self, texts: Sequence[str], side: Side = "query") -> Vectors:
         """Return (N, D) unit vectors, with the model's own prompts."""
-        return unit(self.embedder.embed(texts, own_prompt(self.model, side), side))
+        return unit(self.embedder.embed(texts, prompt_of(self.model, side), side))
 
     def with_template(self, template: Template) -> Context:
         """Return the same weights under another template.

@@ -16,10 +16,10 @@ import torch
 from sentence_transformers.util import batch_to_device
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.embedder import own_prompt
 from antiphon.evaluation.probes.context import Context, Finding, cosines, unit
 from antiphon.evaluation.probes.material import Triple
 from antiphon.evaluation.statistics import Numbers, Sample
+from antiphon.model.prompts import prompt_of
 from antiphon.text.template import fills_slots, template_of
 
 _BATCH = 32
@@ -82,7 +82,7 @@ def span(context: Context) -> Finding:
 @torch.inference_mode()
 def _early(context: Context, parts: Sequence[tuple[str, str]]) -> np.ndarray:
     """Return the mean states (N, D) over the tokens of the early part, as the last copy says it."""
-    module, prompt, out = context.model[0], own_prompt(context.model, "query"), []
+    module, prompt, out = context.model[0], prompt_of(context.model, "query"), []
     context.model.eval()
     for start in range(0, len(parts), _BATCH):
         batch = parts[start : start + _BATCH]

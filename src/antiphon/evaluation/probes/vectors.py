@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from antiphon.evaluation.embedder import own_prompt
 from antiphon.evaluation.probes.context import Context, Finding
+from antiphon.model.prompts import prompt_of
 from antiphon.text.template import SIDES
 from antiphon.training.losses import information
 
@@ -40,7 +40,7 @@ def reconstruction(context: Context) -> Finding:
     Negative where the vector disturbs the language model more than it tells, as before any training by reconstruction.
     """
     pairs = context.material.pairs()
-    prompts = {side: own_prompt(context.model, side) for side in SIDES}
+    prompts = {side: prompt_of(context.model, side) for side in SIDES}
     found = information(context.model, pairs, prompts=prompts)
     forth, back = found.query_to_document, found.document_to_query
     tokens = forth.tokens + back.tokens

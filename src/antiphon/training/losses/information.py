@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 
 from antiphon.errors import DataError
+from antiphon.model.prompts import prompt_of
 from antiphon.text.template import SIDES, Side
 from antiphon.text.tokens import Specials
 from antiphon.training.losses.collating import ContentPreprocessor
@@ -70,7 +71,7 @@ def information(
     """
     if not pairs:
         raise DataError("There are no pairs to measure information on.")
-    given = {side: (prompts or model.prompts or {}).get(side, "") for side in SIDES}
+    given = {side: prompt_of(model, side) if prompts is None else prompts.get(side, "") for side in SIDES}
     was_training = model.training
     prepare(model)
     model.eval()

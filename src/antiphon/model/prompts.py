@@ -1,0 +1,56 @@
+"""Which prompt a side gets: the one answer for encode, show, parity, evaluate, mine, search, serve, export and train.
+
+A prompt is the string that sentence-transformers is handed as `prompt`. It is the model's own for the side, one that
+the model knows by name, or what `prompt_for` makes of an instruction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sentence_transformers import SentenceTransformer
+
+from antiphon.errors import ConfigError
+from antiphon.text.template import Side, prompt_for
+
+PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+"""The names under which `encode_query` and `encode_document` look for a prompt, in sentence-transformers' order."""
+
+
+def prompt_name_of(model: SentenceTransformer, side: Side | None) -> str | None:
+    """Return the name of the prompt that a side takes by itself; None is what `encode` without a task takes.
+
+    Where the model has no prompt for the side, that is its default prompt, as in sentence-transformers.
+    """
+    names = () if side is None else PROMPT_NAMES[side]
+    return next((name for name in names if name in (model.prompts or {})), model.default_prompt_name)
+
+
+def side_of(prompt_name: str | None) -> Side | None:
+    """Return the side that a prompt's name stands for, None for a name that stands for neither."""
+    return next((side for side, names in PROMPT_NAMES.items() if prompt_name in names), None)
+
+
+def prompt_of(
+    model: SentenceTransformer, side: Side | None, *, instruction: str | None = None, prompt_name: str | None = None
+) -> str:
+    """Return the prompt of a side: of an instruction, of a name, or the model's own where neither is given.
+
+    Raises ConfigError for a name that the model does not have.
+
+    Example:
+        >>> import antiphon
+        >>> model = antiphon.build("nano", "echo", prompts={"query": "Find the function"})
+        >>> prompt_of(model, "query")
+        'Find the function'
+        >>> prompt_of(model, "query", instruction="Find the bug")
+        'Find the bug'
+    """
+    if instruction is not None:
+        return prompt_for(model, instruction, side or "query")
+    prompts = model.prompts or {}
+    if prompt_name is not None and prompt_name not in prompts:
+        names = ", ".join(sorted(prompts)) or "none"
+        raise ConfigError(f"This model has no prompt named {prompt_name[:60]!r}; it has {names}.")
+    chosen = prompt_name_of(model, side) if prompt_name is None else prompt_name
+    return (prompts.get(chosen) or "") if chosen is not None else ""
