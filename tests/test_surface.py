@@ -12,25 +12,26 @@ from antiphon.cli import app
 NAMES = ["Encoder", "build", "compare", "embed", "evaluate", "export", "load", "mine", "save", "search", "train"]
 SIGNATURES = {
     "Encoder": "model budget compile attention linear",
-    "evaluate": "model tasks out instructions limit seed budget label cache listener",
+    "evaluate": "model tasks out instructions limit seed budget label cache listener own_document strict",
     "compare": "runs",
     "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts eos bidirectional max_tokens layers dtype device",
     "load": "path device dtype",
     "save": "model path",
-    "mine": "model pairs settings corpus instruction document_instruction cache on_progress",
+    "mine": "model pairs settings corpus instruction document_instruction cache on_progress strict",
     "train": "recipe overrides variant resume accept_changed_data first until on_step",
 }
 COMMANDS = {
     "export": "to out freeze-prompts dimensions template pooling max-tokens",
     "show": "template pooling prompt side max-tokens bidirectional health",
-    "embed": "out field side shard-size batch-size force template pooling max-tokens",
+    "embed": "out field side shard-size batch-size force template pooling max-tokens strict",
     "search": "model top field verify template pooling max-tokens",
-    "train": "set variant plan resume accept-changed-data from until",
+    "train": "set variant plan resume accept-changed-data from until strict",
     "reconstruct": "side prompt max-tokens temperature seed",
     "mine": "out corpus negatives range-min range-max relative-margin absolute-margin max-score min-score sampling "
-    "seed instruction limit cache force template pooling max-tokens",
-    "evaluate": "tasks out adapter template pooling max-tokens instructions limit seed budget label cache",
+    "seed instruction limit cache force template pooling max-tokens strict",
+    "evaluate": "tasks out adapter template pooling max-tokens instructions limit seed budget label cache "
+    "own-document strict",
     "compare": "out",
     "parity": "side",
     "demo": "model pairs query zero-shot out",

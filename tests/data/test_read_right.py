@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import evaluation_data as data
 import pytest
+from datasets import Dataset, DatasetDict
 
 from antiphon import build, evaluate
+from antiphon.data.mixtures import Mixture, plan, settings_of
 from antiphon.data.pairs import load, texts_of
+from antiphon.data.skipped import Skipped
 from antiphon.data.sources import read
+from antiphon.errors import DataError
 from antiphon.evaluation.local_tasks import find
 
 DOCUMENTS = [
@@ -153,9 +158,6 @@ def test_a_column_that_is_not_used_is_named_once_with_its_nearest(tmp_path, capl
 
 
 def test_what_is_passed_over_is_refused_where_reading_is_strict(tmp_path):
-    from antiphon.data.skipped import Skipped
-    from antiphon.errors import DataError
-
     path = tmp_path / "pairs.jsonl"
     row = json.dumps({"query": "q", "positive": "p"})
     path.write_text(f"{row}\n\n{row}\n\n\n")
@@ -180,3 +182,54 @@ def test_the_order_of_identical_documents_is_told_with_what_it_moves(echo, tmp_p
         assert score.notes == (
             f"documents that score alike: the order of ties moves the score between {low:.4f} and {high:.4f}",
         )
+
+
+def test_what_is_passed_over_is_in_the_plan_of_a_mixture_and_strict_refuses_it(tmp_path):
+    rows = [{"query": f"q{n}", "positive": f"p{n}", "source": "web"} for n in range(4)]
+    data.jsonl(tmp_path / "pairs.jsonl", rows)
+    settings = settings_of(({"name": "web", "source": str(tmp_path / "pairs.jsonl"), "instruction": ""},), "here")
+    counted = {"columns that no pair is made of: 'source'": 1}
+    assert plan(Mixture.of(settings, seed=0), 2).sets[0].skipped == counted
+    with pytest.raises(DataError, match="'source' would be passed over, and strict reading passes over nothing"):
+        Mixture.of(settings, seed=0, strict=True)
+
+
+def test_saved_data_sets_and_folders_of_parquet_are_read(tmp_path):
+    table = {"query": ["q0", "q1"], "positive": ["p0", "p1"], "text": ["t0", "t1"], "label": ["a", "b"]}
+    Dataset.from_dict(table).save_to_disk(tmp_path / "saved")
+    other = Dataset.from_dict({name: [f"{value}!" for value in values] for name, values in table.items()})
+    splits = DatasetDict({"test": other, "train": Dataset.from_dict(table)})
+    splits.save_to_disk(tmp_path / "splits")
+    (tmp_path / "parquet" / "data").mkdir(parents=True)
+    other.to_parquet(tmp_path / "parquet" / "data" / "test-00000-of-00001.parquet")
+    for number in range(2):
+        path = tmp_path / "parquet" / "data" / f"train-0000{number}-of-00002.parquet"
+        splits["train"].select([number]).to_parquet(path)
+    for name in ("saved", "splits", "parquet"):
+        assert load(tmp_path / name)["positive"][:] == ["p0", "p1"]
+    assert [record.text for record in read(tmp_path / "saved")] == ["t0", "t1"]
+    assert [record.text for record in read(tmp_path / "splits" / "test")] == ["t0!", "t1!"]
+    for name in ("splits", "parquet"):
+        assert "t0!" in list(texts_of(tmp_path / name))
+        assert "t0" not in list(texts_of(tmp_path / name))
+        with pytest.raises(DataError, match=r"has the splits 't.*', and one is wanted"):
+            next(read(tmp_path / name))
+    assert find(tmp_path / "saved")[0].read().parts["test"]["sentences"] == ["t0", "t1"]
+    assert find(tmp_path / "parquet")[0].read().parts["test"]["sentences"] == ["t0!", "t1!"]
+    with pytest.raises(DataError, match="has the label 'a!'"):
+        find(tmp_path / "splits")[0].read()  # train and test are a classification
+
+
+def test_parts_of_a_beir_folder_may_be_tables_of_any_kind(tmp_path):
+    folder = beir(tmp_path / "plain", {"d0": "a", "d1": "b"}, {"q0": "x"}, "q0\td1\t1\n")
+    expected = find(folder)[0].read().parts
+    other = tmp_path / "other"
+    (other / "qrels").mkdir(parents=True)
+    Dataset.from_dict({"_id": ["d0", "d1"], "title": ["", None], "text": ["a", "b"]}).to_parquet(
+        other / "corpus.parquet"
+    )
+    (other / "queries.csv").write_text("_id,text\nq0,x\n")
+    (other / "qrels" / "test.jsonl.gz").write_bytes(
+        gzip.compress(b'{"score": 1, "corpus-id": "d1", "query-id": "q0"}\n')
+    )
+    assert find(other)[0].read().parts == expected

@@ -41,10 +41,16 @@ class SideOption(StrEnum):
 
 
 MODEL_HELP = "A saved embedder or a causal language model: a folder, a hub id, or nano."
-SOURCE_HELP = "A .jsonl, .csv, .tsv, .parquet or .txt file, - for standard input, or docstrings (those of this Python)."
+SOURCE_HELP = (
+    "A .jsonl, .json, .csv, .tsv, .parquet or .txt file, packed or plain, a folder of documents, - for standard input, "
+    "or docstrings (those of this Python)."
+)
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 Field = Annotated[str | None, typer.Option(help="The field that holds the text; found by itself where it is text.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse data of which anything would be passed over, rather than count it.")
+]
 Template = Annotated[
     str | None,
     typer.Option(help="For a language model: a template's name, or a text with a {text} slot.", show_default=False),

@@ -15,6 +15,7 @@ from antiphon.cli.application import (
     ModelOption,
     Pooling,
     SideOption,
+    Strict,
     Template,
     app,
     examples,
@@ -75,6 +76,7 @@ def embed(  # noqa: PLR0913  (the options of the command)
     template: Template = None,
     pooling: Pooling = None,
     max_tokens: MaxTokens = None,
+    strict: Strict = False,
 ) -> None:
     """Embed the texts of a source into a folder; a run that died goes on when it is started again."""
     from antiphon.cli import report
@@ -93,6 +95,7 @@ def embed(  # noqa: PLR0913  (the options of the command)
             batch_size=batch_size,
             force=force,
             on_progress=tell,
+            strict=strict,
         )
     report.say(str(folder))
 

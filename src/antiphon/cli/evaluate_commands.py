@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from antiphon.cli.application import MaxTokens, Model, Pooling, Template, app, examples, open_named
+from antiphon.cli.application import MaxTokens, Model, Pooling, Strict, Template, app, examples, open_named
+
+
+class OwnDocumentOption(StrEnum):
+    """Whether a query's own document is ranked: where ids are one space it is left out by itself."""
+
+    auto = "auto"
+    keep = "keep"
+    leave_out = "leave-out"
+
 
 TASKS_HELP = (
     "Tasks with commas between: mteb's names, sets (mteb-eng-v1, mteb-eng-v2, mteb-mini, llm2vec-15, nano-beir), "
     "probes (probe:geometry), local files and folders. May be given more than once."
 )
+
+OwnDocument = Annotated[
+    OwnDocumentOption, typer.Option(help="What becomes of the document with a query's own id in its ranking.")
+]
+Instructions = Annotated[
+    str | None,
+    typer.Option(
+        help="A JSON file, task to instruction, over the shipped ones; or own: the model's own prompts.",
+        show_default=False,
+    ),
+]
 
 
 @app.command(
@@ -32,13 +53,7 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     template: Template = None,
     pooling: Pooling = None,
     max_tokens: MaxTokens = None,
-    instructions: Annotated[
-        str | None,
-        typer.Option(
-            help="A JSON file, task to instruction, over the shipped ones; or own: the model's own prompts.",
-            show_default=False,
-        ),
-    ] = None,
+    instructions: Instructions = None,
     limit: Annotated[
         int | None, typer.Option(help="Examples of a local task at most, drawn with the seed.", show_default=False)
     ] = None,
@@ -52,6 +67,8 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     cache: Annotated[
         Path | None, typer.Option(help="Where scores and vectors are kept for the next run.", show_default=False)
     ] = None,
+    own_document: OwnDocument = OwnDocumentOption.auto,
+    strict: Strict = False,
 ) -> None:
     """Score a model by mteb's metrics; a run that died goes on, and a run that was done takes seconds."""
     from antiphon.cli import report
@@ -77,6 +94,8 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
             label=label or f"{model} {template or ''}".strip(),
             cache=True if cache is None else cache,
             listener=listener,
+            own_document=own_document.value,
+            strict=strict,
         )
     if ranks.rank() == 0:
         report.scores(found)

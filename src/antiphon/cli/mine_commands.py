@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from antiphon.cli.application import MaxTokens, Model, Pooling, Template, app, examples, open_named
+from antiphon.cli.application import MaxTokens, Model, Pooling, Strict, Template, app, examples, open_named
 
 PAIRS_HELP = (
     "A .jsonl, .csv, .tsv or .parquet file with query and positive, a folder of such .jsonl files or in BEIR layout, "
@@ -65,12 +65,14 @@ def mine(  # noqa: PLR0913  (the options of the command)
     template: Template = None,
     pooling: Pooling = None,
     max_tokens: MaxTokens = None,
+    strict: Strict = False,
 ) -> None:
     """Give training pairs hard negatives: texts near the query that do not answer it."""
     from antiphon.cli import report
     from antiphon.corpus.mining import MiningSettings
     from antiphon.corpus.mining import mine as run
     from antiphon.data.pairs import held_target, load, write
+    from antiphon.data.skipped import Skipped
 
     settings = MiningSettings(
         negatives=negatives,
@@ -84,10 +86,17 @@ def mine(  # noqa: PLR0913  (the options of the command)
         seed=seed,
     )
     with held_target(out, verb="mine", force=force):  # before anything that takes long
-        table = load(pairs, limit=limit)
+        table = load(pairs, limit=limit, skipped=Skipped(strict=strict))
         opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
         with report.progress("mining") as tell:
             mined = run(
-                opened, table, settings=settings, corpus=corpus, instruction=instruction, cache=cache, on_progress=tell
+                opened,
+                table,
+                settings=settings,
+                corpus=corpus,
+                instruction=instruction,
+                cache=cache,
+                strict=strict,
+                on_progress=tell,
             )
         report.say(str(write(mined, out, force=force)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from antiphon.cli.application import Model, SideOption, app, examples, open_named
+from antiphon.cli.application import Model, SideOption, Strict, app, examples, open_named
 
 
 @app.command(
@@ -34,6 +34,7 @@ def train(  # noqa: PLR0913  (the options of the command)
         str | None, typer.Option("--from", metavar="STAGE", help="Begin with this stage.", show_default=False)
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="STAGE", help="End with this stage.", show_default=False)] = None,
+    strict: Strict = False,
 ) -> None:
     """Train what a recipe says, stage by stage; print the folder of the run."""
     from antiphon.cli import report
@@ -45,7 +46,7 @@ def train(  # noqa: PLR0913  (the options of the command)
     from antiphon.data.settings import assignments
     from antiphon.training.recipe import read
 
-    chosen = read(recipe, overrides=assignments(set_ or []), variant=variant)
+    chosen = read(recipe, overrides=assignments(set_ or []) | ({"strict": True} if strict else {}), variant=variant)
     if plan:
         report.plan(training.plan(chosen))
         return

@@ -16,6 +16,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus.index import MANIFEST, Index, Settings, Vectors, open_index, unit
 from antiphon.corpus.resuming import prepare
+from antiphon.data.skipped import Skipped
 from antiphon.data.sources import Record, count, read
 from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError, DataError, ModelError
@@ -57,20 +58,23 @@ def embed(  # noqa: PLR0913  (the public surface)
     batch_size: int = 32,
     force: bool = False,
     on_progress: Progress | None = None,
+    strict: bool = False,
 ) -> Path:
     """Write the unit vectors of a source to Parquet shards in the folder `out`, and return it.
 
     A run that died goes on where it was when it is started again, to the same bytes; so does one whose source has grown
     at its end. A whole source is read once before anything is written, so that a bad line is told first; standard
     input cannot be. `force` throws away what an earlier run left in `out`, never the files of others.
+    What is passed over is counted and told in the log at the end; `strict` refuses it.
 
     Raises ConfigError for a setting that cannot be used; DataError for a bad source, a disk that is full, or a folder
     that others made or another process writes to; ModelError for a vector that is NaN or zero.
     """
     _check_settings(side, shard_size, batch_size)
-    total = count(source, field=field)
+    skipped = Skipped(strict=strict)
+    total = count(source, field=field, skipped=skipped)
     width = _width(model)
-    chunks = _chunks(read(source, field=field), shard_size)
+    chunks = _chunks(read(source, field=field, skipped=skipped if total is None else None), shard_size)
     first = next(chunks, [])  # before anything is written: an empty standard input leaves no folder behind
     settings = Settings(fingerprint(model), side, shard_size, width)
     with held(out, "embed") as place:
@@ -87,6 +91,7 @@ def embed(  # noqa: PLR0913  (the public surface)
                 index = index.with_shard(number - 1, records, np.concatenate(vectors))
             done += len(records)
             tell(done, total)
+        skipped.tell(str(source))
         return _finished(index, number, str(source)).folder
 
 

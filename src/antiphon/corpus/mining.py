@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from antiphon.corpus.neighbours import NOTHING, Ids, Nearest, Neighbours, VectorSource, blocks
 from antiphon.data.pairs import ANCHOR, POSITIVE, Pair, load, negative_columns, reading, texts_of, to_dataset
+from antiphon.data.skipped import Skipped
 from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError, DataError
 
@@ -87,6 +88,7 @@ def mine(  # noqa: PLR0913  (the public surface)
     document_instruction: str | None = None,
     cache: str | Path | None = None,
     on_progress: Callable[[int, int | None], None] | None = None,
+    strict: bool = False,
 ) -> Dataset:
     """Return the pairs, in their order, with negatives that the model mined in place of any they had.
 
@@ -94,12 +96,15 @@ def mine(  # noqa: PLR0913  (the public surface)
     source of them), without it from the positives and negatives of all pairs. Of a query's positives the least similar
     sets the margin. A pair for which fewer are found keeps those ('' and the column label, as everywhere); none is
     dropped. Vectors are kept in the folder `cache`, by the model's fingerprint, so that other margins cost no encoding.
+    What is passed over in a source is counted and told in the log; `strict` refuses it.
 
     Raises DataError for a bad source or an empty corpus, ModelError for a vector that is NaN or zero.
     """
     chosen = settings or MiningSettings()
-    table = pairs if not isinstance(pairs, str | Path) else load(pairs)
-    texts = _Texts.of(table, corpus)
+    table = pairs if not isinstance(pairs, str | Path) else load(pairs, skipped=Skipped(strict=strict))
+    texts = _Texts.of(
+        table, texts_of(corpus, skipped=Skipped(strict=strict)) if isinstance(corpus, str | Path) else corpus
+    )
     kept = None if cache is None else Path(cache)
     encoder = Encoder(model)
     queries = VectorSource(encoder, "query", instruction=instruction, cache=kept)
@@ -131,12 +136,12 @@ class _Texts:
     """Numbers of query and document that read the same, and the positives."""
 
     @classmethod
-    def of(cls, table: Dataset, corpus: Iterable[str] | str | Path | None) -> _Texts:
+    def of(cls, table: Dataset, corpus: Iterable[str] | None) -> _Texts:
         own = [name for name in (POSITIVE, *negative_columns(table.column_names))]
         if corpus is None:
             given: Iterable[str] = (text for name in own for text in table[name])
         else:
-            given = texts_of(corpus) if isinstance(corpus, str | Path) else corpus
+            given = corpus
         documents = _Numbers(text for text in given if text.strip())
         candidates = len(documents.texts)
         if not candidates:

@@ -42,7 +42,17 @@ def apply(table: dict[str, Any], changes: Mapping[str, Any], where: str) -> None
     """
     for name, value in changes.items():
         parts = name.split(".")
-        if len(parts) == 1 and parts[0] not in ("name", "about", "seed", "out", "report_to", "model", "data", "stage"):
+        if len(parts) == 1 and parts[0] not in (
+            "name",
+            "about",
+            "seed",
+            "out",
+            "strict",
+            "report_to",
+            "model",
+            "data",
+            "stage",
+        ):
             parts = ["stage", "*", *parts]
         _set(table, parts, value, f"{where}: {name}")
 

@@ -63,12 +63,12 @@ def read(source: str | Path, *, field: str | None = None, skipped: Skipped | Non
     return _not_empty(found, name)
 
 
-def count(source: str | Path, *, field: str | None = None) -> int | None:
+def count(source: str | Path, *, field: str | None = None, skipped: Skipped | None = None) -> int | None:
     """Read a source to its end and return how many records it has; None for standard input, which is read only once.
 
     Raises what `read` raises, so a bad line is told before any work is done.
     """
-    return None if str(source) == STDIN else sum(1 for _ in read(source, field=field))
+    return None if str(source) == STDIN else sum(1 for _ in read(source, field=field, skipped=skipped))
 
 
 def _not_empty(records: Iterator[Record], name: str) -> Iterator[Record]:

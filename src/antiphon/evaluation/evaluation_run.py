@@ -19,6 +19,7 @@ from antiphon.evaluation import instructions as instructing
 from antiphon.evaluation import randomness, ranks
 from antiphon.evaluation.embedder import Encode, encoder
 from antiphon.evaluation.instructions import OWN, Instructions
+from antiphon.evaluation.local_readers import OwnDocument
 from antiphon.evaluation.progress import Listener, Meter
 from antiphon.evaluation.score_cache import default_folder, key_of
 from antiphon.evaluation.scores import SCORES, Scores, TaskScore
@@ -57,6 +58,8 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     label: str | None = None,
     cache: str | Path | bool = True,
     listener: Listener | None = None,
+    own_document: OwnDocument = "auto",
+    strict: bool = False,
 ) -> Scores:
     """Score a model on tasks, by mteb's metrics; `scores["STSBenchmark"].main` is a float between 0 and 1.
 
@@ -65,6 +68,10 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     shipped ones, or "own" for the model's own prompts. `out` is a folder for the scores and their examples. `label` is
     what tables call the run. `budget` is the tokens of a forward pass, found by a probe without it. `cache` is True
     for the user's cache, a folder, or False.
+
+    `own_document` says what becomes of the document that has a query's own id: "leave-out" of its ranking, as BEIR's
+    protocol has it, "keep", or "auto": left out where most of such documents read as their queries do. What is passed
+    over in local files is told in a score's notes; `strict` refuses it.
 
     Under torchrun the tasks are spread over the ranks and every rank returns all scores.
 
@@ -75,9 +82,8 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     settings = Settings(instructions=instructions, limit=limit, seed=seed, budget=budget, cache=folder)
     with _held(out) as place, randomness.kept(), ranks.joined():
         quiet()
-        scores = run(
-            model, select(tasks, limit=limit, seed=seed), settings, label=label, listener=listener, spread=True
-        )
+        selected = select(tasks, limit=limit, seed=seed, own_document=own_document, strict=strict)
+        scores = run(model, selected, settings, label=label, listener=listener, spread=True)
         if place is not None:
             scores.write(place)
     return scores

@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from antiphon.data.beir import QRELS, BeirFolder
 from antiphon.data.byte_streams import PLAIN_JSON, kind_of, stem_of
@@ -60,6 +60,8 @@ class LocalTask:
         Examples are queries (the corpus is kept whole), pairs, or texts (of train and test alike). What is passed over
         is told in the notes; `strict` refuses it. Raises DataError for a file that cannot be scored honestly.
         """
+        if own_document not in get_args(OwnDocument):
+            raise ConfigError(f"own_document is {own_document!r}; take one of {', '.join(get_args(OwnDocument))}.")
         if limit is not None and limit < 2:
             raise ConfigError(f"The limit on examples is {limit}; it must be at least 2.")
         how = Reading(limit, seed, own_document, Skipped(strict=strict))

@@ -15,7 +15,8 @@ from mteb.abstasks import AbsTask
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
 from antiphon.errors import ConfigError, DataError, first_line
-from antiphon.evaluation.local_tasks import LocalTask, find
+from antiphon.evaluation.local_readers import OwnDocument
+from antiphon.evaluation.local_tasks import LocalData, LocalTask, find
 from antiphon.evaluation.probes import PREFIX, Context, Finding, Material, named
 from antiphon.evaluation.progress import characters
 from antiphon.evaluation.task_sets import SETS
@@ -24,6 +25,7 @@ from antiphon.evaluation.tasks import local_task
 _ENGLISH = ["eng"]
 Data = tuple[AbsTask, tuple[str, ...]]
 """A task with its data, and what is to be said about the data."""
+ReadTask = Callable[[LocalTask], LocalData]
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,29 @@ class SelectedProbe:
 Selection = Selected | SelectedProbe
 
 
-def select(tasks: str | Path | Sequence[str | Path], *, limit: int | None = None, seed: int = 42) -> list[Selection]:
+def select(
+    tasks: str | Path | Sequence[str | Path],
+    *,
+    limit: int | None = None,
+    seed: int = 42,
+    own_document: OwnDocument = "auto",
+    strict: bool = False,
+) -> list[Selection]:
     """Return the tasks of names of sets, mteb's names and local paths, each once, in the order given.
 
-    `limit` caps the examples of local tasks; mteb's tasks are always whole.
+    `limit` caps the examples of local tasks; mteb's tasks are always whole. `own_document` and `strict` are for local
+    tasks too (see local_readers.py).
 
     Raises ConfigError for an unknown name, for two tasks of one name, and for a limit on mteb's tasks.
     """
+
+    def read(layout: LocalTask) -> LocalData:
+        return layout.read(limit=limit, seed=seed, own_document=own_document, strict=strict)
+
     given = [tasks] if isinstance(tasks, str | Path) else list(tasks)
     found: dict[str, Selection] = {}
     for name in given:
-        for task in _named(name, limit, seed):
+        for task in _named(name, limit, seed, read):
             other = found.get(task.name)
             if other is not None and (task.metadata is None or other.metadata is None):
                 raise ConfigError(f"Two tasks are called {task.name!r}; rename one of the files or folders.")
@@ -77,7 +91,7 @@ def select(tasks: str | Path | Sequence[str | Path], *, limit: int | None = None
     return list(found.values())
 
 
-def _named(name: str | Path, limit: int | None, seed: int) -> Sequence[Selection]:
+def _named(name: str | Path, limit: int | None, seed: int, read: ReadTask) -> Sequence[Selection]:
     if isinstance(name, str) and name.startswith(PREFIX):
         probe, material = named(name, limit=limit, seed=seed)
         words = name.partition("=")[0]
@@ -86,7 +100,7 @@ def _named(name: str | Path, limit: int | None, seed: int) -> Sequence[Selection
         chosen = SETS[name]
         return [_of_mteb(task) for task in (*_benchmark(chosen.benchmark), *map(_english, chosen.tasks))]
     if Path(name).exists() or isinstance(name, Path) or name.startswith((".", "/", "~")):
-        return [_local(layout, limit, seed) for layout in find(Path(name).expanduser())]
+        return [_local(layout, seed, read) for layout in find(Path(name).expanduser())]
     if _is_of_mteb(name):
         return [_of_mteb(_english(name))]
     known = [task.metadata.name for chosen in SETS.values() for task in _benchmark(chosen.benchmark)]
@@ -152,13 +166,13 @@ def _loaded(task: AbsTask) -> Data:
     return task, ()
 
 
-def _local(layout: LocalTask, limit: int | None, seed: int) -> Selected:
+def _local(layout: LocalTask, seed: int, read: ReadTask) -> Selected:
     def load() -> Data:
-        data = layout.read(limit=limit, seed=seed)
+        data = read(layout)
         return local_task(data, seed=seed), data.notes
 
     def size() -> int:
-        return characters(dict(layout.read(limit=limit, seed=seed).parts))
+        return characters(dict(read(layout).parts))
 
     return Selected(layout.name, load, None, size)
 

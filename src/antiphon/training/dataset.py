@@ -16,6 +16,7 @@ from antiphon.data.mixtures.mixture_plan import plan as plan_of
 from antiphon.data.pairs import LABEL, texts_of
 from antiphon.data.processes import processes
 from antiphon.data.sampling import Sampling
+from antiphon.data.skipped import Skipped
 from antiphon.errors import ConfigError, DataError
 from antiphon.text.template import Side
 from antiphon.training.recipe import Recipe
@@ -48,7 +49,10 @@ class Rows:
 
     def described(self) -> list[dict[str, Any]]:
         """Return what the record of the run says of the data."""
-        return [{"set": one.name, "rows": one.rows, "fingerprint": one.fingerprint} for one in self.sets]
+        return [
+            {"set": one.name, "rows": one.rows, "fingerprint": one.fingerprint, "skipped": dict(one.skipped)}
+            for one in self.sets
+        ]
 
 
 class Library:
@@ -75,7 +79,7 @@ def rows_of(library: Library, stage: Stage, model: SentenceTransformer) -> Rows:
     # a process's own batch is what the sampler gives it: without accumulation's and all processes' rows together
     size = (stage.device_batch_size or stage.batch_size // processes().num_processes) * processes().num_processes
     if data.texts is not None:
-        return texts_rows(data, size)
+        return texts_rows(data, size, strict=library.recipe.strict)
     mixture = library.mixture(data)
     planned = plan_of(mixture, size, model=model)
     accumulation = stage.batch_size // size
@@ -91,7 +95,7 @@ def rows_of(library: Library, stage: Stage, model: SentenceTransformer) -> Rows:
 
 def _mixture_of(recipe: Recipe, data: Data) -> Mixture:
     settings = pair_settings(recipe, data)
-    mixture = Mixture.of(settings, seed=recipe.seed, root=data.root, limit=data.limit)
+    mixture = Mixture.of(settings, seed=recipe.seed, root=data.root, limit=data.limit, strict=recipe.strict)
     if data.overlap is None:
         return mixture
     found = mixture.overlap(texts_of(data.overlap.texts), near=data.overlap.near)
@@ -118,20 +122,22 @@ def pair_settings(recipe: Recipe, data: Data) -> tuple[PairSettings, ...]:
     return tuple(one for one in settings if not data.only or one.name in data.only)
 
 
-def texts_rows(data: Data, size: int) -> Rows:
+def texts_rows(data: Data, size: int, *, strict: bool = False) -> Rows:
     """Return the rows of plain texts; DataError where they are fewer than a batch of `size`."""
     from datasets import Dataset, DatasetDict
 
     assert data.texts is not None  # the caller's choice
     source = str(Path(data.root) / data.texts) if data.root is not None else data.texts
-    texts = [record.text for record in islice(sources.read(source, field=data.field), data.limit)]
+    skipped = Skipped(strict=strict)
+    texts = [record.text for record in islice(sources.read(source, field=data.field, skipped=skipped), data.limit)]
+    skipped.tell(source)
     texts = [text for text in texts if text.strip()]
     if len(texts) < size:
         raise DataError(f"{source} has {len(texts)} texts, and a batch has {size}; lower batch_size or add texts.")
     digest = hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     batches = len(texts) // size
     name = Path(source).stem or TEXT
-    described = SetPlan(name, len(texts), len(texts), batches, batches, None, digest)
+    described = SetPlan(name, len(texts), len(texts), batches, batches, None, digest, skipped=skipped.counts)
     dataset: Dataset = Dataset.from_dict({TEXT: texts})
     return Rows(DatasetDict({name: dataset}), None, None, Sampling(names=(name,)), (described,), batches)
 

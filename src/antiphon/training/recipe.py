@@ -42,6 +42,8 @@ class Recipe(Strict):
     """Of weights that are made, data order, dropout and masks."""
     out: str | None = None
     """The run's folder; runs/NAME in the working folder without it."""
+    strict: bool = False
+    """Whether data of which anything would be passed over are refused, rather than counted in run.json."""
     report_to: tuple[str, ...] = ()
     """transformers' names of trackers: tensorboard, wandb."""
     model: Model

@@ -63,7 +63,7 @@ def _read(library: Library, stage: Stage) -> tuple[list[str], int, int, tuple[Se
     """Return a sample of texts, the texts of a row, the steps and the sets."""
     data = library.recipe.data_of(stage)
     if data.texts is not None:
-        rows: Rows = texts_rows(data, stage.batch_size)
+        rows: Rows = texts_rows(data, stage.batch_size, strict=library.recipe.strict)
         dataset = next(iter(rows.datasets.values()))
         return dataset[:SAMPLE][TEXT], loss_kind(stage).texts or 1, rows.steps(stage), rows.sets
     mixture: Mixture = library.mixture(data)

@@ -38,9 +38,9 @@ def plan(planned: Plan) -> None:
     for stage in planned.stages:
         if stage.sets:
             table(
-                (f"sets of {stage.name}", "rows", "of", "ratio", "batches an epoch"),
+                (f"sets of {stage.name}", "rows", "of", "ratio", "batches an epoch", "passed over"),
                 [
-                    (one.name, f"{one.rows:,}", f"{one.source_rows:,}", _ratio(one), f"{one.batches:,}")
+                    (one.name, f"{one.rows:,}", f"{one.source_rows:,}", _ratio(one), f"{one.batches:,}", _skipped(one))
                     for one in stage.sets
                 ],
             )
@@ -48,6 +48,10 @@ def plan(planned: Plan) -> None:
         say("'sampled before': the sources hold that share already, so no ratio is applied; data.sampled = false does.")
     if not all(stage.measured for stage in planned.stages):
         say("'at most': the data was not there to be counted, so every text was taken for as long as it may be.")
+
+
+def _skipped(one: SetPlan) -> str:
+    return f"{sum(one.skipped.values()):,}"
 
 
 def _ratio(one: SetPlan) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import numpy as np
 from antiphon.data.mixtures.mixture_settings import PART, PairSettings, check_together
 from antiphon.data.pairs import LABEL, EvaluationTexts, Overlap, is_there, load, overlap, resolve, without
 from antiphon.data.sampling import Sampling
+from antiphon.data.skipped import Skipped
 from antiphon.errors import DataError
 from antiphon.model.prompts import prompt_of
 from antiphon.text.template import Side
@@ -59,14 +60,23 @@ class Mixture:
     source_rows: Mapping[str, int]
     """How many rows each set's source has."""
     seed: int
+    skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What was passed over in each set's source, and how often."""
 
     @classmethod
     def of(
-        cls, settings: Sequence[PairSettings], *, seed: int, root: str | Path | None = None, limit: int | None = None
+        cls,
+        settings: Sequence[PairSettings],
+        *,
+        seed: int,
+        root: str | Path | None = None,
+        limit: int | None = None,
+        strict: bool = False,
     ) -> Mixture:
         """Read the sets and draw their rows; the same seed draws the same.
 
-        `root` is the folder that relative sources are seen from; only the first `limit` rows of a source are read.
+        `root` is the folder that relative sources are seen from; only the first `limit` rows of a source are read;
+        `strict` refuses what would be passed over.
 
         Raises ConfigError for settings that do not go together; DataError for a source that cannot be read, or where
         no set is left.
@@ -74,20 +84,23 @@ class Mixture:
         check_together(settings)
         parts: list[Part] = []
         rows: dict[str, int] = {}
+        skipped: dict[str, dict[str, int]] = {}
         missing: list[str] = []
         for one in settings:
             source = resolve(one.source, root)
             if not one.required and not is_there(source):
                 missing.append(f"{one.name} ({source})")
                 continue
-            dataset = load(source, columns=one.columns, limit=limit, negatives=one.negatives)
+            passed_over = Skipped(strict=strict)
+            dataset = load(source, columns=one.columns, limit=limit, negatives=one.negatives, skipped=passed_over)
+            skipped[one.name] = passed_over.counts
             rows[one.name] = len(dataset)
             parts += _split(one, _drawn(dataset, one, seed))
         if missing:
             logger.warning("%d sets of the mixture are not there and left out: %s.", len(missing), ", ".join(missing))
         if not parts:
             raise DataError(f"None of the {len(settings)} sets of the mixture is there; name their folder by root.")
-        return cls(tuple(parts), rows, seed)
+        return cls(tuple(parts), rows, seed, skipped)
 
     @property
     def datasets(self) -> DatasetDict:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +38,8 @@ class SetPlan:
     """The share of the full set that its settings want."""
     sampled: bool = False
     """Whether the source was that share already, so that nothing was drawn."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """What was passed over in its source, and how often."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def _set_plan(
         fingerprint=digest.hexdigest(),
         ratio=mixture.parts[numbers[0]].settings.ratio,
         sampled=mixture.parts[numbers[0]].settings.sampled,
+        skipped=mixture.skipped.get(name, {}),
     )
 
 
