@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError
-from antiphon.text.template import Side, prompt_for
+from antiphon.text.template import Side, fills_slots, no_prompt_slot, prompt_for, template_of
 
 PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """The names under which `encode_query` and `encode_document` look for a prompt, in sentence-transformers' order."""
@@ -54,3 +54,20 @@ def prompt_of(
         raise ConfigError(f"This model has no prompt named {prompt_name[:60]!r}; it has {names}.")
     chosen = prompt_name_of(model, side) if prompt_name is None else prompt_name
     return (prompts.get(chosen) or "") if chosen is not None else ""
+
+
+def instruct(model: SentenceTransformer, instructions: Mapping[str, str]) -> None:
+    """Let a model say these instructions by itself: they become its prompts of the same names, in place.
+
+    "query" is what `encode_query` says and "document" what `encode_document` says, as in `antiphon.build`; any other
+    name is asked for by `prompt_name=` and stands on the query side. Raises ConfigError for an instruction that the
+    template has no place for.
+    """
+    template = template_of(model)
+    for name, instruction in instructions.items():
+        side = side_of(name) or "query"
+        if instruction and template is not None and not template.hears(side):
+            raise ConfigError(no_prompt_slot(template.name, side))
+        model.prompts = {**(model.prompts or {}), name: prompt_for(model, instruction, side)}
+    if template is not None and not fills_slots(model) and (model.prompts or {}).get("query"):
+        model.default_prompt_name = "query"  # no task means the query variant, also where that variant is a prefix

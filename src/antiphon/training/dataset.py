@@ -37,6 +37,8 @@ class Rows:
 
     datasets: DatasetDict
     prompts: dict[str, dict[str, str]] | None
+    instructions: dict[str, str]
+    """What the model is to say by itself once it is trained, by the name of the prompt."""
     router_mapping: dict[str, dict[str, Side]] | None
     sampler: Sampling
     sets: tuple[SetPlan, ...]
@@ -86,6 +88,7 @@ def rows_of(library: Library, stage: Stage, model: SentenceTransformer) -> Rows:
     return Rows(
         datasets=mixture.datasets,
         prompts=mixture.prompts(model),
+        instructions=mixture.instructions,
         router_mapping=mixture.router_mapping,
         sampler=mixture.sampling,
         sets=planned.sets,
@@ -139,7 +142,7 @@ def texts_rows(data: Data, size: int, *, strict: bool = False) -> Rows:
     name = Path(source).stem or TEXT
     described = SetPlan(name, len(texts), len(texts), batches, batches, None, digest, skipped=skipped.counts)
     dataset: Dataset = Dataset.from_dict({TEXT: texts})
-    return Rows(DatasetDict({name: dataset}), None, None, Sampling(names=(name,)), (described,), batches)
+    return Rows(DatasetDict({name: dataset}), None, {}, None, Sampling(names=(name,)), (described,), batches)
 
 
 def text_columns(datasets: Mapping[str, Dataset]) -> int:

@@ -62,6 +62,9 @@ class Model(Strict):
     """Tokens of a sequence with one copy of the text."""
     bidirectional: bool | None = None
     """Whether tokens see later ones."""
+    prompts: dict[str, str] = {}
+    """Instructions by name: "query" and "document" are what the sides say by themselves, in training where a set has
+    none of its own, and afterwards. Without them the instructions of the sets are saved."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
     """Of the weights while they are trained and saved; bf16 compute is a stage's `precision`."""
     attention: str | None = None

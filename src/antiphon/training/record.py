@@ -42,6 +42,8 @@ class StageRecord:
     best_step: int | None
     history: list[dict[str, Any]]
     """The trainer's log: `step` with `loss` and its parts, or with what the evaluation gave."""
+    prompts: dict[str, str] = field(default_factory=dict)
+    """What the saved model says by itself, by the name of the prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,8 @@ from antiphon.model.checkpoint import load, save_again
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.opening import Shape, open_model
 from antiphon.model.parity import Parity, Vectors
+from antiphon.model.prompts import instruct, side_of
+from antiphon.text.template import template_of
 from antiphon.training.callbacks import last_checkpoint
 from antiphon.training.dataset import Library, Rows, rows_of
 from antiphon.training.losses import LOSSES, LossKind
@@ -96,6 +98,7 @@ def run_stage(
     rows = rows_of(library, stage, model)
     begin(rows.described())
     _tell_sets(rows, tell)
+    instruct(model, heard(model, rows.instructions, given=recipe.model.prompts))
     if stage.lora is not None:
         attach(model, stage.lora)
     kind = loss_kind(stage)
@@ -125,6 +128,7 @@ def run_stage(
         seconds=round(time.monotonic() - started, 1),
         best_step=best,
         history=[_finite(entry) for entry in history],
+        prompts={name: prompt for name, prompt in (model.prompts or {}).items() if prompt},
     )
 
 
@@ -144,6 +148,8 @@ def opened(settings: Model, base: str) -> SentenceTransformer:
     )
     saved = (Path(base) / "modules.json").exists()
     model = load(base, dtype=settings.dtype) if saved else open_model(base, shape, dtype=settings.dtype)
+    if settings.prompts:
+        instruct(model, settings.prompts)
     if settings.attention is not None:
         try:
             model[0].model.set_attn_implementation(settings.attention)
@@ -152,6 +158,16 @@ def opened(settings: Model, base: str) -> SentenceTransformer:
     release_padding(model)
     model.model_card_data.widget = [{}]  # or the trainer computes examples for a card that nobody asked for
     return model
+
+
+def heard(model: SentenceTransformer, instructions: Mapping[str, str], *, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the instructions of the data that training says and the saved model is to say; `given` ones stand."""
+    template = template_of(model)
+    return {
+        name: instruction
+        for name, instruction in instructions.items()
+        if name not in given and (template is None or template.hears(side_of(name) or "query"))
+    }
 
 
 def _take_off_normalize(model: SentenceTransformer) -> bool:

@@ -33,7 +33,7 @@ class Part:
     """That of its set, with #1, #2 ... behind it where there are several."""
     settings: PairSettings
     dataset: Dataset
-    instruction: str
+    instruction: str | None
     symmetric: bool
 
     def sides(self) -> dict[str, Side]:
@@ -43,13 +43,11 @@ class Part:
             for number, name in enumerate(column for column in self.dataset.column_names if column != LABEL)
         }
 
-    def told(self, number: int) -> str:
-        """Return the instruction of a column, the anchor's being number 0."""
-        if number == 0:
+    def told(self, number: int) -> str | None:
+        """Return the instruction of a column, the anchor's being number 0; None for the model's own prompt."""
+        if number == 0 or (self.symmetric and self.settings.symmetric_documents):
             return self.instruction
-        if self.symmetric:
-            return self.instruction if self.settings.symmetric_documents else ""
-        return self.settings.document_instruction
+        return "" if self.symmetric else self.settings.document_instruction
 
 
 @dataclass(frozen=True)
@@ -143,6 +141,25 @@ class Mixture:
             }
             for part in self.parts
         }
+
+    @property
+    def instructions(self) -> dict[str, str]:
+        """What a model that is trained on the mixture is to say by itself, by the name of the prompt.
+
+        `query` is the instruction with the largest share of the rows, or of the weight where the sets have one;
+        `document` is that of the documents. Where there are several, each has the name of its data set too.
+        """
+        weights = self.weights or {part.name: float(len(part.dataset)) for part in self.parts}
+        shares: dict[Side, dict[str, float]] = {"query": {}, "document": {}}
+        for part in self.parts:
+            told: dict[Side, str | None] = {"query": part.instruction, "document": part.settings.document_instruction}
+            for side, words in told.items():
+                if words:
+                    shares[side][words] = shares[side].get(words, 0.0) + weights[part.name]
+        found: dict[str, str] = {side: max(of, key=lambda words: of[words]) for side, of in shares.items() if of}
+        if len(shares["query"]) > 1:
+            found |= {part.name: part.instruction for part in self.parts if part.instruction}
+        return found
 
     def overlap(self, texts: Iterable[str], *, near: float, columns: Sequence[str] | None = None) -> dict[str, Overlap]:
         """Return what each data set has in common with the texts of an evaluation (see pairs.overlap)."""

@@ -34,9 +34,9 @@ class PairSettings:
     cap: int | None = None
     """The most rows that are kept."""
     instruction: str | tuple[str, ...] = ()
-    """What the query side is told; several take turns, row by row."""
-    document_instruction: str = ""
-    """What the document side is told, where the template has a place for it."""
+    """What the query side is told; several take turns, row by row. Without it the model's own prompt."""
+    document_instruction: str | None = None
+    """What the document side is told, where the template has a place for it. The model's own prompt without it."""
     symmetric: bool | tuple[bool, ...] = False
     """Whether both sides are queries, as between duplicates; one for each instruction where they differ."""
     symmetric_documents: bool = True
@@ -71,10 +71,10 @@ class PairSettings:
             )
 
     @property
-    def instructions(self) -> tuple[str, ...]:
-        """The query side's instructions, at least one, which may be empty."""
+    def instructions(self) -> tuple[str | None, ...]:
+        """The query side's instructions, at least one; None is the model's own prompt."""
         given = (self.instruction,) if isinstance(self.instruction, str) else self.instruction
-        return given or ("",)
+        return given or (None,)
 
     @property
     def drawn_ratio(self) -> float:
