@@ -109,8 +109,6 @@ def run_stage(
         read_head(model, checkpoint)
     _train(trainer, stage, checkpoint)
     best = _take_best(trainer, stage)
-    history = list(trainer.state.log_history)
-    steps = trainer.state.global_step
     model.max_seq_length = most
     # or autocast would stay on the forward, and the vectors be those of bf16
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
@@ -124,10 +122,10 @@ def run_stage(
         fingerprint=outcome[0],
         error_against_spread=outcome[1].error_against_spread,
         data=rows.described(),
-        steps=steps,
+        steps=trainer.state.global_step,
         seconds=round(time.monotonic() - started, 1),
         best_step=best,
-        history=[_finite(entry) for entry in history],
+        history=[_finite(entry) for entry in trainer.state.log_history],
         prompts={name: prompt for name, prompt in (model.prompts or {}).items() if prompt},
     )
 
