@@ -126,6 +126,11 @@ def test_paths_as_clients_put_them_together(client, offline, path):
     assert compare(vectors_of(client, f"http://127.0.0.1:8000{path}", input=TEXTS), offline[None]).equal
 
 
+def test_a_body_without_a_type_is_json(client, offline):
+    answer = client.post("/v1/embeddings", content=json.dumps({"input": TEXTS}).encode())
+    assert compare(np.array([row["embedding"] for row in answer.json()["data"]]), offline[None]).equal
+
+
 def test_models_without_a_version_and_with_a_provider(client):
     for path in ("/models", "/v1/models/", "/models/tiny", "/v1/models/openai/tiny"):
         assert client.get(path).status_code == 200, path
@@ -258,6 +263,8 @@ def test_rerank_in_the_shapes_of_others(client, offline):
     assert [row["index"] for row in client.post("/v2/rerank", json=cohere).json()["results"]] == order
     best = client.post("/v1/rerank", json={"query": query, "documents": texts, "top_k": 2, "truncation": True}).json()
     assert [row["index"] for row in best["results"]] == order[:2]
+    assert [row["index"] for row in best["data"]] == order[:2]
+    assert "data" not in client.post("/v1/rerank", json={"query": query, "documents": texts}).json()
     short = {"query": query, "documents": [LONG], "max_tokens_per_doc": 5}
     assert "max_tokens_per_doc is 5" in refused(client.post("/rerank", json=short))
     both = {"query": query, "documents": texts, "texts": texts}

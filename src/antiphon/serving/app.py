@@ -44,6 +44,8 @@ def create_app(
         # their pages load scripts from elsewhere
         docs_url=None,
         redoc_url=None,
+        # some clients name no type; a page of another origin, which could do the same, is turned away before
+        strict_content_type=False,
     )
     errors.install(app)
     app.add_exception_handler(ClientGoneError, _nobody)

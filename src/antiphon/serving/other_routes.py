@@ -52,23 +52,26 @@ def _rerank(router: APIRouter, service: Service) -> None:
         )
         scores = (found.vectors @ asked.vectors[0]).clip(-1.0, 1.0)
         order = [int(index) for index in np.argsort(-scores, kind="stable")[: body.top_n or body.top_k]]
-        shown = body.return_documents or body.return_text
+        texts = documents if body.return_documents or body.return_text else [None] * len(documents)
         if body.texts is not None:
-            return [
-                {"index": index, "score": float(scores[index]), "text": documents[index] if shown else None}
-                for index in order
-            ]
-        results = [
-            {
-                "index": index,
-                "relevance_score": float(scores[index]),
-                "document": {"text": documents[index]} if shown else None,
-            }
-            for index in order
-        ]
+            return [{"index": index, "score": float(scores[index]), "text": texts[index]} for index in order]
         tokens = asked.tokens + found.tokens
-        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return {"id": f"rerank-{uuid.uuid4().hex}", "model": service.settings.name, "results": results, "usage": usage}
+        return {
+            "id": f"rerank-{uuid.uuid4().hex}",
+            "model": service.settings.name,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            **_ranked(order, scores, texts, body.is_voyage),
+        }
+
+
+def _ranked(order: Sequence[int], scores: Any, texts: Sequence[str | None], voyage: bool) -> dict[str, Any]:
+    """Return documents in their order, in Cohere's shape, and for Voyage's clients in theirs too."""
+    rows = [{"index": index, "relevance_score": float(scores[index])} for index in order]
+    shown = [texts[index] for index in order]
+    wrapped = [None if text is None else {"text": text} for text in shown]
+    results = [{**row, "document": document} for row, document in zip(rows, wrapped, strict=True)]
+    plain = [{**row, "document": document} for row, document in zip(rows, shown, strict=True)]
+    return {"results": results, "data": plain if voyage else None}
 
 
 def _cohere_embed(router: APIRouter, service: Service) -> None:

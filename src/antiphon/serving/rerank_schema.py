@@ -38,6 +38,11 @@ class RerankRequest(Body):
     user: Annotated[StrictStr | None, Field(description="Not used.")] = None
     priority: Annotated[StrictInt | None, Field(description="Not used.")] = None
 
+    @property
+    def is_voyage(self) -> bool:
+        """Whether the request has fields that only Voyage's clients send."""
+        return not {"top_k", "truncation"}.isdisjoint(self.model_fields_set)
+
     @model_validator(mode="after")
     def _one_list(self) -> RerankRequest:
         if (self.documents is None) == (self.texts is None):
@@ -55,12 +60,21 @@ class Ranked(BaseModel):
     document: Document | None = None
 
 
+class VoyageRanked(BaseModel):
+    """The same in Voyage's shape."""
+
+    index: int
+    relevance_score: float
+    document: Text | None = None
+
+
 class RerankResponse(BaseModel):
-    """The documents, most similar first."""
+    """The documents, most similar first; once more as `data` for a request with Voyage's fields."""
 
     id: str
     model: str
     results: list[Ranked]
+    data: list[VoyageRanked] | None = None
     usage: Usage
 
 
