@@ -9,13 +9,27 @@ import typer.main
 import antiphon
 from antiphon.cli import app
 
-NAMES = ["Encoder", "build", "compare", "embed", "evaluate", "export", "load", "mine", "save", "search", "train"]
+NAMES = [
+    "Encoder",
+    "build",
+    "calibrate",
+    "compare",
+    "embed",
+    "evaluate",
+    "export",
+    "load",
+    "mine",
+    "save",
+    "search",
+    "train",
+]
 SIGNATURES = {
     "Encoder": "model budget compile attention linear",
     "evaluate": "model tasks out instructions limit seed budget label cache listener own_document strict",
     "compare": "runs",
     "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts eos bidirectional max_tokens layers dtype device",
+    "calibrate": "model texts method side field on_progress",
     "load": "path device dtype",
     "save": "model path",
     "mine": "model pairs settings corpus instruction document_instruction cache on_progress strict",
@@ -25,6 +39,7 @@ COMMANDS = {
     "export": "to out freeze-prompts dimensions template pooling max-tokens",
     "show": "template pooling prompt side max-tokens bidirectional health",
     "embed": "out field side shard-size batch-size force template pooling max-tokens strict",
+    "calibrate": "out method side field template pooling max-tokens",
     "search": "model top field verify template pooling max-tokens",
     "train": "set variant plan resume accept-changed-data from until strict",
     "reconstruct": "side prompt max-tokens temperature seed",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from antiphon.data import mixtures as mixtures
     from antiphon.data import pairs as pairs
     from antiphon.encoding import Encoder
+    from antiphon.encoding.calibrate import calibrate
     from antiphon.evaluation import compare, evaluate
     from antiphon.exporting import export
     from antiphon.model import parity as parity
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Encoder": "antiphon.encoding",
     "build": "antiphon.model.build",
+    "calibrate": "antiphon.encoding.calibrate",
     "compare": "antiphon.evaluation",
     "embed": "antiphon.corpus.embed",
     "evaluate": "antiphon.evaluation",
@@ -47,7 +49,20 @@ _SHORT = {
 }
 """Modules that are importable from the top as well: guides and code of users name them so."""
 
-__all__ = ["Encoder", "build", "compare", "embed", "evaluate", "export", "load", "mine", "save", "search", "train"]
+__all__ = [
+    "Encoder",
+    "build",
+    "calibrate",
+    "compare",
+    "embed",
+    "evaluate",
+    "export",
+    "load",
+    "mine",
+    "save",
+    "search",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

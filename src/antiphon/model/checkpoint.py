@@ -26,6 +26,7 @@ from antiphon.files import HeldFolder, held
 from antiphon.model.adapters import is_adapted, merge
 from antiphon.model.base import check_files
 from antiphon.model.build import check_companions, check_ready
+from antiphon.model.calibration import Calibration, calibration_of, restore
 from antiphon.model.foreign_code import check_code, check_inside, check_modules
 from antiphon.model.weights import adapter_base, check_adapter, check_weights, head_tensors
 from antiphon.modules import MODULES
@@ -48,6 +49,12 @@ def save(model: SentenceTransformer, path: str | Path) -> Path:
     return Path(path)
 
 
+def check_place(path: str | Path) -> None:
+    """Raise the CheckpointError of `save` where something stands at `path`: before long work that is to go there."""
+    with held(path, "save", kind=CheckpointError) as place:
+        place.check_free()
+
+
 def save_again(model: SentenceTransformer, path: str | Path) -> Path:
     """Write the model as `save` does, in place of one that `save` wrote there; other files in the folder stay."""
     with held(path, "save", kind=CheckpointError) as place:
@@ -58,7 +65,7 @@ def save_again(model: SentenceTransformer, path: str | Path) -> Path:
 
 
 def _write(model: SentenceTransformer, place: HeldFolder) -> None:
-    template = template_of(model)
+    template, calibration = template_of(model), calibration_of(model)
     if is_adapted(model):  # what is saved needs no adapter, and the caller's may go on to be trained
         model = copy.deepcopy(model)
         merge(model)
@@ -67,6 +74,8 @@ def _write(model: SentenceTransformer, place: HeldFolder) -> None:
             with foreign(f"{place.name} could not be written, nothing was left there", CheckpointError):
                 model.save(str(folder), create_model_card=False)
             record = {"version": __version__, "template": None if template is None else template.to_dict()}
+            if calibration is not None:
+                record["calibration"] = calibration.to_dict()
             (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     except SafetensorError as error:
         raise CheckpointError(f"{place.name} could not be written ({error}); nothing was left there.") from error
@@ -97,6 +106,10 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
     if record is not None:
         if not hasattr(model[0], "template") and record.get("template"):
             model[0].spelled = Template.from_dict(record["template"])
+        if record.get("calibration"):
+            number = Calibration.from_dict(record["calibration"]).module
+            entry = str(entries[number].get("path", "")) if number < len(entries) else ""
+            restore(model, record["calibration"], source, entry)
         check_ready(model)
     return model
 
@@ -156,6 +169,8 @@ def _record(source: str) -> dict[str, Any] | None:
         record: dict[str, Any] = json.loads(Path(file).read_text(encoding="utf-8"))
         if record.get("template"):
             Template.from_dict(record["template"])
+        if record.get("calibration"):
+            Calibration.from_dict(record["calibration"])
     except (ValueError, TypeError, AttributeError, ConfigError) as error:
         raise CheckpointError(f"{file} is not a record of antiphon ({error}).") from error
     return record
