@@ -18,7 +18,7 @@ from antiphon.encoding.encoder import Encoder
 from antiphon.errors import ConfigError
 from antiphon.model import calibration
 from antiphon.model.affine_maps import Moments, fit, parsed, record_of
-from antiphon.model.variants import own_prompt
+from antiphon.model.prompts import prompt_of
 from antiphon.text.template import SIDES, Side
 from antiphon.text.tokens import check_texts
 
@@ -95,7 +95,7 @@ def _sides(model: SentenceTransformer, asked: str) -> tuple[Side, ...]:
     """Return the sides as which texts are read: one where both read alike."""
     if asked != BOTH:
         return tuple(side for side in SIDES if side == asked)
-    prompts = {side: own_prompt(model, side) for side in SIDES}
+    prompts = {side: prompt_of(model, side) for side in SIDES}
     ids = [model.preprocess(["a text"], prompt=prompts[side], task=side)["input_ids"].tolist() for side in SIDES]
     return SIDES if ids[0] != ids[1] else SIDES[:1]
 
