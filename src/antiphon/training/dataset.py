@@ -19,8 +19,11 @@ from antiphon.data.sampling import Sampling
 from antiphon.data.skipped import Skipped
 from antiphon.errors import ConfigError, DataError
 from antiphon.text.template import Side
+from antiphon.text.tokens import PieceTokenizer
+from antiphon.training.losses.collating import pieces_of
 from antiphon.training.recipe import Recipe
 from antiphon.training.recipe_tables import Data, Stage
+from antiphon.training.token_blocks import token_blocks
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -48,6 +51,22 @@ class Rows:
     def steps(self, stage: Stage) -> int:
         """Return the steps of the stage; ConfigError where its data fills none."""
         return stage.steps if stage.steps is not None else max(1, round((stage.epochs or 1) * self.batches))
+
+    def horizon(self, stage: Stage) -> int:
+        """Return the steps after which the stage's schedule would end.
+
+        Raises ConfigError where that is before the stage does.
+        """
+        steps = self.steps(stage)
+        horizon = stage.schedule_steps or steps
+        if stage.schedule_epochs is not None:
+            horizon = round(stage.schedule_epochs * self.batches)
+        if horizon < steps:
+            raise ConfigError(
+                f"stage.{stage.name}: the schedule ends after {horizon} steps and the stage has {steps}, so that the "
+                "rest would learn nothing; raise schedule_epochs or schedule_steps, or leave them out."
+            )
+        return horizon
 
     def described(self) -> list[dict[str, Any]]:
         """Return what the record of the run says of the data."""
@@ -81,7 +100,12 @@ def rows_of(library: Library, stage: Stage, model: SentenceTransformer) -> Rows:
     # a process's own batch is what the sampler gives it: without accumulation's and all processes' rows together
     size = (stage.device_batch_size or stage.batch_size // processes().num_processes) * processes().num_processes
     if data.texts is not None:
-        return texts_rows(data, size, strict=library.recipe.strict)
+        if data.block is not None and stage.loss != "mntp":
+            raise ConfigError(
+                f"stage.{stage.name}: blocks of tokens are what mntp reads, and {stage.loss} reads a text a row (as "
+                "LLM2Vec's SimCSE does); leave data.block out."
+            )
+        return texts_rows(data, size, strict=library.recipe.strict, pieces=pieces_of(model))
     mixture = library.mixture(data)
     planned = plan_of(mixture, size, model=model)
     accumulation = stage.batch_size // size
@@ -125,8 +149,11 @@ def pair_settings(recipe: Recipe, data: Data) -> tuple[PairSettings, ...]:
     return tuple(one for one in settings if not data.only or one.name in data.only)
 
 
-def texts_rows(data: Data, size: int, *, strict: bool = False) -> Rows:
-    """Return the rows of plain texts; DataError where they are fewer than a batch of `size`."""
+def texts_rows(data: Data, size: int, *, strict: bool = False, pieces: PieceTokenizer | None = None) -> Rows:
+    """Return the rows of plain texts, packed by the tokenizer where blocks are asked for.
+
+    Raises DataError where they are fewer than a batch of `size`, or where blocks cannot be counted without a tokenizer.
+    """
     from datasets import Dataset, DatasetDict
 
     assert data.texts is not None  # the caller's choice
@@ -135,13 +162,19 @@ def texts_rows(data: Data, size: int, *, strict: bool = False) -> Rows:
     texts = [record.text for record in islice(sources.read(source, field=data.field, skipped=skipped), data.limit)]
     skipped.tell(source)
     texts = [text for text in texts if text.strip()]
-    if len(texts) < size:
-        raise DataError(f"{source} has {len(texts)} texts, and a batch has {size}; lower batch_size or add texts.")
+    rows: list[str] | list[list[int]] = texts
+    if data.block is not None:
+        if pieces is None:
+            raise DataError(f"How many blocks {source} gives cannot be counted without the base's tokenizer.")
+        rows = token_blocks(texts, pieces, data.block)
+    if len(rows) < size:
+        kind = "texts" if data.block is None else f"blocks of {data.block} tokens"
+        raise DataError(f"{source} has {len(rows)} {kind}, and a batch has {size}; lower batch_size or add texts.")
     digest = hashlib.blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    batches = len(texts) // size
+    batches = len(rows) // size
     name = Path(source).stem or TEXT
-    described = SetPlan(name, len(texts), len(texts), batches, batches, None, digest, skipped=skipped.counts)
-    dataset: Dataset = Dataset.from_dict({TEXT: texts})
+    described = SetPlan(name, len(texts), len(rows), batches, batches, None, digest, skipped=skipped.counts)
+    dataset: Dataset = Dataset.from_dict({TEXT: rows})
     return Rows(DatasetDict({name: dataset}), None, {}, None, Sampling(names=(name,)), (described,), batches)
 
 

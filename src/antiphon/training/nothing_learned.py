@@ -60,8 +60,8 @@ def most_common(dataset: Dataset) -> tuple[str, float]:
     column = names[1] if len(names) > 1 else names[0]
     picked = np.unique(np.linspace(0, len(dataset) - 1, num=min(len(dataset), _SAMPLE), dtype=int))
     texts = dataset.with_format(None).select(picked)[column]
-    ((text, count),) = Counter(texts).most_common(1)
-    return str(text), count / len(picked)
+    ((text, count),) = Counter(map(str, texts)).most_common(1)  # a row may be a block of token ids
+    return text, count / len(picked)
 
 
 class NothingLearned(TrainerCallback):

@@ -136,10 +136,12 @@ def _memory(recipe: Recipe, stage: Stage, shape: DecoderShape, work: Workload) -
         tokens = min(tokens, cost.texts_at_once * work.tokens_a_text)
     if cost.tokens_at_once is not None:
         tokens = min(tokens, max(cost.tokens_at_once, work.tokens_a_text))
+    pure = stage.precision == "bf16-pure"
     return training_memory(
         shape,
         tokens,
-        trained=shape.parameters if stage.lora is None else shape.adapter_parameters(stage.lora.rank),
-        weight_bytes=BYTES[recipe.model.dtype],
+        # gradients and moments of bf16 weights take half; adapters stay in float32
+        trained=shape.parameters / (1 + pure) if stage.lora is None else shape.adapter_parameters(stage.lora.rank),
+        weight_bytes=BYTES["bfloat16" if pure else recipe.model.dtype],
         gradient_checkpointing=stage.gradient_checkpointing,
     )

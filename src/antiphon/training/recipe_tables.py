@@ -102,6 +102,9 @@ class Data(Strict):
     """A source of plain texts in place of pairs, for mntp and simcse."""
     field: str | None = None
     """The field of `texts` that holds the text."""
+    block: Positive | None = None
+    """Tokens of a row: texts are tokenised, joined in order and cut into blocks of so many, BOS of each text among
+    them, as LLM2Vec's MNTP does (512); a text a row without it."""
     root: str | None = None
     """The folder that sources with relative paths are seen from; the working folder without it."""
     only: tuple[str, ...] = ()
@@ -170,6 +173,11 @@ class Stage(Strict):
     """A number of steps, or a share of them below 1."""
     schedule: str = "linear"
     """transformers' name of a learning rate schedule, such as "linear", "cosine" or "constant"."""
+    schedule_steps: Positive | None = None
+    """Steps after which the schedule would end, where the stage stops before: a run that was planned longer and ended
+    early; the stage's own steps without it."""
+    schedule_epochs: Annotated[float, Field(gt=0)] | None = None
+    """The same in passes over the data; one of the two."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Of AdamW, on matrices."""
     optimizer: str = "adamw_torch"
@@ -178,8 +186,10 @@ class Stage(Strict):
     """The largest norm of a step's gradient; 0 leaves it as it is."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again instead of kept: less memory, one more forward pass."""
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
-    """In which passes compute (autocast); the weights have the model's dtype."""
+    precision: Literal["float32", "bf16", "fp16", "bf16-pure"] = "float32"
+    """In which passes compute (autocast); the weights have the model's dtype. "bf16-pure" trains weights and AdamW's
+    moments that are themselves bf16, without autocast, as Anchor's and LLM2Vec's trainers do; LoRA's adapters stay in
+    float32. Most updates are then smaller than a weight can tell: at 4e-5 8 % of the weights move in a step."""
     lora: Lora | None = None
     """All weights are trained without it."""
     evaluation: Evaluation | None = None
@@ -195,6 +205,10 @@ class Stage(Strict):
     def _a_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("a stage has steps or epochs, one of them")
+        if self.schedule_steps is not None and self.schedule_epochs is not None:
+            raise ValueError("the schedule's end is schedule_steps or schedule_epochs, one of them")
+        if self.schedule_steps is not None and self.steps is not None and self.schedule_steps < self.steps:
+            raise ValueError(f"schedule_steps {self.schedule_steps} is less than steps {self.steps}: it would end at 0")
         if self.device_batch_size is not None and self.batch_size % self.device_batch_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is no multiple of device_batch_size {self.device_batch_size}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from sentence_transformers import (
     SentenceTransformer,
@@ -35,6 +37,8 @@ from antiphon.training.losses.head import read_head, release_padding
 from antiphon.training.recipe_tables import Model, Stage
 from antiphon.training.record import StageRecord
 from antiphon.training.trainer import Job, make_trainer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +95,7 @@ def run_stage(
     settings = settings_of(stage)
     model = opened(recipe.model, place.base)
     base_fingerprint = fingerprint(model)
+    _round_weights(model, stage)
     normalize = _take_off_normalize(model)
     most = model.max_seq_length
     if stage.max_tokens is not None:
@@ -99,8 +104,7 @@ def run_stage(
     begin(rows.described())
     _tell_sets(rows, tell)
     instruct(model, heard(model, rows.instructions, given=recipe.model.prompts))
-    if stage.lora is not None:
-        attach(model, stage.lora)
+    _attach(model, stage)
     kind = loss_kind(stage)
     loss = kind.build(model, settings)
     trainer = make_trainer(Job(recipe, stage, place.checkpoints, model, loss, rows), kind.collator, settings, tell)
@@ -166,6 +170,31 @@ def heard(model: SentenceTransformer, instructions: Mapping[str, str], *, given:
         for name, instruction in instructions.items()
         if name not in given and (template is None or template.hears(side_of(name) or "query"))
     }
+
+
+def _round_weights(model: SentenceTransformer, stage: Stage) -> None:
+    """Turn the weights to bf16, in place, where the stage asks for it, and say what that means."""
+    if stage.precision != "bf16-pure":
+        return
+    model.to(torch.bfloat16)
+    if stage.lora is None:
+        logger.warning(
+            "Stage %s trains bf16 weights with bf16 moments: an update below a weight's last bit is lost, and at a "
+            "rate of 4e-5 about 8 %% of the weights move in a step. It is what the published trainers do; precision = "
+            "'bf16' keeps float32 weights.",
+            stage.name,
+        )
+
+
+def _attach(model: SentenceTransformer, stage: Stage) -> None:
+    """Attach the stage's adapters; beside bf16 weights they are float32, as peft has them by itself."""
+    if stage.lora is None:
+        return
+    attach(model, stage.lora)
+    if stage.precision == "bf16-pure":
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
 
 
 def _take_off_normalize(model: SentenceTransformer) -> bool:

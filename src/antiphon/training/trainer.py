@@ -31,7 +31,28 @@ from antiphon.training.recipe_tables import Stage
 
 SAVES = 10
 """Checkpoints of a stage that does not say how often."""
-_PRECISIONS: Mapping[str, dict[str, bool]] = {"float32": {}, "bf16": {"bf16": True}, "fp16": {"fp16": True}}
+_PRECISIONS: Mapping[str, dict[str, bool]] = {
+    "float32": {},
+    "bf16": {"bf16": True},
+    "fp16": {"fp16": True},
+    "bf16-pure": {},
+}
+
+
+class StageTrainer(SentenceTransformerTrainer):
+    """The trainer with a schedule that may end later than the stage does."""
+
+    schedule_horizon: int | None = None
+    """Steps after which the schedule ends; the stage's own without it."""
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Return the schedule over its horizon."""
+        scheduler: torch.optim.lr_scheduler.LRScheduler = super().create_scheduler(
+            self.schedule_horizon or num_training_steps, optimizer
+        )
+        return scheduler
 
 
 @dataclass(frozen=True)
@@ -75,7 +96,7 @@ def make_trainer(job: Job, collate: Collate, settings: Any, tell: Callable[[str]
     evaluator = _evaluator(job)
     try:
         arguments = SentenceTransformerTrainingArguments(**_optimization(job), **_bookkeeping(job, evaluator))
-        trainer = SentenceTransformerTrainer(
+        trainer = StageTrainer(
             model=job.model,
             args=arguments,
             train_dataset=job.rows.datasets,
@@ -86,6 +107,7 @@ def make_trainer(job: Job, collate: Collate, settings: Any, tell: Callable[[str]
         )
     except (ValueError, RuntimeError, ImportError) as error:
         raise ConfigError(f"Stage {stage.name!r} cannot be set up: {first_line(error)}") from error
+    trainer.schedule_horizon = job.rows.horizon(stage)
     trainer.remove_callback(PrinterCallback)  # a library prints nothing; Tell hands the lines on
     trainer.remove_callback(SentenceTransformerModelCardCallback)  # a run's card is made where it is exported
     return trainer

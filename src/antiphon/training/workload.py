@@ -6,6 +6,8 @@ import logging
 from dataclasses import dataclass
 from statistics import fmean
 
+from transformers import PreTrainedTokenizerBase
+
 from antiphon import nano
 from antiphon.data.mixtures import Mixture, SetPlan
 from antiphon.data.mixtures.mixture_plan import plan as plan_of
@@ -63,9 +65,15 @@ def _read(library: Library, stage: Stage) -> tuple[list[str], int, int, tuple[Se
     """Return a sample of texts, the texts of a row, the steps and the sets."""
     data = library.recipe.data_of(stage)
     if data.texts is not None:
-        rows: Rows = texts_rows(data, stage.batch_size, strict=library.recipe.strict)
+        pieces = _pieces(library.recipe) if data.block is not None else None
+        rows: Rows = texts_rows(data, stage.batch_size, strict=library.recipe.strict, pieces=pieces)
         dataset = next(iter(rows.datasets.values()))
-        return dataset[:SAMPLE][TEXT], loss_kind(stage).texts or 1, rows.steps(stage), rows.sets
+        return (
+            dataset[:SAMPLE][TEXT] if data.block is None else [],
+            loss_kind(stage).texts or 1,
+            rows.steps(stage),
+            rows.sets,
+        )
     mixture: Mixture = library.mixture(data)
     planned = plan_of(mixture, stage.batch_size)
     steps = stage.steps if stage.steps is not None else max(1, round((stage.epochs or 1) * planned.batches))
@@ -81,12 +89,27 @@ def _read(library: Library, stage: Stage) -> tuple[list[str], int, int, tuple[Se
     return sample, columns, steps, planned.sets
 
 
-def _count(recipe: Recipe, stage: Stage, texts: list[str]) -> tuple[float, float] | None:
-    """Return mean tokens in the template and alone, None where the base's tokenizer is not to be had."""
+def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase | None:
+    """Return the base's tokenizer, None where it is not to be had."""
     base = str(nano.folder()) if recipe.model.base == "nano" else recipe.model.base
     try:
-        _, tokenizer = read_base(base)
+        return read_base(base)[1]
     except ModelError:
+        return None
+
+
+def _pieces(recipe: Recipe) -> PieceTokenizer | None:
+    tokenizer = _tokenizer(recipe)
+    return None if tokenizer is None else PieceTokenizer(tokenizer)
+
+
+def _count(recipe: Recipe, stage: Stage, texts: list[str]) -> tuple[float, float] | None:
+    """Return mean tokens in the template and alone, None where the base's tokenizer is not to be had."""
+    block = recipe.data_of(stage).block
+    if block is not None:
+        return float(block), float(block)
+    tokenizer = _tokenizer(recipe)
+    if tokenizer is None:
         return None
     template = resolve(recipe.model.spelled or named(DEFAULT), tokenizer)
     pieces = PieceTokenizer(tokenizer)

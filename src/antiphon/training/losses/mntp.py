@@ -82,18 +82,14 @@ class MaskingPreprocessor:
         self.mask = mask[0]
 
     def __call__(
-        self, inputs: Sequence[str], prompt: str | None = None, task: str | None = None, **options: Any
+        self, inputs: Sequence[object], prompt: str | None = None, task: str | None = None, **options: Any
     ) -> dict[str, torch.Tensor]:
-        """Return `input_ids`, `attention_mask` and `masked_targets`, (B, T); targets are -100 where none is."""
-        specials = self.pieces.specials
-        before = [] if specials.bos is None else [specials.bos]
-        room = self.most - len(before) - 1
-        texts = [row[:room] for row in self.pieces.texts(check_texts(inputs), first=True)]
-        ids_BT, mask_BT = right_padded([[*before, *row, specials.closing] for row in texts])
-        content_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
-        for number, row in enumerate(texts):
-            # what stands first has no position before it to be predicted from
-            content_BT[number, max(1, len(before)) : len(before) + len(row)] = True
+        """Return of texts, or of rows of token ids, `input_ids`, `attention_mask` and `masked_targets`, (B, T).
+
+        Targets are -100 where none is.
+        """
+        ids_BT, mask_BT, content_BT = self._blocks(inputs) if _are_blocks(inputs) else self._texts(inputs)
+        content_BT[:, 0] = False  # what stands first has no position before it to be predicted from
         generator = _generator_of(ids_BT)
         chosen_BT = content_BT & (torch.rand(ids_BT.shape, generator=generator) < self.settings.share)
         return {
@@ -102,6 +98,25 @@ class MaskingPreprocessor:
             TARGETS: ids_BT.masked_fill(~chosen_BT, IGNORED),
         }
 
+    def _texts(self, texts: Sequence[object]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return ids, mask and what may be masked, (B, T), of texts with BOS and EOS around them."""
+        specials = self.pieces.specials
+        before = [] if specials.bos is None else [specials.bos]
+        room = self.most - len(before) - 1
+        rows = [row[:room] for row in self.pieces.texts(check_texts(texts), first=True)]
+        ids_BT, mask_BT = right_padded([[*before, *row, specials.closing] for row in rows])
+        content_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
+        for number, row in enumerate(rows):
+            content_BT[number, len(before) : len(before) + len(row)] = True
+        return ids_BT, mask_BT, content_BT
+
+    def _blocks(self, rows: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the same of rows of token ids: all of them text but the BOS between texts."""
+        ids_BT, mask_BT = right_padded([row[: self.most] for row in rows])
+        bos = self.pieces.specials.bos
+        content_BT = mask_BT.bool() & (ids_BT != bos if bos is not None else torch.ones_like(mask_BT, dtype=torch.bool))
+        return ids_BT, mask_BT, content_BT
+
     def _masked(self, ids_BT: torch.Tensor, chosen_BT: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         if self.settings.style == "all":
             return ids_BT.masked_fill(chosen_BT, self.mask)
@@ -109,6 +124,10 @@ class MaskingPreprocessor:
         replaced_BT = ids_BT.masked_fill(chosen_BT & (dice_BT < 0.8), self.mask)
         noise_BT = torch.randint(self.vocabulary, ids_BT.shape, generator=generator)
         return torch.where(chosen_BT & (dice_BT >= 0.9), noise_BT, replaced_BT)
+
+
+def _are_blocks(inputs: Sequence[object]) -> bool:
+    return bool(inputs) and isinstance(inputs[0], list)
 
 
 def _generator_of(ids_BT: torch.Tensor) -> torch.Generator:
