@@ -16,7 +16,7 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
 )
 from sentence_transformers.sentence_transformer.modules import Normalize
-from transformers import set_seed
+from transformers import TrainerState, set_seed
 
 from antiphon import compat
 from antiphon.data.processes import processes
@@ -206,6 +206,8 @@ def _take_off_normalize(model: SentenceTransformer) -> bool:
 
 
 def _train(trainer: SentenceTransformerTrainer, stage: Stage, checkpoint: Path | None) -> None:
+    if checkpoint is not None and _was_trained(trainer, checkpoint):
+        return
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -217,6 +219,16 @@ def _train(trainer: SentenceTransformerTrainer, stage: Stage, checkpoint: Path |
         ) from error
     if not trainer.state.global_step:
         raise TrainingError(f"Stage {stage.name!r} took no step; its data gives no whole batch.")
+
+
+def _was_trained(trainer: SentenceTransformerTrainer, checkpoint: Path) -> bool:
+    """Return whether a checkpoint is that of the last step, and take it then: the trainer would make one more."""
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    if state.global_step < trainer.args.max_steps:
+        return False
+    trainer.state = state
+    compat.load_checkpoint(trainer, str(checkpoint))
+    return True
 
 
 def _is_write(error: RuntimeError) -> bool:
