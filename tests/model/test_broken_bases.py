@@ -129,7 +129,7 @@ BROKEN: dict[str, tuple[Spoil, str]] = {
     "an encoder and a decoder": (t5, r"t5 is no causal language model"),
     "only a config": (only_a_config, r"has no tokenizer"),
     "only an adapter": (instead("config.json", "adapter_config.json", b"{}"), r"a LoRA adapter only; merge it"),
-    "only GGUF": (instead("config.json", "model.gguf", b"GGUF"), r"holds GGUF files"),
+    "only GGUF": (instead("config.json", "model.gguf", b"GGUF"), r"model\.gguf is cut off or broken|needs gguf"),
 }
 
 

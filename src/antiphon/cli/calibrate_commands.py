@@ -56,9 +56,9 @@ def calibrate(  # noqa: PLR0913  (the options of the command)
     opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
     from antiphon.encoding.calibrate import calibrate as fitted
     from antiphon.model.calibration import calibration_of
-    from antiphon.model.checkpoint import check_place, save
+    from antiphon.model.checkpoint import check_target, save
 
-    check_place(out)  # before an hour is spent
+    check_target(out)  # before an hour is spent
     done = fitted(opened, texts, method=method, side=side.value, field=field)
     save(done, out)
     record = calibration_of(done)

@@ -12,6 +12,7 @@ from sentence_transformers.util import load_file_path
 
 from antiphon import __version__, compat, nano
 from antiphon.exporting.verified import Settings
+from antiphon.model.calibration import calibration_of
 from antiphon.model.checkpoint import RUN
 from antiphon.model.description import describe
 from antiphon.training.record import RunRecord, read
@@ -25,7 +26,7 @@ def card(model: SentenceTransformer, settings: Settings, *, own_code: bool) -> s
     """Return the card in Markdown with the hub's front matter; what is not known is said to be so."""
     run = _run(settings.source)
     base = run.stages[0].base if run is not None and run.stages else _base_of(model)
-    licence = licence_of(base)
+    licence = getattr(model[0], "base_licence", None) or licence_of(base)
     front = [
         "---",
         "library_name: sentence-transformers",
@@ -65,6 +66,17 @@ def _base_of(model: SentenceTransformer) -> str:
     return compat.source_of(model[0].config) or "unknown"
 
 
+def _calibration(model: SentenceTransformer) -> list[str]:
+    """Return the line on what the vectors were calibrated by and on, none where they were not."""
+    known = calibration_of(model)
+    if known is None:
+        return []
+    return [
+        f"- Calibration: `{known.method}`, fitted without labels on {known.rows} texts ({known.texts}, read as "
+        f"{known.side}; SHA-256 `{known.digest}`), a `Dense` behind the pooling."
+    ]
+
+
 def _is_hub_id(base: str) -> bool:
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", base)) and not Path(base).exists()
 
@@ -83,6 +95,7 @@ def _what(model: SentenceTransformer, base: str) -> str:
         f"- Base: {_shown(base)}; vectors of {shown.dimensions} dimensions, compared by cosine.",
         f"- Template: `{shown.template}`; pooling: {shown.pooling}; attention: {shown.attention.split(',')[0]}.",
         f"- Length: at most {shown.max_tokens} tokens with one copy of the text; weights: {shown.dtype}.",
+        *_calibration(model),
         *(f"- Prompt `{name}`: {json.dumps(prompt, ensure_ascii=False)}" for name, prompt in prompts.items()),
     ]
     return "\n".join(lines)

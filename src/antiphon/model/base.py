@@ -28,7 +28,6 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json",
 """Files that transformers makes a tokenizer of."""
 _PROBES = ("The cat", "two  spaces\n  and a line", "naïve 東京 🎶")
 _ELSE = {
-    "*.gguf": "it holds GGUF files; take the folder that they were made from",
     "adapter_config.json": "it holds a LoRA adapter only; merge it into its base with peft's merge_and_unload first",
     "params.json": "it is in the layout of the model's makers; convert it with transformers or take the hub's folder",
 }
@@ -113,7 +112,9 @@ def _check_sentencepiece(tokenizer: PreTrainedTokenizerBase, vocabulary: Path) -
 
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise ModelError(f"{folder} is a file; name the folder that holds the model's config.json and weights.")
+        raise ModelError(
+            f"{folder} is a file; name the folder that holds the model's config.json and weights, or a .gguf file."
+        )
     if not (folder / "config.json").is_file():
         instead = next((said for pattern, said in _ELSE.items() if any(folder.glob(pattern))), None)
         raise ModelError(

@@ -17,6 +17,7 @@ from antiphon import nano
 from antiphon.errors import ConfigError, ModelError, foreign
 from antiphon.model import causality
 from antiphon.model.base import read_base
+from antiphon.model.gguf import PlainFolder, plain_folder
 from antiphon.model.layers import check_layers, keep_layers
 from antiphon.model.text_part import is_composite, text_folder
 from antiphon.model.weights import check_weights
@@ -49,11 +50,12 @@ def build(
 ) -> SentenceTransformer:
     """Turn a causal language model into an embedder.
 
-    `base` is a hub id, a local folder or "nano". `prompts` maps names to instructions ("query" and "document" are
-    those of `encode_query` and `encode_document`). `eos` says whether an EOS ends every sequence; the template's own
-    word without it. `max_tokens` counts a sequence with one copy of the text. `layers` keeps the first so many of the
-    decoder, with its final norm behind them. The model is stock sentence-transformers where that can say the same (the
-    last token, with a prefix or with a template that fits into the tokenizer), else it has antiphon's two modules.
+    `base` is a hub id, a local folder, a GGUF file or "nano". `prompts` maps names to instructions ("query" and
+    "document" are those of `encode_query` and `encode_document`). `eos` says whether an EOS ends every sequence; the
+    template's own word without it. `max_tokens` counts a sequence with one copy of the text. `layers` keeps the first
+    so many of the decoder, with its final norm behind them. The model is stock sentence-transformers where that can say
+    the same (the last token, with a prefix or with a template that fits into the tokenizer), else it has antiphon's two
+    modules.
 
     Raises ConfigError for a setting that cannot be used, ModelError for a base that cannot be an embedder.
     """
@@ -62,15 +64,18 @@ def build(
     if layers is not None:
         check_layers(layers)
     source = str(nano.folder()) if base == "nano" else str(base)
-    config, tokenizer = read_base(source)
-    check_ids(tokenizer, config.get_text_config(decoder=True).vocab_size)
-    spelled = resolve(spelled, tokenizer)
-    Specials.of(tokenizer, eos=spelled.eos)
-    stock = pooling == "last" and (
-        _prefixes(tokenizer, spelled) or (spelled.in_tokenizer and _bakes(tokenizer, spelled))
-    )
-    _prepare(tokenizer, spelled, config, in_tokenizer=stock and spelled.in_tokenizer, max_tokens=max_tokens)
-    module = _load_module(source, config, tokenizer, None if stock else spelled, dtype)
+    with plain_folder(source, dtype) as plain:
+        config, tokenizer = read_base(plain.path)
+        check_ids(tokenizer, config.get_text_config(decoder=True).vocab_size)
+        spelled = resolve(spelled, tokenizer)
+        Specials.of(tokenizer, eos=spelled.eos)
+        stock = pooling == "last" and (
+            _prefixes(tokenizer, spelled) or (spelled.in_tokenizer and _bakes(tokenizer, spelled))
+        )
+        _prepare(tokenizer, spelled, config, in_tokenizer=stock and spelled.in_tokenizer, max_tokens=max_tokens)
+        module = _load_module(plain.path, config, tokenizer, None if stock else spelled, dtype)
+    if plain.path != source:
+        _came_from(module, source, plain)
     if layers is not None:
         keep_layers(module.model, layers)
     if bidirectional:
@@ -126,6 +131,14 @@ def _load_module(
             module.head = head.requires_grad_(False)  # the folder that it would be read from is gone
     module.processor = tokenizer
     return module
+
+
+def _came_from(module: Transformer, source: str, plain: PlainFolder) -> None:
+    """Keep what is needed of a folder that is gone: the base's name, its licence and its head."""
+    module.model.config.name_or_path = source
+    module.base_licence = plain.licence
+    if plain.head is not None:
+        module.head = plain.head
 
 
 def _read_module(source: str, slots: Template | None, dtype: str) -> Transformer:

@@ -49,7 +49,7 @@ def save(model: SentenceTransformer, path: str | Path) -> Path:
     return Path(path)
 
 
-def check_place(path: str | Path) -> None:
+def check_target(path: str | Path) -> None:
     """Raise the CheckpointError of `save` where something stands at `path`: before long work that is to go there."""
     with held(path, "save", kind=CheckpointError) as place:
         place.check_free()
@@ -66,6 +66,7 @@ def save_again(model: SentenceTransformer, path: str | Path) -> Path:
 
 def _write(model: SentenceTransformer, place: HeldFolder) -> None:
     template, calibration = template_of(model), calibration_of(model)
+    licence = getattr(model[0], "base_licence", None)
     if is_adapted(model):  # what is saved needs no adapter, and the caller's may go on to be trained
         model = copy.deepcopy(model)
         merge(model)
@@ -74,6 +75,8 @@ def _write(model: SentenceTransformer, place: HeldFolder) -> None:
             with foreign(f"{place.name} could not be written, nothing was left there", CheckpointError):
                 model.save(str(folder), create_model_card=False)
             record = {"version": __version__, "template": None if template is None else template.to_dict()}
+            if licence is not None:
+                record["base_licence"] = licence
             if calibration is not None:
                 record["calibration"] = calibration.to_dict()
             (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -106,6 +109,7 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
     if record is not None:
         if not hasattr(model[0], "template") and record.get("template"):
             model[0].spelled = Template.from_dict(record["template"])
+        model[0].base_licence = record.get("base_licence")
         if record.get("calibration"):
             number = Calibration.from_dict(record["calibration"]).module
             entry = str(entries[number].get("path", "")) if number < len(entries) else ""
