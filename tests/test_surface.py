@@ -25,7 +25,7 @@ NAMES = [
 ]
 SIGNATURES = {
     "Encoder": "model budget compile attention linear",
-    "evaluate": "model tasks out instructions limit seed budget label cache listener own_document strict",
+    "evaluate": "model tasks out instructions limit seed budget cut label cache listener own_document strict",
     "compare": "runs",
     "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts eos bidirectional max_tokens layers dtype device",
@@ -46,7 +46,7 @@ COMMANDS = {
     "mine": "out corpus negatives range-min range-max relative-margin absolute-margin max-score min-score sampling "
     "seed instruction limit cache force template pooling max-tokens strict",
     "evaluate": "tasks out adapter template pooling max-tokens instructions limit seed budget label cache "
-    "own-document strict",
+    "own-document strict cut dry-run",
     "compare": "out",
     "parity": "side",
     "demo": "model pairs query zero-shot out",

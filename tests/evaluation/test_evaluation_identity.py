@@ -109,7 +109,7 @@ def test_a_saved_model_and_a_merged_adapter_are_known_by_their_weights(tiny_base
     adapted = build(tiny_base)
     adapt(adapted, tmp_path / "adapter")
     texts = data.TEXTS[:6]
-    assert adapted.encode(texts) == pytest.approx(saved.encode(texts), abs=1e-4)
+    assert adapted.encode(texts) == pytest.approx(saved.encode(texts), abs=1e-3)
     assert evaluate(adapted, alike, cache=tmp_path / "cache").revision != first.revision
     with pytest.raises(ModelError, match=r"holds no adapter_config\.json"):
         adapt(build(tiny_base), tmp_path / "nothing")

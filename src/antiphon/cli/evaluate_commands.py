@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ class OwnDocumentOption(StrEnum):
     keep = "keep"
     leave_out = "leave-out"
 
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 TASKS_HELP = (
     "Tasks with commas between: mteb's names, sets (mteb-eng-v1, mteb-eng-v2, mteb-mini, llm2vec-15, nano-beir), "
@@ -35,6 +38,25 @@ Instructions = Annotated[
     ),
 ]
 
+Limit = Annotated[
+    int | None, typer.Option(help="Examples of a local task at most, drawn with the seed.", show_default=False)
+]
+Budget = Annotated[
+    int | None, typer.Option(help="Tokens of a forward pass; found by a probe without it.", show_default=False)
+]
+Adapter = Annotated[
+    str | None, typer.Option(help="A LoRA adapter to put on the model: a folder or a hub id.", show_default=False)
+]
+Cut = Annotated[
+    int | None,
+    typer.Option(
+        help="Cut texts to whole words of at most so many tokens; LLM2Vec and Anchor: 400.", show_default=False
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print what the model would hear on each task, and score nothing.")
+]
+
 
 @app.command(
     epilog=examples(
@@ -47,20 +69,14 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     model: Model,
     tasks: Annotated[list[str], typer.Option("--tasks", "-t", help=TASKS_HELP, show_default=False)],
     out: Annotated[Path | None, typer.Option(help="A folder for scores and examples.", show_default=False)] = None,
-    adapter: Annotated[
-        str | None, typer.Option(help="A LoRA adapter to put on the model: a folder or a hub id.", show_default=False)
-    ] = None,
+    adapter: Adapter = None,
     template: Template = None,
     pooling: Pooling = None,
     max_tokens: MaxTokens = None,
     instructions: Instructions = None,
-    limit: Annotated[
-        int | None, typer.Option(help="Examples of a local task at most, drawn with the seed.", show_default=False)
-    ] = None,
+    limit: Limit = None,
     seed: Annotated[int, typer.Option(help="Of draws and classifiers; mteb's is 42.")] = 42,
-    budget: Annotated[
-        int | None, typer.Option(help="Tokens of a forward pass; found by a probe without it.", show_default=False)
-    ] = None,
+    budget: Budget = None,
     label: Annotated[
         str | None, typer.Option(help="What tables call the run; equal labels are seeds.", show_default=False)
     ] = None,
@@ -69,6 +85,8 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     ] = None,
     own_document: OwnDocument = OwnDocumentOption.auto,
     strict: Strict = False,
+    cut: Cut = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Score a model by mteb's metrics; a run that died goes on, and a run that was done takes seconds."""
     from antiphon.cli import report
@@ -82,15 +100,20 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
         from antiphon.evaluation.adapted import adapt
 
         adapt(opened, adapter)
+    names = [name for given in tasks for name in given.split(",") if name]
+    if dry_run:
+        _say_strings(opened, names, instructions)
+        return
     with report.evaluating() as listener:
         found = job(
             opened,
-            [name for given in tasks for name in given.split(",") if name],
+            names,
             out=out,
             instructions=instructions,
             limit=limit,
             seed=seed,
             budget=budget,
+            cut=cut,
             label=label or f"{model} {template or ''}".strip(),
             cache=True if cache is None else cache,
             listener=listener,
@@ -101,6 +124,13 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
         report.scores(found)
         if out is not None:
             report.note(f"written to {out}")
+
+
+def _say_strings(model: SentenceTransformer, names: list[str], instructions: str | None) -> None:
+    from antiphon.cli import report
+    from antiphon.evaluation.task_strings import task_strings
+
+    report.strings(task_strings(model, names, instructions=instructions))
 
 
 @app.command(

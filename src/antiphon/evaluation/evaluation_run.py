@@ -25,6 +25,7 @@ from antiphon.evaluation.score_cache import default_folder, key_of
 from antiphon.evaluation.scores import SCORES, Scores, TaskScore
 from antiphon.evaluation.selection import Selected, SelectedProbe, Selection, quiet, select
 from antiphon.evaluation.task_run import Turns
+from antiphon.evaluation.text_cut import cutting, identity_of_cut
 from antiphon.evaluation.vector_store import VectorStore
 from antiphon.files import HeldFolder, check_place, held
 from antiphon.model.fingerprint import fingerprint
@@ -43,6 +44,7 @@ class Settings:
     limit: int | None = None
     seed: int = SEED
     budget: int | None = None
+    cut: int | None = None
     cache: Path | None = None
 
 
@@ -55,6 +57,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     limit: int | None = None,
     seed: int = SEED,
     budget: int | None = None,
+    cut: int | None = None,
     label: str | None = None,
     cache: str | Path | bool = True,
     listener: Listener | None = None,
@@ -66,8 +69,9 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     `tasks` are names of mteb's tasks, named sets (`antiphon.evaluation.SETS`), or local files and folders. `limit` caps
     the examples of local tasks, drawn with the seed. `instructions` is a table or JSON file by task name, over the
     shipped ones, or "own" for the model's own prompts. `out` is a folder for the scores and their examples. `label` is
-    what tables call the run. `budget` is the tokens of a forward pass, found by a probe without it. `cache` is True
-    for the user's cache, a folder, or False.
+    what tables call the run. `budget` is the tokens of a forward pass, found by a probe without it. `cut` cuts every
+    text to whole words of at most so many tokens, as LLM2Vec and Anchor do at 400. `cache` is True for the user's
+    cache, a folder, or False.
 
     `own_document` says what becomes of the document that has a query's own id: "leave-out" of its ranking, as BEIR's
     protocol has it, "keep", or "auto": left out where most of such documents read as their queries do. What is passed
@@ -79,7 +83,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     data that cannot be scored honestly, ModelError for a vector that is NaN or zero.
     """
     folder = None if cache is False else default_folder() if cache is True else Path(cache)
-    settings = Settings(instructions=instructions, limit=limit, seed=seed, budget=budget, cache=folder)
+    settings = Settings(instructions=instructions, limit=limit, seed=seed, budget=budget, cut=cut, cache=folder)
     with _held(out) as place, randomness.kept(), ranks.joined():
         quiet()
         selected = select(tasks, limit=limit, seed=seed, own_document=own_document, strict=strict)
@@ -123,8 +127,8 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
         if isinstance(task, Selected)
     }
     own = settings.instructions == OWN or (given is None and not instructing.hears(model))
-    identity = identity or fingerprint(model)
-    encode = encode or encoder(model, budget=settings.budget)
+    identity = identity_of_cut(identity or fingerprint(model), settings.cut)
+    encode = cutting(encode or encoder(model, budget=settings.budget), model, settings.cut)
     mine, sizes = _share(selected, spread=spread, sized=listener is not None)
     meter = Meter(listener, sizes)
 
@@ -152,7 +156,12 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
         revision=key_of({"model": identity, "instructions": sorted(words.items())}),
         instructions=instructing.digest(words),
         tasks={task.name: everything[task.name] for task in selected},
-        settings={"seed": settings.seed, "limit": settings.limit, "template": spelled.name if spelled else None},
+        settings={
+            "seed": settings.seed,
+            "limit": settings.limit,
+            "template": spelled.name if spelled else None,
+            **({} if settings.cut is None else {"cut": settings.cut}),
+        },
     )
 
 

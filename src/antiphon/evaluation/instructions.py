@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError
 from antiphon.model.prompts import prompt_of
-from antiphon.text.template import Side, template_of
+from antiphon.text.template import Side, Template, template_of
 
 OWN = "own"
 """Asks for the model's own prompts instead of any instruction."""
+COLON = ("anchor", "anchor-chatml", "llm2vec")
+"""Templates whose authors evaluate with a colon where they train with a semicolon."""
 Instructions = Mapping[str, str] | str | Path | None
 """Instructions by task, or the JSON file that has them; "own"; or None for the shipped ones where the model hears."""
 
@@ -39,7 +42,8 @@ def shipped() -> Mapping[str, str]:
 def read(instructions: Instructions) -> Mapping[str, str] | None:
     """Return the user's instructions by task, None where there are none; ConfigError for a file that is no such table.
 
-    The layout is that of the Anchor and LLM2Vec repositories: one JSON object, task to instruction.
+    The layout is that of the Anchor and LLM2Vec repositories: one JSON object, task to instruction, where a colon that
+    ends an instruction is the separator (see `separated`).
     """
     if instructions is None or instructions == OWN:
         return None
@@ -97,7 +101,28 @@ def chosen(
     template = template_of(model)
     if template is not None and not template.hears("query"):
         return ""  # it has no place for one
-    return instruction_for(task, metadata, given)
+    return separated(instruction_for(task, metadata, given), template)
+
+
+def separated(instruction: str, template: Template | None) -> str:
+    """Return an instruction with the separator that a model is evaluated with.
+
+    A colon at its end takes the place of a `;` behind the template's slot; any other template has a separator of its
+    own, so the colon goes. The templates of LLM2Vec and Anchor, trained with `; `, are evaluated with `: ` always.
+    """
+    bare = instruction.strip().removesuffix(":").rstrip()
+    if not bare or template is None or not parts_with_semicolon(template):
+        return bare
+    colon = instruction.strip().endswith(":") or template.name in COLON
+    return f"{bare.rstrip('.')}:" if colon else bare
+
+
+def parts_with_semicolon(template: Template) -> bool:
+    """Return whether a `;` stands right behind the query's instruction."""
+    return any(
+        before.kind == "prompt" and after.kind == "frame" and after.content.startswith(";")
+        for before, after in pairwise(template.pieces("query"))
+    )
 
 
 def prompts_for(model: SentenceTransformer, instruction: str, *, own: bool) -> dict[Side, str]:

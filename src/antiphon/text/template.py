@@ -108,6 +108,12 @@ class Template:
             for piece in said(self.pieces(side), instruction)
         )
 
+    def written(self, text: str, instruction: str, side: Side) -> str:
+        """Return the whole string that is said around a text, without BOS and EOS."""
+        filled = {"text": text, "prompt": instruction}
+        pieces = said(self.pieces(side), instruction)
+        return "".join(p.content if p.kind == "frame" else p.fill(filled[p.kind]) for p in pieces)
+
     def to_dict(self) -> dict[str, object]:
         """Return the fields, for a JSON file; those that 0.1.0 did not know only where they change something."""
         fields = asdict(self)

@@ -9,6 +9,7 @@ from antiphon.cli.report.embedding_lines import demo, description, hits
 from antiphon.cli.report.parity_lines import diagnosis
 from antiphon.cli.report.plan_lines import plan
 from antiphon.cli.report.score_report import comparison, evaluating, scores, write_comparison
+from antiphon.cli.report.string_lines import strings
 from antiphon.cli.report.terminal import error, note, progress, say, table
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "progress",
     "say",
     "scores",
+    "strings",
     "table",
     "write_comparison",
 ]
