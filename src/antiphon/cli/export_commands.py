@@ -65,5 +65,7 @@ def export(  # noqa: PLR0913  (the options of the command)
     for name, folder in done.prompts.items():
         report.say(f"{name:<10} {folder}")
     report.say(f"{'parity':<10} {done.parity}")
+    if done.longest is not None:
+        report.say(f"{'vllm':<10} --max-model-len {done.longest}")
     if done.cost is not None:
         report.say(f"{'cost':<10} {done.cost}")

@@ -13,6 +13,7 @@ from antiphon.errors import CheckpointError, ConfigError
 from antiphon.exporting import hub, onnx_form, portable
 from antiphon.exporting.onnx_form import INT8_LIMIT, Cost
 from antiphon.exporting.readings import probes, readings
+from antiphon.exporting.stock_files import longest_sequence
 from antiphon.exporting.verified import ONNX, PLAIN, Call, Settings, ask, check, reference
 from antiphon.files import HeldFolder, held
 from antiphon.model.adapters import is_adapted, merge
@@ -53,6 +54,8 @@ class Exported:
     """Of the worst prompt, both sides computed in float32."""
     cost: Cost | None = None
     """What 8 bits cost."""
+    longest: int | None = None
+    """Of a portable folder: the most tokens of a sequence, which vLLM is told by --max-model-len."""
 
 
 def export(
@@ -110,6 +113,8 @@ def _written(
                 limit=form.limit,
             )
             cost = form.finish(calls) if form.finish else None
+            folders = {call.folder for call in calls.values()} if to == "portable" else set()
+            longest = max(map(longest_sequence, folders), default=None)
             for file in temporary.rglob("*"):  # a server seldom runs as the user who exported
                 file.chmod(0o755 if file.is_dir() else 0o644)
         if place.made:
@@ -118,7 +123,7 @@ def _written(
         opened.train(was_training)
     target = Path(place.name)
     places = {name: target / call.folder.relative_to(temporary) for name, call in calls.items()}
-    return Exported(form=to, folder=target, prompts=places, parity=parity, cost=cost)
+    return Exported(form=to, folder=target, prompts=places, parity=parity, cost=cost, longest=longest)
 
 
 def _opened(model: SentenceTransformer | str | Path) -> SentenceTransformer:

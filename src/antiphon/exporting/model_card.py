@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import load_file_path
 
 from antiphon import __version__, compat, nano
+from antiphon.exporting.card_usage import use_sections
 from antiphon.exporting.verified import Settings
 from antiphon.model.calibration import calibration_of
 from antiphon.model.checkpoint import RUN
@@ -22,8 +23,11 @@ _LEVELS = 3
 _LICENCE = re.compile(r"\A---\n.*?^license:\s*(\S+)\s*$.*?^---\s*$", re.MULTILINE | re.DOTALL)
 
 
-def card(model: SentenceTransformer, settings: Settings, *, own_code: bool) -> str:
-    """Return the card in Markdown with the hub's front matter; what is not known is said to be so."""
+def card(model: SentenceTransformer, settings: Settings, *, form: str, folder: Path, frozen: str | None = None) -> str:
+    """Return the card of a folder in Markdown with the hub's front matter; what is not known is said to be so.
+
+    `form` is portable, hub or "hub with code". `frozen` is the prompt that the folder's tokenizer holds.
+    """
     run = _run(settings.source)
     base = run.stages[0].base if run is not None and run.stages else _base_of(model)
     licence = getattr(model[0], "base_licence", None) or licence_of(base)
@@ -38,8 +42,13 @@ def card(model: SentenceTransformer, settings: Settings, *, own_code: bool) -> s
         *([f"base_model: {base}"] if _is_hub_id(base) else []),
         "---",
     ]
-    sections = [_what(model, base), _use(own_code), *_how(run), _licence_note(base, licence)]
+    sections = [_what(model, base), *use_sections(form, folder, frozen), *_how(run), _licence_note(base, licence)]
     return "\n".join(front) + "\n\n" + "\n\n".join(sections) + "\n"
+
+
+def write_card(folder: Path, text: str) -> None:
+    """Write a card where the hub looks for it."""
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def licence_of(base: str) -> str | None:
@@ -99,22 +108,6 @@ def _what(model: SentenceTransformer, base: str) -> str:
         *(f"- Prompt `{name}`: {json.dumps(prompt, ensure_ascii=False)}" for name, prompt in prompts.items()),
     ]
     return "\n".join(lines)
-
-
-def _use(own_code: bool) -> str:
-    trust = ", trust_remote_code=True" if own_code else ""
-    note = (
-        "The folder carries the code of its input and pooling (`modeling_antiphon.py`), which sentence-transformers "
-        "runs only with `trust_remote_code=True`; read it first. `antiphon.load` needs no such flag.\n\n"
-        if own_code
-        else ""
-    )
-    return (
-        f"## Use\n\n{note}```python\nfrom sentence_transformers import SentenceTransformer\n\n"
-        f'model = SentenceTransformer("path/or/id"{trust})\n'
-        'query = model.encode_query("a question")\ndocuments = model.encode_document(["one text", "another text"])\n'
-        "print(model.similarity(query, documents))\n```"
-    )
 
 
 def _how(run: RunRecord | None) -> list[str]:

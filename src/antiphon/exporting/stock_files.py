@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -52,8 +53,10 @@ def write_folder(
     else:
         for file in [*weights.glob("*.safetensors"), *weights.glob("*.safetensors.index.json")]:
             link(file, folder / file.name)
-    write_json(folder / "config.json", _config(backbone, tokenizer, model.max_seq_length, dimensions))
     write_tokenizer(tokenizer, folder, cut_at=cut_length(model, tokenizer))
+    _write_for_readers(folder)
+    config = _config(backbone, tokenizer, model.max_seq_length, dimensions)
+    write_json(folder / "config.json", {**config, "model_max_length": longest_sequence(folder)})
     _write_modules(model, folder, mode)
     lower = bool(getattr(model[0], "do_lower_case", False))
     write_json(
@@ -86,6 +89,30 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, *, cut_at:
     kept.update(tokenizer_class="PreTrainedTokenizerFast", model_max_length=cut_at)
     dropped = ("backend", "is_local", "local_files_only", "processor_class", "auto_map")
     write_json(file, {key: value for key, value in kept.items() if key not in dropped})
+
+
+def _write_for_readers(folder: Path) -> None:
+    """Take out of a tokenizer's files what some reader would act upon: type ids, and chat templates.
+
+    transformers 4 makes type ids for a class that names none, which a decoder does not take; vLLM's `/v2/embed` puts
+    texts into a chat where there is a template for one.
+    """
+    file = folder / "tokenizer_config.json"
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    kept.pop("chat_template", None)
+    write_json(file, {**kept, "model_input_names": ["input_ids", "attention_mask"]})
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    shutil.rmtree(folder / "additional_chat_templates", ignore_errors=True)
+
+
+def longest_sequence(folder: Path) -> int:
+    """Return how many tokens the tokenizer of a folder makes of a text that is too long, all copies and frames.
+
+    An engine that counts tokens behind the tokenizer, as vLLM does, has to be given this number.
+    """
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    most = int((tokenizer.truncation or {}).get("max_length", 0))
+    return len(tokenizer.encode(" word" * (most + 1)).ids)
 
 
 def cutting_and_padding(tokenizer: PreTrainedTokenizerBase, cut_at: int) -> dict[str, Any]:
