@@ -123,9 +123,9 @@ def test_judgements_of_missing_documents_are_counted_and_not_fatal(tmp_path, cap
     qrels = "q0\td2\t1\nq0\tgone\t1\nq1\td1\t1\nq1\td1\t1\n"
     folder = beir(tmp_path / "missing", documents, {"q0": QUERIES[0], "q1": QUERIES[1]}, qrels)
     assert len(load(folder)) == 2
-    assert "passed over 1 judgements that stand there twice; 1 judgements of documents that the corpus" in caplog.text
+    assert "passed over judgements that stand there twice (1); judgements of documents that the corpus" in caplog.text
     read_once = find(folder)[0].read()
-    assert "1 judgements name documents that the corpus has not; those count as never found" in read_once.notes
+    assert "judgements of documents that the corpus has not (1); those count as never found" in read_once.notes
     assert read_once.parts["relevant"]["q0"] == {"d2": 1, "gone": 1}
 
 
@@ -140,6 +140,11 @@ def test_the_shapes_of_other_libraries_are_read(tmp_path):
         },
         "GritLM": {"query": ["Find", "q"], "pos": [["", "p"]], "neg": [["", "m"], ["", "n"]]},
         "MEDI": {"query": ["Find", "q"], "pos": ["Show", "p"], "neg": ["", "m"], "neg_2": "n"},
+        "columns": {
+            "query": "q",
+            "positive_passages": {"docid": ["1"], "title": [""], "text": ["p"]},
+            "negative_passages": {"docid": ["2", "3"], "text": ["m", "n"]},
+        },
         "numbered": {"anchor": "q", "positive": "p", "negative_10": "n", "negative_2": "m"},
         "hard": {"question": "q", "answer": "p", "hard_negatives": ["m", "n"]},
         "short": {"query": "q", "positive": "p", "neg_0": "m", "neg_1": "n"},
@@ -154,7 +159,27 @@ def test_a_column_that_is_not_used_is_named_once_with_its_nearest(tmp_path, capl
     rows = [{"query": "q", "positive": "p", "Negatives": ["n"], "source": "x", "id": 1}] * 3
     assert load(data.jsonl(tmp_path / "pairs.jsonl", rows)).column_names == ["anchor", "positive"]
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "2 columns that no pair is made of: 'Negatives' (would be read as 'negatives'), 'source'" in message
+    assert "columns that no pair is made of: 'Negatives' (would be read as 'negatives'), 'source' (2)" in message
+
+
+def test_a_list_in_a_cell_of_csv_is_a_list(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("""query,positive,negative\nq,p,"['m', 'n']"\nr,"[""o"", ""s""]",one\n""")
+    assert [tuple(row.values())[:4] for row in load(path)] == [
+        ("q", "p", "m", "n"),
+        ("r", "o", "one", ""),
+        ("r", "s", "one", ""),
+    ]
+    path.write_text("""query,positive,negative\nq,"['p']","['m', 'n']"\n""")
+    assert find(path)[0].read().parts["test"] == [{"query": "q", "positive": ["p"], "negative": ["m", "n"]}]
+
+
+def test_a_judged_document_that_is_empty_makes_no_pair_and_is_counted(tmp_path):
+    folder = beir(tmp_path / "judged", {"d0": "a", "d1": " "}, {"q0": "x"}, "q0\td0\t1\nq0\td1\t1\n")
+    skipped = Skipped()
+    assert load(folder, skipped=skipped)["positive"][:] == ["a"]
+    assert skipped.counts == {"judgements of empty documents": 1}
+    assert find(folder)[0].read().parts["relevant"] == {"q0": {"d0": 1, "d1": 1}}
 
 
 def test_what_is_passed_over_is_refused_where_reading_is_strict(tmp_path):

@@ -34,7 +34,7 @@ def text_of(value: object, where: str, name: str, *, empty: bool = False) -> str
     return value
 
 
-def texts_of(value: object, where: str, name: str) -> list[str]:
+def texts_in(value: object, where: str, name: str) -> list[str]:
     """Return a non-empty list of texts."""
     if not isinstance(value, list) or not value:
         refuse(f"{where}: {name!r} is {value!r:.80}; a list of at least one text is wanted. Mend or remove the row.")

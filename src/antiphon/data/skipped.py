@@ -26,7 +26,7 @@ class Skipped:
     @property
     def lines(self) -> list[str]:
         """What was passed over, a part of a sentence each."""
-        return [f"{number:,} {what}" for what, number in self.counts.items()]
+        return [f"{what} ({number:,})" for what, number in self.counts.items()]
 
     def tell(self, name: str) -> None:
         """Say in the log what was passed over in a source, where anything was."""

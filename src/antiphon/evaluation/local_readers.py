@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from antiphon.data.beir import BeirFolder, Document, by_id, judgements
 from antiphon.data.byte_streams import refuse
-from antiphon.data.cells import identity_of, number_of, text_of, texts_of, value_of
+from antiphon.data.cells import identity_of, number_of, text_of, texts_in, value_of
 from antiphon.data.pairs.overlap import reading
 from antiphon.data.rows import Table, open_table
 from antiphon.data.skipped import Skipped
@@ -113,7 +113,7 @@ def _relevant(
         missing += one.document not in corpus
         relevant.setdefault(one.query, {})[one.document] = one.grade
     if missing:
-        how.notes.append(f"{missing} judgements name documents that the corpus has not; those count as never found")
+        how.notes.append(f"judgements of documents that the corpus has not ({missing}); those count as never found")
     return relevant
 
 
@@ -205,8 +205,8 @@ def _reranking(files: tuple[Path, ...], how: Reading) -> Parts:
     rows = [
         {
             "query": text_of(row["query"], where, "query"),
-            "positive": texts_of(row["positive"], where, "positive"),
-            "negative": texts_of(row["negative"], where, "negative"),
+            "positive": texts_in(row["positive"], where, "positive"),
+            "negative": texts_in(row["negative"], where, "negative"),
         }
         for where, row in _columns_of(files[0], COLUMNS["Reranking"], how)
     ]

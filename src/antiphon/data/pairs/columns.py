@@ -104,7 +104,7 @@ def pairs_of(row: Row, columns: Columns, skipped: Skipped) -> Iterator[Pair]:
             skipped.add("instructions before texts", row.where, "give the set an instruction of its own")
         asked = asked[1]
         answers = [answers] if _is_instructed(answers) else answers
-    positives = answers if isinstance(answers, list | tuple) else [answers]
+    positives = _items(answers)
     if not positives:
         refuse(f"{row.where}: {columns.positive!r} is an empty list; give a positive or remove the row.")
     anchor = text_of(asked, row.where, columns.anchor)
@@ -120,7 +120,7 @@ def _negatives(row: Row, columns: Columns) -> Iterator[str]:
         value = row.values.get(name)
         if instructed and _is_instructed(value):
             value = [value]
-        for item in value if isinstance(value, list | tuple) else [value]:
+        for item in _items(value):
             text = None if item is None else _passage(item, columns, row, name)
             if text is not None and not (isinstance(text, str) and not text.strip()):
                 yield text_of(text, row.where, name)
@@ -135,6 +135,14 @@ def _passage(item: Any, columns: Columns, row: Row, name: str) -> Any:
             refuse(f"{row.where}: {name!r} has a passage without a text, {dict(item)!r:.80}; add it.")
         return f"{item.get('title') or ''} {item['text']}".strip()
     return item
+
+
+def _items(value: Any) -> Sequence[Any]:
+    """Return what stands in a column as a list; `datasets` turns a list of passages into a passage of lists."""
+    if isinstance(value, Mapping) and isinstance(value.get("text"), list):
+        titles = value.get("title") or [""] * len(value["text"])
+        return [{"title": title, "text": text} for title, text in zip(titles, value["text"], strict=True)]
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _is_instructed(value: Any) -> bool:
