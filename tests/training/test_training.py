@@ -46,6 +46,7 @@ def place(tmp_path_factory):
             lines.write(
                 json.dumps({"query": phrase(number, 4), "positive": phrase(number, 6), "negative": negatives}) + "\n"
             )
+            lines.write("\n" if number == 110 else "")
     (root / "texts.txt").write_text("\n".join(phrase(number, 12) for number in range(60)))
     return root
 
@@ -111,7 +112,8 @@ def test_a_run_leaves_models_records_and_lineage(place, whole):
     assert two["base"] == one["model"]
     assert two["base_fingerprint"] == one["fingerprint"] != two["fingerprint"]
     assert [one["steps"], two["steps"]] == [6, 6]
-    assert {entry["set"] for entry in one["data"]} == {"one", "two"}
+    skipped = {entry["set"]: entry["skipped"] for entry in one["data"]}
+    assert skipped == {"one": {}, "two": {"blank lines between rows": 1}}
     assert one["history"][0].keys() >= {"loss", "ebq2d", "ebd2q", "step"}
     assert one["history"][4]["loss"] < one["history"][0]["loss"]
     assert run["recipe"]["stage"][1]["lora"]["rank"] == 4
@@ -229,6 +231,7 @@ def test_from_and_until_a_stage(place, whole, tmp_path):
     [
         ({"model.base": "no/such/folder"}, ModelError, "no folder no/such/folder"),
         ({"data.root": "/no/such/place"}, DataError, "one.jsonl"),
+        ({"strict": True}, DataError, "two.jsonl, line 12: blank lines between rows would be passed over"),
         ({"data.only": ["three"]}, ConfigError, "names three, and .* has one, two"),
         ({"stage.reconstruction.batch_size": 512, "stage.reconstruction.device_batch_size": 512}, DataError, "batch"),
         ({"stage.reconstruction.loss": "hinge"}, ConfigError, "is 'hinge'; take one of reconstruction"),
