@@ -26,7 +26,7 @@ NAMES = [
 SIGNATURES = {
     "Encoder": "model budget compile attention linear",
     "evaluate": "model tasks out instructions limit seed budget cut label cache listener own_document strict",
-    "compare": "runs",
+    "compare": "runs published",
     "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts eos bidirectional max_tokens layers dtype device",
     "calibrate": "model texts method side field on_progress",
@@ -47,7 +47,7 @@ COMMANDS = {
     "seed instruction limit cache force template pooling max-tokens strict",
     "evaluate": "tasks out adapter template pooling max-tokens instructions limit seed budget label cache "
     "own-document strict cut dry-run",
-    "compare": "out",
+    "compare": "out published",
     "parity": "side",
     "demo": "model pairs query zero-shot out",
     "serve": "host port name api-key allow-host max-batch-tokens max-queue template pooling max-tokens",

@@ -151,12 +151,15 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="A folder for report.html, the tables and the plots.", show_default=False)
     ] = None,
+    published: Annotated[
+        str, typer.Option(help="Papers' rows to stand beside: anchor, echo-zero-shot, echo, llm2vec, commas between.")
+    ] = "",
 ) -> None:
     """Set runs side by side: paired intervals by task and overall, cost, and a report that needs no network."""
     from antiphon.cli import report
     from antiphon.evaluation import compare as job
 
-    outcome = job(runs)
+    outcome = job(runs, published=[name for name in published.split(",") if name])
     report.comparison(outcome)
     if out is not None:
         report.note(f"written to {report.write_comparison(outcome, out)}")

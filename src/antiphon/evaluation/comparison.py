@@ -7,13 +7,15 @@ task, the same draws for all systems; seeds are resampled with them where a syst
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from antiphon.errors import ConfigError, DataError
 from antiphon.evaluation.curves import Curve, read_curves
+from antiphon.evaluation.published_scores import PublishedRow
+from antiphon.evaluation.published_scores import published as published_rows
 from antiphon.evaluation.scores import PROBE, SCORES, Scores, TaskScore, load_scores, ordered
 from antiphon.evaluation.statistics import RESAMPLES, Interval, Numbers, percentiles
 
@@ -77,6 +79,8 @@ class Comparison:
     """What was left out, and why."""
     probes: Mapping[str, Mapping[str, TaskScore]] = field(default_factory=dict)
     """By probe and label, the first seed's."""
+    published: tuple[PublishedRow, ...] = ()
+    """What papers print, to be shown beside."""
 
     @property
     def tasks(self) -> list[str]:
@@ -84,18 +88,18 @@ class Comparison:
         return list(self.categories)
 
 
-def compare(runs: Sequence[str | Path | Scores]) -> Comparison:
+def compare(runs: Sequence[str | Path | Scores], *, published: Sequence[str] = ()) -> Comparison:
     """Compare runs; the first one is what the others are measured against.
 
     A run is a folder that `evaluate` wrote, the folder of a training run (its curves are read, and its scores where it
-    has any), or `Scores`.
+    has any), or `Scores`. `published` names tables of papers to stand beside: anchor, echo-zero-shot, echo, llm2vec.
 
     Raises ConfigError for fewer than one run with scores or no common task, DataError for a folder that is no run.
     """
     found, curves = _read(runs)
     if not found:
         raise ConfigError("There are no scores to compare; name folders that `antiphon evaluate --out` wrote.")
-    return _compared(found, tuple(curves))
+    return replace(_compared(found, tuple(curves)), published=published_rows(published))
 
 
 def _read(runs: Sequence[str | Path | Scores]) -> tuple[dict[str, list[Scores]], list[Curve]]:

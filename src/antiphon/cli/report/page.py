@@ -12,6 +12,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from antiphon.cli.report.charts import GIGA, HUNDRED, charts
+from antiphon.cli.report.published_lines import NOTE, beside
 from antiphon.cli.report.svg import draw, shape
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def page(comparison: Comparison) -> str:
         _summary(comparison),
         "<h2>By category</h2>",
         _categories(comparison),
+        *_published(comparison),
         "<h2>By task</h2>",
         _tasks(comparison),
         *_figures(comparison),
@@ -148,6 +150,14 @@ def _categories(comparison: Comparison) -> str:
         for label, values in means.items()
     ]
     return _table("Mean of the main scores in each category, the best in bold.", heads, rows)
+
+
+def _published(comparison: Comparison) -> list[str]:
+    if not comparison.published:
+        return []
+    heads, rows = beside(comparison)
+    cells = [[Cell(words, look="" if number > 1 else "words") for number, words in enumerate(row)] for row in rows]
+    return ["<h2>Beside what is published</h2>", _table(NOTE, [Cell(name) for name in heads], cells)]
 
 
 def _count(tasks: int) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from antiphon.cli.report import png
 from antiphon.cli.report.charts import GIGA, HUNDRED, charts
 from antiphon.cli.report.page import page
+from antiphon.cli.report.published_lines import published
 from antiphon.cli.report.terminal import note, progress, say, table
 from antiphon.errors import ConfigError
 from antiphon.files import check_place, held
@@ -90,6 +91,7 @@ def comparison(outcome: Comparison) -> None:
             words = ("", "") if gain is None else (_range(gain, "+"), _verdict(gain))
             rows.append((task, _hundred(a.main), _hundred(b.main), f"{HUNDRED * (b.main - a.main):+.2f}", *words))
         table(("task", first.label, system.label, "difference", "95 % interval", ""), rows)
+    published(outcome)
     for left_out in outcome.notes:
         say(left_out)
 
@@ -135,6 +137,10 @@ def _as_json(outcome: Comparison) -> dict[str, Any]:
     return {
         "baseline": outcome.systems[0].label,
         "notes": list(outcome.notes),
+        "published": [
+            {"paper": row.paper, "model": row.model, "system": row.system, "figures": dict(row.figures)}
+            for row in outcome.published
+        ],
         "systems": [
             {
                 "label": system.label,
