@@ -49,6 +49,7 @@ COMMANDS = {
     "own-document strict cut dry-run",
     "compare": "out published",
     "parity": "side",
+    "doctor": "model side",
     "demo": "model pairs query zero-shot out",
     "serve": "host port name api-key allow-host max-batch-tokens max-queue template pooling max-tokens",
 }

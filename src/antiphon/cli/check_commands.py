@@ -53,6 +53,45 @@ def parity(
         raise typer.Exit(1)
 
 
+@app.command(
+    epilog=examples(
+        "antiphon doctor http://localhost:8000/v1 --model my-embedder",
+        "antiphon doctor http://localhost:11434/v1",
+        "antiphon doctor my-embedder",
+    )
+)
+def doctor(
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET", help="The address of a server with OpenAI's API, or " + MODEL_HELP, show_default=False
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="What it should give: " + MODEL_HELP, show_default=False)
+    ] = None,
+    side: Annotated[SideOption, typer.Option(help="The side that the model is asked for.")] = SideOption.query,
+) -> None:
+    """Say what is wrong with an endpoint and what to change there; exit code 1 then.
+
+    Without --model: whether unlike texts are told apart, answers are repeated, companions change a vector, where texts
+    are cut. With it: what the endpoint does otherwise than the model. A key is read from OPENAI_API_KEY.
+    """
+    from antiphon.cli import report
+    from antiphon.model.server import Server, is_url
+
+    server = Server(target, os.environ.get("OPENAI_API_KEY")) if is_url(target) else None
+    engine = "" if server is None else server.owner()
+    opened = None if model is None else open_named(model)
+    from antiphon.model.doctor import Folder, examine
+
+    endpoint = Folder(open_named(target), side.value) if server is None else server
+    examination = examine(endpoint, opened, side=side.value, engine=engine)
+    report.examination(examination)
+    if not examination.healthy:
+        raise typer.Exit(1)
+
+
 @app.command(epilog=examples("antiphon demo", 'antiphon demo --zero-shot --query "open a compressed file"'))
 def demo(
     model: ModelOption = "nano",

@@ -18,7 +18,7 @@ from antiphon.errors import ConfigError, DataError, ParityError
 from antiphon.model import variants
 from antiphon.model.parity import FEWEST, LIMITS, Parity, Vectors, compare, dtype_of, encode, limit_of, unlike_texts
 from antiphon.model.prompts import prompt_of
-from antiphon.model.server import Server
+from antiphon.model.server import Endpoint
 from antiphon.model.variants import Variant
 from antiphon.text.template import Side, fills_slots, template_of
 
@@ -72,33 +72,37 @@ class _Seen:
     """The first of them: those that agree but for the cause."""
     side: Side
     before: Parity
+    """With the limit of the comparison."""
     cutting: bool
     """Whether only texts that are cut differ."""
 
 
 def diagnose(
     a: SentenceTransformer,
-    b: SentenceTransformer | Server,
+    b: SentenceTransformer | Endpoint,
     *,
     side: Side = "query",
     names: tuple[str, str] = ("A", "B"),
+    limit: float | None = None,
 ) -> Diagnosis:
     """Compare two models, or a model and a server, and name the cause where they differ.
 
     A server is asked for the plain texts: what it does to them by itself is what is compared with the model's `side`.
+    `limit` is the error against spread that counts as equal; without it that of the coarser dtype.
     Raises ParityError for vectors that cannot be compared or a server that does not answer.
     """
     texts, uncut = _texts(a, side)
     notes: list[str] = []
     of_a = encode(a, texts, side=side)
-    if isinstance(b, Server):
+    if not isinstance(b, SentenceTransformer):
         of_b, refused = _from_server(b, texts, uncut)
         if refused:
             notes.append(f"{names[1]} refuses a text that {names[0]} cuts: {refused}")
             texts, of_a = texts[:uncut], of_a[:uncut]
     else:
         of_b = encode(b, texts, side=side)
-    limit = max(limit_of(model) for model in (a, b) if isinstance(model, SentenceTransformer))
+    if limit is None:
+        limit = max(limit_of(model) for model in (a, b) if isinstance(model, SentenceTransformer))
     parity = compare(of_a, of_b, limit=limit)
     notes += _lengths(of_a, of_b, names)
     if parity.equal:
@@ -197,7 +201,7 @@ def _both(first: _Trial, second: _Trial) -> _Trial | None:
 
 def _test(model: SentenceTransformer, seen: _Seen, trial: _Trial, wanted: Vectors) -> Cause:
     """Make the mistake and compare; a dtype must bring the two nearer as well, since its limit is wide."""
-    limit, texts = limit_of(model), seen.texts
+    limit, texts = seen.before.limit, seen.texts
     if trial.topic == "dtype":  # rounding depends on the batch, so the same texts again
         limit, texts = min(LIMITS["bfloat16"], seen.before.error_against_spread / 2), seen.everything
     try:
@@ -208,7 +212,7 @@ def _test(model: SentenceTransformer, seen: _Seen, trial: _Trial, wanted: Vector
     return Cause(trial.topic, trial.sentence, outcome)
 
 
-def _from_server(server: Server, texts: Sequence[str], uncut: int) -> tuple[Vectors, str]:
+def _from_server(server: Endpoint, texts: Sequence[str], uncut: int) -> tuple[Vectors, str]:
     """Return the server's vectors and, where it refuses the texts that are cut, its words and no vectors for those."""
     short = server.encode(texts[:uncut])
     try:

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,14 @@ _ENDPOINT = "/embeddings"
 def is_url(name: object) -> bool:
     """Return whether a name is the address of a server."""
     return isinstance(name, str) and name.startswith(("http://", "https://"))
+
+
+class Endpoint(Protocol):
+    """Whatever gives vectors of texts from elsewhere."""
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return (N, D) vectors; DataError for texts that are refused."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,11 @@ class Server:
         if not offered:
             raise ParityError(f"The server at {self.root} offers no model.")
         return str(offered[0]["id"])
+
+    def owner(self) -> str:
+        """Return what the server calls the owner of its first model, by which engines can be told apart."""
+        offered = self._ask("/models", None).get("data") or [{}]
+        return str(offered[0].get("owned_by", ""))
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return (N, D) vectors.

@@ -6,7 +6,7 @@ What goes into a pipe is plain: no colour, no boxes cut to a width. NO_COLOR is 
 from __future__ import annotations
 
 from antiphon.cli.report.embedding_lines import demo, description, hits
-from antiphon.cli.report.parity_lines import diagnosis
+from antiphon.cli.report.parity_lines import diagnosis, examination
 from antiphon.cli.report.plan_lines import plan
 from antiphon.cli.report.score_report import comparison, evaluating, scores, write_comparison
 from antiphon.cli.report.string_lines import strings
@@ -19,6 +19,7 @@ __all__ = [
     "diagnosis",
     "error",
     "evaluating",
+    "examination",
     "hits",
     "note",
     "plan",

@@ -1,4 +1,4 @@
-"""What parity prints."""
+"""What parity and doctor print."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from antiphon.cli.report.terminal import say
 
 if TYPE_CHECKING:
     from antiphon.model.causes import Diagnosis
+    from antiphon.model.doctor import Examination
 
 _NEAREST = 3
 
@@ -23,3 +24,13 @@ def diagnosis(found: Diagnosis) -> None:
             say(f"  {cause.topic}: {cause.sentence} (error against spread {cause.parity.error_against_spread:.2e})")
     for note in found.notes:
         say(f"note: {note}")
+
+
+def examination(outcome: Examination) -> None:
+    """Print what is wrong first, each with what to change, then what is good to know."""
+    if outcome.healthy:
+        say("right      nothing has to be changed")
+    for found in outcome.findings:
+        say(f"{'WRONG' if found.wrong else 'note':<10} {found.topic}: {found.sentence}")
+        if found.remedy:
+            say(f"{'':<10} {found.remedy}")
