@@ -184,7 +184,7 @@ async def load(options: argparse.Namespace, port: int, texts: list[str], tally: 
 
 def start_server(options: argparse.Namespace) -> tuple[subprocess.Popen[str], int]:
     command = [sys.executable, "-m", "antiphon.cli", "serve", options.model, "--port", "0"]
-    command += ["--max-batch-tokens", str(options.max_batch_tokens)]
+    command += ["--batch-tokens", str(options.max_batch_tokens)]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     for line in server.stderr:

@@ -23,7 +23,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, LlamaModel
 import antiphon
 from antiphon import compat
 from antiphon.errors import ConfigError, ModelError
-from antiphon.evaluation.adapted import adapt
+from antiphon.model.adapted import adapt
 from antiphon.model.checkpoint import MODULES
 from antiphon.model.parity import unlike_texts
 
@@ -71,6 +71,13 @@ def attention(model):
         assert compat.attention_of(inner.config) == "eager"
         assert inner(torch.tensor([[1, 2]]), output_attentions=True).attentions is not None  # only eager gives them
     assert compat.attention_of(inner.config) == before != "eager"
+
+
+def revision_of(model):
+    config = model[0].model.config
+    assert compat.revision_of(config) is None  # a folder has none
+    config._commit_hash = "abc"  # as transformers notes what it read from the hub
+    assert compat.revision_of(config) == "abc"
 
 
 def source_of(model):
@@ -196,6 +203,7 @@ BREAKS: dict[Callable[..., None], str] = {
     cache_argument: "the Encoder, reconstruct",
     cache_given: "the Encoder",
     attention: "the Encoder, packed training, bidirectional attention",
+    revision_of: "what a folder of vectors says of its model",
     source_of: "saving the head, cards, names of runs",
     forget_quantisation: "GGUF files as bases",
     copied_module: "the Encoder",

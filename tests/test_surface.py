@@ -11,6 +11,7 @@ from antiphon.cli import app
 
 NAMES = [
     "Encoder",
+    "ModelOptions",
     "build",
     "calibrate",
     "compare",
@@ -19,39 +20,44 @@ NAMES = [
     "export",
     "load",
     "mine",
+    "open_model",
     "save",
     "search",
     "train",
 ]
 SIGNATURES = {
     "Encoder": "model budget compile attention linear",
-    "evaluate": "model tasks out instructions limit seed budget cut label cache listener own_document strict",
+    "evaluate": "model tasks out instructions limit seed budget cut compile label cache listener own_document strict",
     "compare": "runs published",
     "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts eos bidirectional max_tokens layers dtype device",
     "calibrate": "model texts method side field on_progress",
     "load": "path device dtype",
     "save": "model path",
-    "mine": "model pairs settings corpus instruction document_instruction cache on_progress strict",
+    "mine": "model pairs settings corpus instruction document_instruction cache on_progress strict batch_tokens "
+    "compile",
     "train": "recipe overrides variant resume accept_changed_data first until on_step",
 }
+MODEL = "template pooling layers max-tokens bidirectional prompt prompt-name adapter dtype device"
+"""The options of every command that opens a model, in this order and with one meaning."""
+ENCODER = "batch-tokens compile"
 COMMANDS = {
-    "export": "to out freeze-prompts dimensions template pooling max-tokens",
-    "show": "template pooling prompt side max-tokens bidirectional health",
-    "embed": "out field side shard-size batch-size force template pooling max-tokens strict",
-    "calibrate": "out method side field template pooling max-tokens",
-    "search": "model top field verify template pooling max-tokens",
+    "build": f"out {MODEL}",
+    "export": f"to out freeze-prompts dimensions {MODEL}",
+    "show": f"side health {MODEL}",
+    "embed": f"out field side shard-size batch-size force strict {ENCODER} {MODEL}",
+    "calibrate": f"out method side field {MODEL}",
+    "search": f"model top field verify {ENCODER} {MODEL}",
     "train": "set variant plan resume accept-changed-data from until strict",
-    "reconstruct": "side prompt max-tokens temperature seed",
+    "reconstruct": f"side length temperature seed {MODEL}",
     "mine": "out corpus negatives range-min range-max relative-margin absolute-margin max-score min-score sampling "
-    "seed instruction limit cache force template pooling max-tokens strict",
-    "evaluate": "tasks out adapter template pooling max-tokens instructions limit seed budget label cache "
-    "own-document strict cut dry-run",
+    f"seed limit cache force strict {ENCODER} {MODEL}",
+    "evaluate": f"tasks out instructions limit seed label cache own-document strict cut dry-run {ENCODER} {MODEL}",
     "compare": "out published",
-    "parity": "side",
-    "doctor": "model side",
+    "parity": f"side {MODEL}",
+    "doctor": f"model side {MODEL}",
     "demo": "model pairs query zero-shot out",
-    "serve": "host port name api-key allow-host max-batch-tokens max-queue template pooling max-tokens",
+    "serve": f"host port name api-key allow-host batch-tokens max-queue compile {MODEL}",
 }
 
 

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from antiphon.model import parity as parity
     from antiphon.model.build import build
     from antiphon.model.checkpoint import load, save
+    from antiphon.model.opening import ModelOptions, open_model
     from antiphon.training import losses as losses
     from antiphon.training import train
 
 # Nothing is imported before it is used: `antiphon --help` must not wait for torch.
 _HOMES = {
     "Encoder": "antiphon.encoding",
+    "ModelOptions": "antiphon.model.opening",
     "build": "antiphon.model.build",
     "calibrate": "antiphon.encoding.calibrate",
     "compare": "antiphon.evaluation",
@@ -37,6 +39,7 @@ _HOMES = {
     "export": "antiphon.exporting",
     "load": "antiphon.model.checkpoint",
     "mine": "antiphon.corpus.mining",
+    "open_model": "antiphon.model.opening",
     "save": "antiphon.model.checkpoint",
     "search": "antiphon.corpus.embed",
     "train": "antiphon.training",
@@ -51,6 +54,7 @@ _SHORT = {
 
 __all__ = [
     "Encoder",
+    "ModelOptions",
     "build",
     "calibrate",
     "compare",
@@ -59,6 +63,7 @@ __all__ = [
     "export",
     "load",
     "mine",
+    "open_model",
     "save",
     "search",
     "train",

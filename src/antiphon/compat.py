@@ -94,6 +94,12 @@ def forget_quantisation(model: Any) -> None:
     model.hf_quantizer = None
 
 
+def revision_of(config: PretrainedConfig) -> str | None:
+    """Return the commit of the hub repository that a configuration was read from, None where there is none."""
+    revision: str | None = getattr(config, "_commit_hash", None)
+    return revision
+
+
 def copied_module(module: nn.Module, children: Mapping[str, nn.Module | None], **attributes: Any) -> nn.Module:
     """Return a module over the same parameters and buffers with other children and attributes, in evaluation mode.
 

@@ -123,12 +123,16 @@ def test_show_takes_instructions_sides_and_attention(tiny_base, run):
 
 
 def test_describe_tells_when_a_text_is_cut(tiny_base):
-    for template, pooling in (("echo-rewrite", "mean"), ("eol", "last"), ("classical", "last")):
+    for template, pooling, end in (
+        ("echo-rewrite", "mean", "</s>"),
+        ("eol", "last", '"'),
+        ("classical", "last", "</s>"),
+    ):
         model = antiphon.build(tiny_base, template, pooling=pooling, max_tokens=64, dtype="float32", device="cpu")
         assert not describe(model, "a short text").cut
         long = describe(model, "a long text " * 100)
         assert long.cut
-        assert long.tokens[-1].text == "</s>"
+        assert long.tokens[-1].text == end
         assert long.tokens[-1].pooled
     with pytest.raises(ConfigError, match="no side 'both'"):
         describe(model, "a", side="both")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -117,16 +118,15 @@ def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def test_a_killed_process_leaves_whole_shards_and_goes_on_to_the_same_bytes(
-    embedder, embedder_folder, source, tmp_path
-):
-    whole = embed(embedder, source, tmp_path / "whole", shard_size=SHARD, batch_size=1)
+def test_a_killed_process_leaves_whole_shards_and_goes_on_to_the_same_bytes(embedder_folder, source, tmp_path):
+    loaded = antiphon.load(embedder_folder, device="cpu")  # the manifest says which folder the model came from
+    whole = embed(loaded, source, tmp_path / "whole", shard_size=SHARD, batch_size=1)
     out = tmp_path / "killed"
     died = run(KILLED, embedder_folder, source, out)
     assert died.returncode == -signal.SIGKILL, died.stderr
     left = [".antiphon-0123456789abcdef.partial", ".antiphon.lock"]
     assert sorted(hashes(out)) == [*left, "_embed.json", "part-00000.parquet"]
-    embed(embedder, source, out, shard_size=SHARD, batch_size=1)
+    embed(loaded, source, out, shard_size=SHARD, batch_size=1)
     assert hashes(out) == hashes(whole)
 
 
@@ -142,16 +142,17 @@ except DataError as error:
 """
 
 
-def test_a_disk_that_takes_no_more_is_one_sentence_and_the_shards_before_stay(embedder, embedder_folder, tmp_path):
+def test_a_disk_that_takes_no_more_is_one_sentence_and_the_shards_before_stay(embedder_folder, tmp_path):
+    loaded = antiphon.load(embedder_folder, device="cpu")  # the manifest says which folder the model came from
     source = write_source(tmp_path / "source.jsonl", [*TEXTS[:SHARD], *(text * 500 for text in TEXTS[:SHARD])])
-    whole = embed(embedder, source, tmp_path / "whole", shard_size=SHARD, batch_size=1)
+    whole = embed(loaded, source, tmp_path / "whole", shard_size=SHARD, batch_size=1)
     room = (whole / "part-00000.parquet").stat().st_size + 500
     out = tmp_path / "full"
     told = run(FULL, embedder_folder, source, out, room)
     assert "part-00001.parquet could not be written" in told.stdout, told.stderr
     assert "the 1 shards before are whole. Make room" in told.stdout
     assert sorted(hashes(out)) == ["_embed.json", "part-00000.parquet"]
-    embed(embedder, source, out, shard_size=SHARD, batch_size=1)
+    embed(loaded, source, out, shard_size=SHARD, batch_size=1)
     assert hashes(out) == hashes(whole)
 
 
@@ -185,7 +186,7 @@ def test_another_source_is_refused_and_forced(texts, embedder, source, tmp_path)
 def test_another_model_or_setting_is_refused_and_nothing_is_touched(embedder, other, source, tmp_path):
     out = embed(embedder, source, tmp_path / "out", shard_size=SHARD)
     before = hashes(out)
-    with pytest.raises(DataError, match=r"was made with model .* start anew with --force"):
+    with pytest.raises(DataError, match=r"template is 'echo-rewrite' there and 'eol' here; .* start anew with --force"):
         embed(other, source, out, shard_size=SHARD)
     with pytest.raises(DataError, match="was made with shard_size 6 and this run has 7"):
         embed(embedder, source, out, shard_size=7)
@@ -285,3 +286,28 @@ def test_search_tells_what_cannot_be_searched(embedder, source, tmp_path, caplog
     with caplog.at_level(logging.WARNING):
         assert len(search(tmp_path / "out", "a query", model=embedder)) == SHARD
     assert "only its first 6 texts are searched" in caplog.text
+
+
+def test_a_folder_of_vectors_says_what_made_it_and_needs_no_model(tiny_base, source, tmp_path):
+    options = {"max_tokens": 128, "dtype": "float32", "device": "cpu"}
+    model = antiphon.build(tiny_base, "echo", layers=1, prompts={"query": "Find the page"}, **options)
+    folder = antiphon.embed(model, source, tmp_path / "vectors")
+    said = json.loads((folder / "_embed.json").read_text(encoding="utf-8"))["origin"]
+    assert (said["base"], said["layers"], said["pooling"]) == (str(tiny_base), 1, "mean")
+    assert (said["prompts"], said["max_tokens"]) == ({"query": "Find the page"}, 128)
+    assert antiphon.search(folder, TEXTS[0]) == antiphon.search(folder, TEXTS[0], model=model)
+    shorter = antiphon.build(tiny_base, "echo", layers=1, prompts={"query": "Find it"}, **{**options, "max_tokens": 64})
+    with pytest.raises(DataError, match=r"max_tokens is 128 there and 64 here; prompts is .*Find the page"):
+        search(folder, "a query", model=shorter)
+    with pytest.raises(DataError, match="max_tokens is 128 there and 64 here"):
+        embed(shorter, source, folder)
+
+
+def test_a_folder_whose_model_is_gone_says_so(tiny_base, source, tmp_path):
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    folder = antiphon.embed(antiphon.build(base, max_tokens=128), source, tmp_path / "vectors")
+    shutil.rmtree(base)
+    with pytest.raises(DataError, match="cannot be opened"):
+        search(folder, "a query")
+    with pytest.raises(ConfigError, match="does not say which model to take"):
+        search(source, "a query")

@@ -19,10 +19,10 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 import antiphon
 from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.evaluation import SETS, evaluate, evaluator
-from antiphon.evaluation.adapted import adapt
 from antiphon.evaluation.instructions import digest, instruction_for, prompts_for
 from antiphon.evaluation.local_tasks import find
 from antiphon.evaluation.selection import select
+from antiphon.model.adapted import adapt
 from antiphon.model.adapters import Lora, attach
 from antiphon.model.prompts import prompt_of
 

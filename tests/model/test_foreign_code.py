@@ -23,8 +23,8 @@ import antiphon
 from antiphon import exporting
 from antiphon.cli import main
 from antiphon.errors import CheckpointError, ModelError
-from antiphon.evaluation.adapted import adapt
 from antiphon.model import foreign_code
+from antiphon.model.adapted import adapt
 from antiphon.model.checkpoint import model_folder
 from antiphon.model.opening import Shape, open_model
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import antiphon
 from antiphon.errors import CheckpointError, ModelError
-from antiphon.evaluation.adapted import adapt
+from antiphon.model.adapted import adapt
 from antiphon.model.adapters import Lora, attach
 from antiphon.model.parity import compare, encode, unlike_texts
 

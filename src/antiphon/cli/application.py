@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,7 @@ from antiphon import __version__
 from antiphon.errors import AntiphonError
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from antiphon.text.template import Side
 
 app = typer.Typer(
     name="antiphon",
@@ -39,6 +39,11 @@ class SideOption(StrEnum):
     query = "query"
     document = "document"
 
+    @property
+    def side(self) -> Side:
+        """The side as the library names it."""
+        return "document" if self is SideOption.document else "query"
+
 
 MODEL_HELP = "A saved embedder or a causal language model: a folder, a hub id, or nano."
 SOURCE_HELP = (
@@ -50,17 +55,6 @@ ModelOption = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
 Field = Annotated[str | None, typer.Option(help="The field that holds the text; found by itself where it is text.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse data of which anything would be passed over, rather than count it.")
-]
-Template = Annotated[
-    str | None,
-    typer.Option(help="For a language model: a template's name, or a text with a {text} slot.", show_default=False),
-]
-Pooling = Annotated[
-    str | None, typer.Option(help="For a language model: last, mean or weighted_mean.", show_default=False)
-]
-MaxTokens = Annotated[
-    int | None,
-    typer.Option(help="For a language model: tokens of a sequence with one copy of the text.", show_default=False),
 ]
 
 
@@ -131,11 +125,3 @@ def _root(
 def examples(*lines: str) -> str:
     """Return the epilog of a command."""
     return "Examples:\n\n" + "\n\n".join(f"`{line}`" for line in lines)
-
-
-def open_named(name: str, **shape: Any) -> SentenceTransformer:
-    """Open a saved embedder, or build one from a language model, with the libraries' own noise silenced."""
-    from antiphon.model.opening import Shape, open_model, quiet
-
-    quiet()
-    return open_model(name, Shape(**shape))

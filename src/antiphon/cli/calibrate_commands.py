@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antiphon.cli.application import SOURCE_HELP, Field, MaxTokens, Model, Pooling, Template, app, examples, open_named
+from antiphon.cli.application import SOURCE_HELP, Field, Model, app, examples
+from antiphon.cli.model_options import open_named, with_model_options
+
+if TYPE_CHECKING:
+    from antiphon.model.opening import ModelOptions
 
 
 class ReadAsOption(StrEnum):
@@ -26,7 +30,8 @@ class ReadAsOption(StrEnum):
         "antiphon calibrate nano --method center+embed_filter:0.5 --out calibrated",
     )
 )
-def calibrate(  # noqa: PLR0913  (the options of the command)
+@with_model_options
+def calibrate(
     model: Model,
     out: Annotated[Path, typer.Option(help="The folder for the calibrated model; it must not be there.")],
     texts: Annotated[
@@ -46,14 +51,13 @@ def calibrate(  # noqa: PLR0913  (the options of the command)
     ] = "standardize",
     side: Annotated[ReadAsOption, typer.Option(help="What the texts are read as.")] = ReadAsOption.both,
     field: Field = None,
-    template: Template = None,
-    pooling: Pooling = None,
-    max_tokens: MaxTokens = None,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Fit an affine map on unlabelled texts and put it behind the pooling: better vectors without training."""
     from antiphon.cli import report
 
-    opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
+    opened = open_named(model, options)
     from antiphon.encoding.calibrate import calibrate as fitted
     from antiphon.model.calibration import calibration_of
     from antiphon.model.checkpoint import check_target, save

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antiphon.cli.application import MODEL_HELP, ModelOption, SideOption, app, examples, open_named
+from antiphon.cli.application import MODEL_HELP, ModelOption, SideOption, app, examples
+from antiphon.cli.model_options import open_named, with_model_options
+
+if TYPE_CHECKING:
+    from antiphon.model.opening import ModelOptions
 
 
 @app.command(
@@ -19,6 +23,7 @@ from antiphon.cli.application import MODEL_HELP, ModelOption, SideOption, app, e
         "antiphon parity served/document https://host/v1 --side document",
     )
 )
+@with_model_options
 def parity(
     a: Annotated[str, typer.Argument(metavar="A", help=MODEL_HELP, show_default=False)],
     b: Annotated[
@@ -30,22 +35,24 @@ def parity(
     side: Annotated[
         SideOption | None, typer.Option(help="One side only; a server is compared with the query side without it.")
     ] = None,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Say whether two models, or a model and a server, give the same vectors, and why not; exit code 1 then.
 
-    A key for the server is read from OPENAI_API_KEY.
+    The options are those of A, and of B where it is a model. A key for the server is read from OPENAI_API_KEY.
     """
     from antiphon.cli import report
     from antiphon.model.server import Server, is_url
 
-    opened = open_named(a)
-    other = Server(b, os.environ.get("OPENAI_API_KEY")) if is_url(b) else open_named(b)
+    opened = open_named(a, options)
+    other = Server(b, os.environ.get("OPENAI_API_KEY")) if is_url(b) else open_named(b, options)
     from antiphon.model.causes import diagnose
     from antiphon.text.template import SIDES, Side
 
     sides: Sequence[Side] = SIDES
     if side is not None or is_url(b):
-        sides = ("document",) if side is SideOption.document else ("query",)
+        sides = ("query",) if side is None else (side.side,)
     found = [diagnose(opened, other, side=one) for one in sides]
     worst = max(found, key=lambda one: one.parity.error_against_spread / one.parity.limit)
     report.diagnosis(worst)
@@ -60,6 +67,7 @@ def parity(
         "antiphon doctor my-embedder",
     )
 )
+@with_model_options
 def doctor(
     target: Annotated[
         str,
@@ -71,22 +79,25 @@ def doctor(
         str | None, typer.Option("--model", "-m", help="What it should give: " + MODEL_HELP, show_default=False)
     ] = None,
     side: Annotated[SideOption, typer.Option(help="The side that the model is asked for.")] = SideOption.query,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Say what is wrong with an endpoint and what to change there; exit code 1 then.
 
     Without --model: whether unlike texts are told apart, answers are repeated, companions change a vector, where texts
-    are cut. With it: what the endpoint does otherwise than the model. A key is read from OPENAI_API_KEY.
+    are cut. With it: what the endpoint does otherwise than the model, which is opened with the options. A key is read
+    from OPENAI_API_KEY.
     """
     from antiphon.cli import report
     from antiphon.model.server import Server, is_url
 
     server = Server(target, os.environ.get("OPENAI_API_KEY")) if is_url(target) else None
     engine = "" if server is None else server.owner()
-    opened = None if model is None else open_named(model)
+    opened = None if model is None else open_named(model, options, side=side.side)
     from antiphon.model.doctor import Folder, examine
 
-    endpoint = Folder(open_named(target), side.value) if server is None else server
-    examination = examine(endpoint, opened, side=side.value, engine=engine)
+    endpoint = Folder(open_named(target, options, side=side.side), side.side) if server is None else server
+    examination = examine(endpoint, opened, side=side.side, engine=engine)
     report.examination(examination)
     if not examination.healthy:
         raise typer.Exit(1)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from antiphon.cli.application import (
+    MODEL_HELP,
     SOURCE_HELP,
     Field,
-    MaxTokens,
     Model,
-    ModelOption,
-    Pooling,
     SideOption,
     Strict,
-    Template,
     app,
     examples,
-    open_named,
 )
+from antiphon.cli.model_options import BatchTokens, Compile, open_named, with_model_options
+
+if TYPE_CHECKING:
+    from antiphon.model.opening import ModelOptions
 
 
 @app.command(
@@ -30,31 +30,47 @@ from antiphon.cli.application import (
         'antiphon show nano "The cat sat." --template "Summary: {text}" --pooling last --health',
     )
 )
-def show(  # noqa: PLR0913  (the options of the command)
+@with_model_options
+def show(
     model: Model,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The text to show.", show_default=False)],
-    template: Template = None,
-    pooling: Pooling = None,
-    prompt: Annotated[str | None, typer.Option(help="An instruction; the model's own without it.")] = None,
     side: Annotated[SideOption, typer.Option(help="Show it as a query or as a document.")] = SideOption.query,
-    max_tokens: MaxTokens = None,
-    bidirectional: Annotated[
-        bool, typer.Option("--bidirectional", help="For a language model: let tokens see later ones.")
-    ] = False,
     health: Annotated[bool, typer.Option("--health", help="Say how alike the vectors of unlike texts are.")] = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Show how a model reads a text: its tokens, which of them are pooled, lengths and settings."""
     from antiphon.cli import report
 
-    opened = open_named(
-        model, template=template, pooling=pooling, max_tokens=max_tokens, bidirectional=bidirectional or None
-    )
+    opened = open_named(model, options, side=side.side)
     from antiphon.model import parity
     from antiphon.model.description import describe
 
-    report.description(describe(opened, text, prompt=prompt, side=side.value))
+    report.description(describe(opened, text, side=side.side))
     if health:
-        report.say(f"health     {parity.health(parity.encode(opened, parity.unlike_texts(), side=side.value))}")
+        report.say(f"health     {parity.health(parity.encode(opened, parity.unlike_texts(), side=side.side))}")
+
+
+@app.command(
+    epilog=examples(
+        "antiphon build nano --out my-embedder",
+        'antiphon build Qwen/Qwen3-0.6B --template echo --prompt "Given a question, find the answer" --out my-embedder',
+    )
+)
+@with_model_options
+def build(
+    base: Annotated[str, typer.Argument(metavar="BASE", help=MODEL_HELP, show_default=False)],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    *,
+    options: ModelOptions,
+) -> None:
+    """Turn a language model into an embedder with these settings, and save it; print the folder."""
+    from antiphon.cli import report
+
+    opened = open_named(base, options)
+    from antiphon.model.checkpoint import save
+
+    report.say(str(save(opened, out)))
 
 
 @app.command(
@@ -64,6 +80,7 @@ def show(  # noqa: PLR0913  (the options of the command)
         "cat notes.txt | antiphon embed nano - --out notes",
     )
 )
+@with_model_options
 def embed(  # noqa: PLR0913  (the options of the command)
     model: Model,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)],
@@ -73,15 +90,16 @@ def embed(  # noqa: PLR0913  (the options of the command)
     shard_size: Annotated[int, typer.Option(help="Texts in a shard.")] = 1024,
     batch_size: Annotated[int, typer.Option(help="Texts in a batch.")] = 32,
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier embed wrote there.")] = False,
-    template: Template = None,
-    pooling: Pooling = None,
-    max_tokens: MaxTokens = None,
     strict: Strict = False,
+    batch_tokens: BatchTokens = None,
+    compile: Compile = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Embed the texts of a source into a folder; a run that died goes on when it is started again."""
     from antiphon.cli import report
 
-    opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
+    opened = open_named(model, options, side=side.side)
     from antiphon.corpus import embed as corpus
 
     with report.progress("embedding") as tell:
@@ -90,12 +108,14 @@ def embed(  # noqa: PLR0913  (the options of the command)
             source,
             out,
             field=field,
-            side=side.value,
+            side=side.side,
             shard_size=shard_size,
             batch_size=batch_size,
             force=force,
             on_progress=tell,
             strict=strict,
+            batch_tokens=batch_tokens,
+            compile=compile,
         )
     report.say(str(folder))
 
@@ -106,25 +126,43 @@ def embed(  # noqa: PLR0913  (the options of the command)
         'antiphon search library "open a compressed file" --model nano --top 3',
     )
 )
+@with_model_options
 def search(  # noqa: PLR0913  (the options of the command)
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="A folder made by embed, or: " + SOURCE_HELP, show_default=False)
     ],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="What to search for.", show_default=False)],
-    model: ModelOption = "nano",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", "-m", help=MODEL_HELP + " Without it the one that made the folder, or nano.", show_default=False
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(help="How many texts to print.")] = 10,
     field: Field = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check every byte of the folder's shards, not their sizes alone.")
     ] = False,
-    template: Template = None,
-    pooling: Pooling = None,
-    max_tokens: MaxTokens = None,
+    batch_tokens: BatchTokens = None,
+    compile: Compile = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Print the texts nearest to a query, best first; in a pipe score, id and text with tabs between them."""
     from antiphon.cli import report
-
-    opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
     from antiphon.corpus import embed as corpus
 
-    report.hits(corpus.search(source, query, model=opened, top=top, field=field, verify=verify))
+    named = model or ("nano" if options.given or not Path(source).is_dir() else None)
+    opened = None if named is None else open_named(named, options)
+    report.hits(
+        corpus.search(
+            source,
+            query,
+            model=opened,
+            top=top,
+            field=field,
+            verify=verify,
+            batch_tokens=batch_tokens,
+            compile=compile,
+        )
+    )

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antiphon.cli.application import MaxTokens, Model, Pooling, Strict, Template, app, examples, open_named
+from antiphon.cli.application import Model, Strict, app, examples
+from antiphon.cli.model_options import BatchTokens, Compile, open_named, with_model_options
+
+if TYPE_CHECKING:
+    from antiphon.model.opening import ModelOptions
 
 
 class OwnDocumentOption(StrEnum):
@@ -41,12 +45,6 @@ Instructions = Annotated[
 Limit = Annotated[
     int | None, typer.Option(help="Examples of a local task at most, drawn with the seed.", show_default=False)
 ]
-Budget = Annotated[
-    int | None, typer.Option(help="Tokens of a forward pass; found by a probe without it.", show_default=False)
-]
-Adapter = Annotated[
-    str | None, typer.Option(help="A LoRA adapter to put on the model: a folder or a hub id.", show_default=False)
-]
 Cut = Annotated[
     int | None,
     typer.Option(
@@ -65,18 +63,14 @@ DryRun = Annotated[
         "antiphon evaluate Qwen/Qwen3-0.6B --template echo --tasks STSBenchmark,SciFact --instructions words.json",
     )
 )
+@with_model_options
 def evaluate(  # noqa: PLR0913  (the options of the command)
     model: Model,
     tasks: Annotated[list[str], typer.Option("--tasks", "-t", help=TASKS_HELP, show_default=False)],
     out: Annotated[Path | None, typer.Option(help="A folder for scores and examples.", show_default=False)] = None,
-    adapter: Adapter = None,
-    template: Template = None,
-    pooling: Pooling = None,
-    max_tokens: MaxTokens = None,
     instructions: Instructions = None,
     limit: Limit = None,
     seed: Annotated[int, typer.Option(help="Of draws and classifiers; mteb's is 42.")] = 42,
-    budget: Budget = None,
     label: Annotated[
         str | None, typer.Option(help="What tables call the run; equal labels are seeds.", show_default=False)
     ] = None,
@@ -87,19 +81,21 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     strict: Strict = False,
     cut: Cut = None,
     dry_run: DryRun = False,
+    batch_tokens: BatchTokens = None,
+    compile: Compile = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Score a model by mteb's metrics; a run that died goes on, and a run that was done takes seconds."""
     from antiphon.cli import report
     from antiphon.evaluation import evaluate as job
     from antiphon.evaluation import ranks
+    from antiphon.evaluation.instructions import OWN
 
     ranks.settle()
-    opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
-
-    if adapter is not None:
-        from antiphon.evaluation.adapted import adapt
-
-        adapt(opened, adapter)
+    opened = open_named(model, options)
+    if instructions is None and (options.prompt is not None or options.prompt_name is not None):
+        instructions = OWN
     names = [name for given in tasks for name in given.split(",") if name]
     if dry_run:
         _say_strings(opened, names, instructions)
@@ -112,9 +108,10 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
             instructions=instructions,
             limit=limit,
             seed=seed,
-            budget=budget,
+            budget=batch_tokens,
+            compile=compile,
             cut=cut,
-            label=label or f"{model} {template or ''}".strip(),
+            label=label or f"{model} {options.template or ''}".strip(),
             cache=True if cache is None else cache,
             listener=listener,
             own_document=own_document.value,

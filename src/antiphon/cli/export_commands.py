@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antiphon.cli.application import MaxTokens, Model, Pooling, Template, app, examples, open_named
+from antiphon.cli.application import Model, app, examples
+from antiphon.cli.model_options import open_named, with_model_options
+
+if TYPE_CHECKING:
+    from antiphon.model.opening import ModelOptions
 
 
 class FormOption(StrEnum):
@@ -27,7 +31,8 @@ class FormOption(StrEnum):
         "antiphon export runs/anchor --to hub --out published --dimensions 256 --dimensions 64",
     )
 )
-def export(  # noqa: PLR0913  (the options of the command)
+@with_model_options
+def export(
     model: Model,
     to: Annotated[
         FormOption,
@@ -46,17 +51,15 @@ def export(  # noqa: PLR0913  (the options of the command)
     dimensions: Annotated[
         list[int] | None, typer.Option(help="A width that the vectors may be cut to (Matryoshka); may be repeated.")
     ] = None,
-    template: Template = None,
-    pooling: Pooling = None,
-    max_tokens: MaxTokens = None,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Write a model in another tool's form, and check it there: the same vectors, or nothing is written."""
     from antiphon.cli import report
     from antiphon.model.opening import quiet
 
     quiet()
-    shape = {"template": template, "pooling": pooling, "max_tokens": max_tokens}
-    opened = open_named(model, **shape) if any(value is not None for value in shape.values()) else model
+    opened = open_named(model, options) if options.given else model
     from antiphon import exporting
 
     done = exporting.export(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antiphon.cli.application import MaxTokens, Model, Pooling, Strict, Template, app, examples, open_named
+from antiphon.cli.application import Model, Strict, app, examples
+from antiphon.cli.model_options import BatchTokens, Compile, open_named, with_model_options
+
+if TYPE_CHECKING:
+    from antiphon.model.opening import ModelOptions
 
 PAIRS_HELP = (
     "A .jsonl, .csv, .tsv or .parquet file with query and positive, a folder of such .jsonl files or in BEIR layout, "
@@ -32,9 +36,6 @@ RelativeMargin = Annotated[
 AbsoluteMargin = Annotated[
     float | None, typer.Option(help="Stay this much below the positive's cosine.", show_default=False)
 ]
-Instruction = Annotated[
-    str | None, typer.Option(help="What queries are told; the model's own without it.", show_default=False)
-]
 Cache = Annotated[Path | None, typer.Option(help="A folder to keep vectors in, for another run.", show_default=False)]
 
 
@@ -44,6 +45,7 @@ Cache = Annotated[Path | None, typer.Option(help="A folder to keep vectors in, f
         "antiphon mine runs/anchor pairs.jsonl --corpus pages.jsonl --negatives 7 --range-max 200 --out mined.parquet",
     )
 )
+@with_model_options
 def mine(  # noqa: PLR0913  (the options of the command)
     model: Model,
     pairs: Annotated[str, typer.Argument(metavar="PAIRS", help=PAIRS_HELP, show_default=False)],
@@ -58,14 +60,14 @@ def mine(  # noqa: PLR0913  (the options of the command)
     min_score: Annotated[float | None, typer.Option(help="The lowest cosine.", show_default=False)] = None,
     sampling: Annotated[SamplingOption, typer.Option(help="The nearest that are left, or some.")] = SamplingOption.top,
     seed: Annotated[int, typer.Option(help="Of random sampling.")] = 0,
-    instruction: Instruction = None,
     limit: Annotated[int | None, typer.Option(help="Read only so many pairs.", show_default=False)] = None,
     cache: Cache = None,
     force: Annotated[bool, typer.Option("--force", help="Write over the file.")] = False,
-    template: Template = None,
-    pooling: Pooling = None,
-    max_tokens: MaxTokens = None,
     strict: Strict = False,
+    batch_tokens: BatchTokens = None,
+    compile: Compile = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Give training pairs hard negatives: texts near the query that do not answer it."""
     from antiphon.cli import report
@@ -87,14 +89,15 @@ def mine(  # noqa: PLR0913  (the options of the command)
     )
     with held_target(out, verb="mine", force=force):  # before anything that takes long
         table = load(pairs, limit=limit, skipped=Skipped(strict=strict))
-        opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
+        opened = open_named(model, options)
         with report.progress("mining") as tell:
             mined = run(
                 opened,
                 table,
                 settings=settings,
                 corpus=corpus,
-                instruction=instruction,
+                batch_tokens=batch_tokens,
+                compile=compile,
                 cache=cache,
                 strict=strict,
                 on_progress=tell,

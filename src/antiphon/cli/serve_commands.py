@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antiphon.cli.application import MaxTokens, Model, Pooling, Template, app, examples, open_named
+from antiphon.cli.application import Model, app, examples
+from antiphon.cli.model_options import Compile, open_named, with_model_options
+
+if TYPE_CHECKING:
+    from antiphon.model.opening import ModelOptions
 
 KEY = "ANTIPHON_API_KEY"
 
@@ -19,6 +23,7 @@ KEY = "ANTIPHON_API_KEY"
         "ANTIPHON_API_KEY=secret antiphon serve Qwen/Qwen3-0.6B --template echo --host 0.0.0.0",
     )
 )
+@with_model_options
 def serve(  # noqa: PLR0913  (the options of the command)
     model: Model,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all of this machine's.")] = (
@@ -38,13 +43,13 @@ def serve(  # noqa: PLR0913  (the options of the command)
             show_default=False,
         ),
     ] = None,
-    max_batch_tokens: Annotated[int, typer.Option(help="Tokens that are embedded together.")] = 32768,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens that are embedded together.")] = 32768,
     max_queue: Annotated[int, typer.Option(help="Texts that may wait; beyond that clients are told to come back.")] = (
         4096
     ),
-    template: Template = None,
-    pooling: Pooling = None,
-    max_tokens: MaxTokens = None,
+    compile: Compile = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Serve a model: OpenAI's /v1/embeddings, /rerank, and a page to try it on."""
     from antiphon import serving
@@ -58,13 +63,14 @@ def serve(  # noqa: PLR0913  (the options of the command)
         name=serving.served_name(model) if name is None else name,
         # typer would take an empty variable for none, and so serve everybody
         api_key=os.environ.get(KEY) if api_key is None else api_key,
-        max_batch_tokens=max_batch_tokens,
+        max_batch_tokens=batch_tokens,
+        compile=compile,
         max_queue=max_queue,
         host=host,
         allow_hosts=tuple(allow_host or ()),
     )
     with bind(host, port) as listener:
-        opened = open_named(model, template=template, pooling=pooling, max_tokens=max_tokens)
+        opened = open_named(model, options)
         from antiphon.serving.server_process import run
 
         if settings.api_key is None and not is_loopback(host):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antiphon.cli.application import Model, SideOption, Strict, app, examples, open_named
+from antiphon.cli.application import Model, SideOption, Strict, app, examples
+from antiphon.cli.model_options import open_named, with_model_options
+
+if TYPE_CHECKING:
+    from antiphon.model.opening import ModelOptions
 
 
 @app.command(
@@ -68,28 +72,29 @@ def train(  # noqa: PLR0913  (the options of the command)
         'antiphon reconstruct nano "Wrap text into lines." --temperature 0.7 --seed 3',
     )
 )
+@with_model_options
 def reconstruct(
     model: Model,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The text whose vector is decoded.", show_default=False)],
     side: Annotated[SideOption, typer.Option(help="Embed it as a query or as a document.")] = SideOption.query,
-    prompt: Annotated[str | None, typer.Option(help="An instruction; the model's own without it.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Tokens to decode at most.")] = 64,
+    length: Annotated[int, typer.Option(help="Tokens to decode at most.")] = 64,
     temperature: Annotated[float, typer.Option(help="0 for the likeliest token, above it to draw.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the drawing.")] = 0,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Decode from the vector of a text what Stage I taught the model to remember of the other side."""
     from antiphon.cli import report
 
-    opened = open_named(model)
+    opened = open_named(model, options, side=side.side)
     from antiphon.training.reconstruct import reconstruct as decode
 
     report.say(
         decode(
             opened,
             text,
-            side=side.value,
-            prompt=prompt,
-            max_tokens=max_tokens,
+            side=side.side,
+            max_tokens=length,
             temperature=temperature,
             seed=seed,
         )

@@ -15,6 +15,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus.index import MANIFEST, Index, Settings, Vectors, open_index, unit
+from antiphon.corpus.makers import check_maker, reopened
 from antiphon.corpus.resuming import prepare
 from antiphon.data.skipped import Skipped
 from antiphon.data.sources import Record, count, read
@@ -23,6 +24,7 @@ from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.files import held
 from antiphon.model import parity
 from antiphon.model.fingerprint import fingerprint
+from antiphon.model.origin import Origin
 from antiphon.text.template import SIDES
 
 Progress = Callable[[int, int | None], None]
@@ -30,7 +32,7 @@ Progress = Callable[[int, int | None], None]
 
 _WINDOW = 8
 """Batches that are sorted by length together: progress is told as often."""
-_BUDGET = 4096
+BATCH_TOKENS = 4096
 """Tokens of a forward pass: fixed, since a run that goes on must pack as the one before it did, to the same bytes."""
 _DIGITS = 6
 """Digits of a score that count; the rest depends on the companions in a batch and must not order anything."""
@@ -59,13 +61,16 @@ def embed(  # noqa: PLR0913  (the public surface)
     force: bool = False,
     on_progress: Progress | None = None,
     strict: bool = False,
+    batch_tokens: int | None = None,
+    compile: bool = False,
 ) -> Path:
     """Write the unit vectors of a source to Parquet shards in the folder `out`, and return it.
 
     A run that died goes on where it was when it is started again, to the same bytes; so does one whose source has grown
     at its end. A whole source is read once before anything is written, so that a bad line is told first; standard
     input cannot be. `force` throws away what an earlier run left in `out`, never the files of others.
-    What is passed over is counted and told in the log at the end; `strict` refuses it.
+    What is passed over is counted and told in the log at the end; `strict` refuses it. `batch_tokens` are the tokens of
+    a forward pass and `compile` compiles the layers; a run that goes on needs both as they were.
 
     Raises ConfigError for a setting that cannot be used; DataError for a bad source, a disk that is full, or a folder
     that others made or another process writes to; ModelError for a vector that is NaN or zero.
@@ -76,11 +81,13 @@ def embed(  # noqa: PLR0913  (the public surface)
     width = _width(model)
     chunks = _chunks(read(source, field=field, skipped=skipped if total is None else None), shard_size)
     first = next(chunks, [])  # before anything is written: an empty standard input leaves no folder behind
-    settings = Settings(fingerprint(model), side, shard_size, width)
+    budget = batch_tokens or BATCH_TOKENS
+    origin = Origin.of(model).to_dict()
+    settings = Settings(fingerprint(model), side, shard_size, width, budget, compile, origin)
     with held(out, "embed") as place:
         index = prepare(place, settings, force=force)
         tell = on_progress or (lambda done, total: None)
-        encoder = Encoder(model, budget=_BUDGET)
+        encoder = Encoder(model, budget=budget, compile=compile)
         done = number = 0
         for number, records in enumerate(chain([first], chunks), start=1):
             if not index.holds(number - 1, records, str(source)):
@@ -95,18 +102,21 @@ def embed(  # noqa: PLR0913  (the public surface)
         return _finished(index, number, str(source)).folder
 
 
-def search(
+def search(  # noqa: PLR0913  (the public surface)
     source: str | Path,
     query: str,
     *,
-    model: SentenceTransformer,
+    model: SentenceTransformer | None = None,
     top: int = 10,
     field: str | None = None,
     verify: bool = False,
+    batch_tokens: int | None = None,
+    compile: bool = False,
 ) -> list[Hit]:
     """Return the `top` texts nearest to the query by cosine, best first; of equal scores the earlier text first.
 
     `source` is a folder that `embed` wrote with this model, or a source of texts, which are then embedded on the way.
+    Without a model the one that made the folder is opened again, by what the folder says of it.
     Either is gone through in blocks, so memory does not grow with it. `verify` has every byte of such a folder's shards
     checked before it is trusted; their sizes and footers always are.
 
@@ -119,7 +129,12 @@ def search(
     is_folder = Path(source).is_dir()
     if verify and not is_folder:
         raise ConfigError(f"{source} is no folder that embed wrote, so there is nothing to verify; leave it out.")
-    blocks = _stored(Path(source), model, field, verify=verify) if is_folder else _embedded(source, model, field)
+    if model is None:
+        model = reopened(Path(source))
+    if is_folder:
+        blocks = _stored(Path(source), model, field, verify=verify)
+    else:
+        blocks = _embedded(source, model, field, batch_tokens or BATCH_TOKENS, compile)
     query_D = unit(parity.encode(model, [query], side="query"), ["the query"])[0]
     best: list[Hit] = []
     for records, vectors_ND in blocks:
@@ -175,11 +190,7 @@ def _stored(
     index = open_index(folder)
     if field is not None:
         raise ConfigError(f"{folder} holds vectors already, so the field {field!r} has no use; leave the field out.")
-    if index.settings.model != fingerprint(model):
-        raise DataError(
-            f"{folder} was embedded by another model (fingerprint {index.settings.model:.16}, this one's is "
-            f"{fingerprint(model):.16}); search with the model that made it, or embed the source anew."
-        )
+    check_maker(index, model)
     if not index.complete:
         rows = sum(shard.rows for shard in index.shards)
         logger.warning("%s is not complete (see %s): only its first %d texts are searched.", folder, MANIFEST, rows)
@@ -187,10 +198,10 @@ def _stored(
 
 
 def _embedded(
-    source: str | Path, model: SentenceTransformer, field: str | None
+    source: str | Path, model: SentenceTransformer, field: str | None, budget: int, compile: bool
 ) -> Iterator[tuple[list[Record], Vectors]]:
     records = read(source, field=field)
-    encoder = Encoder(model, budget=_BUDGET)
+    encoder = Encoder(model, budget=budget, compile=compile)
     batch_size = 32
     for chunk in _chunks(records, batch_size * _WINDOW):
         yield chunk, np.concatenate(list(_windows(encoder, chunk, side="document", batch_size=batch_size)))

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,11 @@ class Settings:
     side: str
     shard_size: int
     dimensions: int
+    batch_tokens: int = 4096
+    """Tokens of a forward pass, which decide the last digits of a vector."""
+    compile: bool = False
+    origin: dict[str, Any] | None = None
+    """Where the model came from and how it reads (`Origin`); None in a folder that an earlier release wrote."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,11 @@ def records_digest(records: Sequence[Record]) -> str:
     return sha.hexdigest()
 
 
+def _is_there(field: Field[Any], content: Mapping[str, Any]) -> bool:
+    """Return whether a manifest has to have a setting: those with a default came later."""
+    return field.default is MISSING or field.name in content
+
+
 def open_index(folder: Path) -> Index:
     """Read the manifest of a folder; DataError where it is none of ours or broken."""
     path = folder / MANIFEST
@@ -180,7 +190,9 @@ def open_index(folder: Path) -> Index:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] != VERSION:
             raise ValueError(f"its version is {content['version']!r}, and {VERSION} is known")
-        settings = Settings(**{key: content[key] for key in ("model", "side", "shard_size", "dimensions")})
+        settings = Settings(
+            **{field.name: content[field.name] for field in fields(Settings) if _is_there(field, content)}
+        )
         shards = tuple(_shard(shard) for shard in content["shards"])
         return Index(folder, settings, shards, bool(content["complete"]))
     except FileNotFoundError:

@@ -89,6 +89,8 @@ def mine(  # noqa: PLR0913  (the public surface)
     cache: str | Path | None = None,
     on_progress: Callable[[int, int | None], None] | None = None,
     strict: bool = False,
+    batch_tokens: int | None = None,
+    compile: bool = False,
 ) -> Dataset:
     """Return the pairs, in their order, with negatives that the model mined in place of any they had.
 
@@ -96,7 +98,8 @@ def mine(  # noqa: PLR0913  (the public surface)
     source of them), without it from the positives and negatives of all pairs. Of a query's positives the least similar
     sets the margin. A pair for which fewer are found keeps those ('' and the column label, as everywhere); none is
     dropped. Vectors are kept in the folder `cache`, by the model's fingerprint, so that other margins cost no encoding.
-    What is passed over in a source is counted and told in the log; `strict` refuses it.
+    What is passed over in a source is counted and told in the log; `strict` refuses it. `batch_tokens` and `compile`
+    are the Encoder's.
 
     Raises DataError for a bad source or an empty corpus, ModelError for a vector that is NaN or zero.
     """
@@ -106,7 +109,7 @@ def mine(  # noqa: PLR0913  (the public surface)
         table, texts_of(corpus, skipped=Skipped(strict=strict)) if isinstance(corpus, str | Path) else corpus
     )
     kept = None if cache is None else Path(cache)
-    encoder = Encoder(model)
+    encoder = Encoder(model, budget=batch_tokens, compile=compile)
     queries = VectorSource(encoder, "query", instruction=instruction, cache=kept)
     documents = VectorSource(encoder, "document", instruction=document_instruction, cache=kept)
     found, positives_Q = _nearest(texts, queries, documents, chosen.range_max, on_progress)

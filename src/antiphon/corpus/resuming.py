@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antiphon.corpus.index import MANIFEST, RECORDS, Index, Settings, open_index
+from antiphon.corpus.makers import differences
 from antiphon.errors import DataError
 from antiphon.files import OURS, HeldFolder, is_free, reason
 
@@ -85,9 +86,15 @@ def _is_ours(path: Path) -> bool:
 
 
 def _check_same(index: Index, settings: Settings) -> None:
+    trouble = "; ".join(differences(index.settings.origin, settings.origin))
+    if trouble:
+        raise DataError(
+            f"{index.folder} was made by a model that reads otherwise: {trouble}. Run it as before, name another "
+            "folder by --out, or start anew with --force. Nothing was written."
+        )
     for name, here in asdict(settings).items():
         there = getattr(index.settings, name)
-        if here != there:
+        if here != there and name != "origin":
             raise DataError(
                 f"{index.folder} was made with {name} {there!s:.16} and this run has {here!s:.16}; "
                 "run it as before, name another folder by --out, or start anew with --force. Nothing was written."

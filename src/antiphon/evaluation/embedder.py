@@ -24,13 +24,13 @@ _WINDOW = 512
 """Texts that are embedded between two commits and two reports of progress, the longest first."""
 
 
-def encoder(model: SentenceTransformer, *, budget: int | None = None) -> Encode:
+def encoder(model: SentenceTransformer, *, budget: int | None = None, compile: bool = False) -> Encode:
     """Return the function that embeds texts with a model, which is prepared when the first texts come."""
     prepared: list[Encoder] = []
 
     def encode(texts: Sequence[str], prompt: str, side: Side) -> Vectors:
         if not prepared:
-            prepared.append(Encoder(model, budget=budget))
+            prepared.append(Encoder(model, budget=budget, compile=compile))
         vectors: Vectors = np.asarray(prepared[0].encode(texts, prompt=prompt, task=side), dtype=np.float32)
         return vectors
 

@@ -45,6 +45,7 @@ class Settings:
     seed: int = SEED
     budget: int | None = None
     cut: int | None = None
+    compile: bool = False
     cache: Path | None = None
 
 
@@ -58,6 +59,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     seed: int = SEED,
     budget: int | None = None,
     cut: int | None = None,
+    compile: bool = False,
     label: str | None = None,
     cache: str | Path | bool = True,
     listener: Listener | None = None,
@@ -69,9 +71,9 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     `tasks` are names of mteb's tasks, named sets (`antiphon.evaluation.SETS`), or local files and folders. `limit` caps
     the examples of local tasks, drawn with the seed. `instructions` is a table or JSON file by task name, over the
     shipped ones, or "own" for the model's own prompts. `out` is a folder for the scores and their examples. `label` is
-    what tables call the run. `budget` is the tokens of a forward pass, found by a probe without it. `cut` cuts every
-    text to whole words of at most so many tokens, as LLM2Vec and Anchor do at 400. `cache` is True for the user's
-    cache, a folder, or False.
+    what tables call the run. `budget` is the tokens of a forward pass, found by a probe without it, and `compile`
+    compiles the layers first. `cut` cuts every text to whole words of at most so many tokens, as LLM2Vec and Anchor do
+    at 400. `cache` is True for the user's cache, a folder, or False.
 
     `own_document` says what becomes of the document that has a query's own id: "leave-out" of its ranking, as BEIR's
     protocol has it, "keep", or "auto": left out where most of such documents read as their queries do. What is passed
@@ -83,7 +85,9 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     data that cannot be scored honestly, ModelError for a vector that is NaN or zero.
     """
     folder = None if cache is False else default_folder() if cache is True else Path(cache)
-    settings = Settings(instructions=instructions, limit=limit, seed=seed, budget=budget, cut=cut, cache=folder)
+    settings = Settings(
+        instructions=instructions, limit=limit, seed=seed, budget=budget, compile=compile, cut=cut, cache=folder
+    )
     with _held(out) as place, randomness.kept(), ranks.joined():
         quiet()
         selected = select(tasks, limit=limit, seed=seed, own_document=own_document, strict=strict)
@@ -128,7 +132,7 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
     }
     own = settings.instructions == OWN or (given is None and not instructing.hears(model))
     identity = identity_of_cut(identity or fingerprint(model), settings.cut)
-    encode = cutting(encode or encoder(model, budget=settings.budget), model, settings.cut)
+    encode = cutting(encode or encoder(model, budget=settings.budget, compile=settings.compile), model, settings.cut)
     mine, sizes = _share(selected, spread=spread, sized=listener is not None)
     meter = Meter(listener, sizes)
 

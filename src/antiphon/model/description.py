@@ -89,7 +89,7 @@ def describe(model: SentenceTransformer, text: str, *, prompt: str | None = None
         template="none" if template is None else template.name,
         side=side,
         prompt=handed,
-        pooling=_pooling(model),
+        pooling=pooling_of(model),
         dimensions=model.get_embedding_dimension(),
         dtype=str(model.dtype).removeprefix("torch."),
         attention=_attention(model),
@@ -135,7 +135,8 @@ def _mode(model: SentenceTransformer) -> str | None:
     return mode if mode is None or isinstance(mode, str) else "+".join(mode)
 
 
-def _pooling(model: SentenceTransformer) -> str:
+def pooling_of(model: SentenceTransformer) -> str:
+    """Return the pooling by its name, or what stands in its place."""
     mode = _mode(model)
     return f"none that is known ({', '.join(type(module).__name__ for module in model)})" if mode is None else mode
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +12,77 @@ from sentence_transformers.util import load_file_path
 from transformers.utils import logging as transformers_logging
 
 from antiphon.errors import ConfigError
+from antiphon.model.adapted import adapt
 from antiphon.model.build import build
 from antiphon.model.checkpoint import RUN, load
-from antiphon.text.template import Template
+from antiphon.model.prompts import PROMPT_NAMES, instruct, prompt_of
+from antiphon.text.template import Side, Template, template_of
+
+SHAPE = ("template", "pooling", "max_tokens", "layers", "bidirectional")
+"""The settings that turn a language model into an embedder; a saved embedder has them."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What turns a language model into an embedder; None leaves `build`'s default."""
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a model is opened; None leaves what `build` or the saved embedder says."""
 
     template: str | Template | None = None
+    """For a language model: a template's name, or a text with a {text} slot."""
     pooling: str | None = None
+    """For a language model: last, mean or weighted_mean."""
     max_tokens: int | None = None
+    """For a language model: tokens of a sequence with one copy of the text."""
     layers: int | None = None
+    """For a language model: the first layers that are kept."""
     bidirectional: bool | None = None
+    """For a language model: whether tokens see later ones."""
+    prompt: str | None = None
+    """An instruction, which the model then says by itself on the side that is asked for."""
+    prompt_name: str | None = None
+    """The name of one of the model's prompts, which it then says by itself on that side."""
+    adapter: str | None = None
+    """A LoRA adapter, a folder or a hub id, that is put on and merged."""
+    dtype: str = "auto"
+    """Of the weights: float32, bfloat16, float16, or auto for what the folder says."""
+    device: str | None = None
+    """Where it runs: cpu, cuda, cuda:1, mps; sentence-transformers' choice without it."""
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The settings of SHAPE that are given."""
+        return {name: getattr(self, name) for name in SHAPE if getattr(self, name) is not None}
+
+    @property
+    def given(self) -> bool:
+        """Whether anything is asked for."""
+        return any(getattr(self, field.name) != field.default for field in fields(self))
 
 
-def open_model(name: str, shape: Shape | None = None, *, dtype: str = "auto") -> SentenceTransformer:
+def open_model(name: str | Path, options: ModelOptions | None = None, *, side: Side = "query") -> SentenceTransformer:
     """Return the embedder in a folder or on the hub, or build one from a language model's folder, hub id or "nano".
 
-    Raises ConfigError where a saved embedder is given a shape, which it has already, and what `load` and `build` raise.
+    `side` is the one that `options.prompt` and `options.prompt_name` speak of.
+
+    Raises ConfigError where a saved embedder is given a shape, which it has already, and for a prompt that has no
+    place or no such name; besides what `load`, `build` and `adapt` raise.
+
+    Example:
+        >>> model = open_model("nano", ModelOptions(template="echo", prompt="Find the function"))
+        >>> model.prompts["query"]
+        'Find the function'
     """
-    given: dict[str, Any] = {key: value for key, value in vars(shape or Shape()).items() if value is not None}
-    if not _is_embedder(name):
-        return build(name, dtype=dtype, **given)
-    if given:
-        options = ", ".join(f"--{key.replace('_', '-')}" for key in given)
-        raise ConfigError(f"{name} is a saved embedder, whose shape is settled; leave {options} out.")
-    return load(name, dtype=dtype)
+    chosen = options or ModelOptions()
+    if not is_embedder(str(name)):
+        model = build(name, dtype=chosen.dtype, device=chosen.device, **chosen.shape)
+    elif chosen.shape:
+        given = ", ".join(f"--{key.replace('_', '-')}" for key in chosen.shape)
+        raise ConfigError(f"{name} is a saved embedder, whose shape is settled; leave {given} out.")
+    else:
+        model = load(name, dtype=chosen.dtype, device=chosen.device)
+    if chosen.adapter is not None:
+        adapt(model, chosen.adapter)
+    _say(model, chosen, side)
+    return model
 
 
 def quiet() -> None:
@@ -49,10 +92,24 @@ def quiet() -> None:
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 
 
-def _is_embedder(name: str) -> bool:
+def is_embedder(name: str) -> bool:
+    """Return whether a folder or hub id is a saved embedder rather than a language model."""
     if name == "nano":
         return False
     folder = Path(name)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         return (folder / "modules.json").exists() or (folder / RUN).exists()
     return load_file_path(name, "modules.json") is not None
+
+
+def _say(model: SentenceTransformer, options: ModelOptions, side: Side) -> None:
+    """Let the model say the prompt that is asked for, on a side, by itself."""
+    if options.prompt is not None and options.prompt_name is not None:
+        raise ConfigError("A prompt is given by its text or by its name, not by both; leave one out.")
+    own = next((name for name in PROMPT_NAMES[side] if name in (model.prompts or {})), side)
+    if options.prompt is not None:
+        instruct(model, {own: options.prompt})
+        if options.prompt and template_of(model) is None and not prompt_of(model, side):
+            raise ConfigError(f"This model has no place for an instruction on the {side} side; leave the prompt out.")
+    elif options.prompt_name is not None:
+        model.prompts = {**(model.prompts or {}), own: prompt_of(model, side, prompt_name=options.prompt_name)}

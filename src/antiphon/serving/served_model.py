@@ -44,11 +44,11 @@ class Reading:
 class Embedder:
     """A model and what is needed around it. `encode` belongs to one thread; everything else may run in any."""
 
-    def __init__(self, model: SentenceTransformer) -> None:
+    def __init__(self, model: SentenceTransformer, *, compile: bool = False) -> None:
         self.model = model
         self.tokenizer = TextTokenizer(model)
         self.width = _width(model)
-        self._encoder = Encoder(model)
+        self._encoder = Encoder(model, compile=compile)
         self._views: dict[str, SentenceTransformer] = {}
 
     @property

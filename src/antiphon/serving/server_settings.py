@@ -18,6 +18,8 @@ class ServerSettings:
     """The key that clients must send; None asks for none."""
     max_batch_tokens: int = 32768
     """Tokens of the sequences that one call of the model embeds together."""
+    compile: bool = False
+    """Whether the layers are compiled before the server is ready."""
     max_queue: int = 4096
     """Texts that may wait; a request beyond that is answered with 429."""
     max_inputs: int = 2048

@@ -49,7 +49,7 @@ class Service:
         self, model: SentenceTransformer, settings: ServerSettings, *, on_death: Callable[[], None] = lambda: None
     ) -> None:
         self.settings = settings
-        self.embedder = Embedder(model)
+        self.embedder = Embedder(model, compile=settings.compile)
         self.metrics = Metrics(lambda: self.batcher.open_texts)
         self.batcher: Batcher[Reading] = Batcher(
             self.embedder.encode,

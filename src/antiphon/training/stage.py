@@ -26,7 +26,7 @@ from antiphon.model import parity
 from antiphon.model.adapters import attach, merge
 from antiphon.model.checkpoint import load, save_again
 from antiphon.model.fingerprint import fingerprint
-from antiphon.model.opening import Shape, open_model
+from antiphon.model.opening import ModelOptions, open_model
 from antiphon.model.parity import Parity, Vectors
 from antiphon.model.prompts import instruct, side_of
 from antiphon.text.template import template_of
@@ -142,14 +142,15 @@ def _tell_sets(rows: Rows, tell: Callable[[str], None]) -> None:
 
 def opened(settings: Model, base: str) -> SentenceTransformer:
     """Return the model a stage starts from, ready to be trained."""
-    shape = Shape(
+    options = ModelOptions(
         template=settings.spelled,
         pooling=settings.pooling,
         max_tokens=settings.max_tokens,
         bidirectional=settings.bidirectional,
+        dtype=settings.dtype,
     )
     saved = (Path(base) / "modules.json").exists()
-    model = load(base, dtype=settings.dtype) if saved else open_model(base, shape, dtype=settings.dtype)
+    model = load(base, dtype=settings.dtype) if saved else open_model(base, options)
     if settings.prompts:
         instruct(model, settings.prompts)
     if settings.attention is not None:

@@ -1,0 +1,85 @@
+"""The options of every command that opens a model: one set, with one meaning, in one group of --help."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from antiphon.model.opening import ModelOptions
+    from antiphon.text.template import Side
+
+PANEL = "The model"
+OPTIONS = "options"
+"""The parameter of a command in whose place the options stand."""
+
+
+def _option(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, show_default=False, rich_help_panel=PANEL)
+
+
+MODEL_OPTIONS: Mapping[str, tuple[Any, Any]] = {
+    "template": (
+        str | None,
+        _option("For a language model: a template's name, or a text with a {text} slot."),
+    ),
+    "pooling": (str | None, _option("For a language model: last, mean or weighted_mean.")),
+    "layers": (int | None, _option("For a language model: keep only so many of its first layers.")),
+    "max_tokens": (int | None, _option("For a language model: tokens of a sequence with one copy of the text.")),
+    "bidirectional": (
+        bool | None,
+        _option("For a language model: let tokens see later ones.", "--bidirectional"),
+    ),
+    "prompt": (str | None, _option("An instruction; the model's own prompt without it.")),
+    "prompt_name": (str | None, _option("One of the model's prompts, by its name.")),
+    "adapter": (str | None, _option("A LoRA adapter to put on the model: a folder or a hub id.")),
+    "dtype": (str | None, _option("Of the weights: float32, bfloat16, float16; as they are stored without it.")),
+    "device": (str | None, _option("Where it runs: cpu, cuda, cuda:1, mps; found by itself without it.")),
+}
+"""The types and options by the names of `ModelOptions`."""
+BatchTokens = Annotated[int | None, _option("Tokens of a forward pass; found by itself without it.")]
+Compile = Annotated[bool, _option("Compile the layers first: worth it for many texts.", "--compile")]
+
+
+def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of MODEL_OPTIONS; it gets them as its parameter `options`, a `ModelOptions`."""
+    signature = inspect.signature(command)
+    del command.__annotations__[OPTIONS]  # which is imported when a command runs, not before
+    hints = get_type_hints(command, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[name]) for name, parameter in signature.parameters.items() if name != OPTIONS
+    ]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
+        for name, (kind, option) in MODEL_OPTIONS.items()
+    ]
+
+    @wraps(command)
+    def run(*arguments: Any, **values: Any) -> None:
+        from antiphon.model.opening import ModelOptions
+
+        given = {name: values.pop(name) for name in MODEL_OPTIONS}
+        command(
+            *arguments,
+            **values,
+            **{OPTIONS: ModelOptions(**{name: value for name, value in given.items() if value is not None})},
+        )
+
+    described: Any = run
+    described.__signature__ = signature.replace(parameters=[*own, *added])
+    described.__annotations__ = {**hints, **{parameter.name: parameter.annotation for parameter in added}}
+    return run
+
+
+def open_named(name: str, options: ModelOptions | None = None, *, side: Side = "query") -> SentenceTransformer:
+    """Open a saved embedder, or build one from a language model, with the libraries' own noise silenced."""
+    from antiphon.model.opening import open_model, quiet
+
+    quiet()
+    return open_model(name, options, side=side)
