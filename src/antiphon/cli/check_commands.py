@@ -114,16 +114,15 @@ def demo(
     ] = None,
 ) -> None:
     """Do the whole job on docstrings: zero-shot, then trained three ways; a table, what is remembered, a search."""
-    from tempfile import TemporaryDirectory
-
     from antiphon.cli import report
+    from antiphon.files import scratch
     from antiphon.model.opening import quiet
 
     quiet()
     from antiphon import demo as job
 
-    with TemporaryDirectory(prefix="antiphon-demo-") as temporary:
-        runs = None if zero_shot else out or Path(temporary)
+    with scratch() as temporary:
+        runs = None if zero_shot else out or temporary
         asked = job.QUERY if query is None else query
         outcome = job.run(model, limit=pairs, query=asked, runs=runs, on_step=report.note)
     report.demo(outcome, model)
