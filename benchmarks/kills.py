@@ -35,7 +35,7 @@ import antiphon
 from antiphon.cli.report import write_comparison
 from antiphon.corpus.mining import mine
 from antiphon.data.pairs import held_target, load, write
-from antiphon.errors import AntiphonError
+from antiphon.errors import AntiphonError, ConfigError
 from antiphon.model.opening import quiet
 from antiphon.model.parity import unlike_texts
 
@@ -74,10 +74,12 @@ def embed(given: Inputs, place: Path) -> None:
 
 
 def mined(given: Inputs, place: Path) -> None:
-    out = place / "out" / "mined.jsonl"
-    if not out.exists():
-        with held_target(out, verb="mine") as target:
+    try:
+        with held_target(place / "out" / "mined.jsonl", verb="mine") as target:
             write(mine(given.model, load(given.pairs), cache=place / "cache"), target)
+    except ConfigError as error:  # what was killed when all was done is done
+        if "exists already" not in str(error):
+            raise
 
 
 def evaluate(given: Inputs, place: Path) -> None:

@@ -280,6 +280,9 @@ def test_killed_at_each_operation_the_folder_is_the_old_or_the_new_one(before, t
         notes = {} if before is None else {"notes.md": "mine"}
         if MARK in found:  # a reader takes it for whole: so it is
             assert found in (old, {**wanted, **notes})
+        if before is None and MARK in found:
+            (out / "later.md").write_text("mine")
+            notes = {"later.md": "mine"}
         with held(out, "next"):
             pass
         assert tree(out) in ([old, {**wanted, **notes}])

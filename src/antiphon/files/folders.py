@@ -5,7 +5,7 @@ Whatever is written on the way lies in the folder itself, so that it may be a mo
     .antiphon.lock     held by the process that writes
     .antiphon-new/     the new files; of a killed run it is removed
     .antiphon-ready/   the same, complete, with a plan, while they are moved into place; of a killed run the moves are
-                       made to the end, or taken back where nothing stood there before
+                       made to the end, or taken back where nothing else stands there
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def _recover(folder: Path) -> None:
     """Bring what a killed run began to its end, or take it back; remove what it left."""
     if (folder / _READY / _PLAN).exists():
         plan = json.loads((folder / _READY / _PLAN).read_text(encoding="utf-8"))
-        if plan["fresh"]:
+        if plan["fresh"] and _nothing_else(folder, plan):
             _take_back(folder, plan)
         else:
             _move_in(folder)
@@ -197,6 +197,13 @@ def _move_in(folder: Path) -> None:
         _move(content / name, folder / name)
     shutil.rmtree(content, ignore_errors=True)  # before the plan
     shutil.rmtree(ready)
+
+
+def _nothing_else(folder: Path, plan: dict[str, Any]) -> bool:
+    """Return whether nobody has laid anything beside what was moved."""
+    known = {*plan["files"], *plan["folders"]}
+    found = (path.relative_to(folder) for path in folder.rglob("*"))
+    return all(path.parts[0].startswith(OURS) or path.as_posix() in known for path in found)
 
 
 def _take_back(folder: Path, plan: dict[str, Any]) -> None:

@@ -29,9 +29,9 @@ def held_target(path: str | Path, *, verb: str, force: bool = False) -> Iterator
 
     Raises what `check_target` raises, and DataError, saying who holds it, where another process makes the same file.
     """
-    target = check_target(path, force=force)
-    with held_file(target, verb):
-        check_target(path, force=force)  # it may have come since
+    target = check_target(path, force=True)  # its ending alone
+    with held_file(target, verb):  # which puts in order what a killed run left, be the file there or not
+        check_target(path, force=force)
         if target.exists():
             logger.warning("%s (%s bytes) will be replaced.", target, f"{target.stat().st_size:,}")
         yield target
