@@ -12,6 +12,7 @@ import torch
 import antiphon
 from antiphon import training
 from antiphon.errors import ConfigError
+from antiphon.text.template import Template
 from antiphon.text.tokens import PieceTokenizer
 from antiphon.training.losses import MaskingSettings
 from antiphon.training.losses.mntp import IGNORED, TARGETS, MaskingPreprocessor
@@ -123,3 +124,34 @@ def test_mntp_trains_on_blocks_and_simcse_refuses_them(tmp_path):
     antiphon.train(given)
     with pytest.raises(ConfigError, match=r"blocks of tokens are what mntp reads, .*leave data\.block out"):
         antiphon.train(given, overrides={"out": str(tmp_path / "other"), "loss": "simcse"})
+
+
+def test_a_template_of_two_variants_goes_through_recipe_record_folder_and_export(tmp_path):
+    table = {"query": "Ask\n{prompt}; [{text}]", "document": "Say\n[{text}]", "eos": False}
+    given = recipe(tmp_path, steps=1)
+    given["model"] = {"base": str(BASE), "pooling": "mean", "max_tokens": 32, "template": table}
+    folder = antiphon.train(given)
+    assert json.loads((folder / "run.json").read_text())["recipe"]["model"]["template"].items() >= table.items()
+    antiphon.train(given, resume=True)  # the record is known for the same recipe
+    spelled = Template("custom", table["query"], table["document"], eos=False)
+    model = antiphon.load(folder)
+    antiphon.export(model, to="hub", out=tmp_path / "hub")
+    exported = antiphon.load(tmp_path / "hub")
+    assert model[0].spelled == exported[0].spelled == spelled
+    told = [
+        model.tokenizer.decode(model.preprocess(["x"], prompt=prompt, task=side)["input_ids"][0])
+        for side, prompt in (("query", "Do"), ("document", ""))
+    ]
+    assert [words.removeprefix("<s>") for words in told] == ["Ask\nDo; x", "Say\nx"]
+
+
+def test_a_template_table_is_strict(tmp_path):
+    given = recipe(tmp_path)
+    given["model"]["template"] = {"quary": "{text}"}
+    with pytest.raises(ConfigError, match=r"model\.template\.quary is unknown; did you mean 'query'"):
+        read(given)
+    given["model"]["template"] = {"query": "no slot"}
+    with pytest.raises(ConfigError, match=r"no \{text\} slot in template 'custom'"):
+        antiphon.train(given)
+    given["model"] = {"base": str(BASE), "template": "classical", "eos": False}
+    assert read(given).model.spelled.eos is False
