@@ -59,6 +59,13 @@ def zstandard(content: bytes) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def not_unicode() -> bytes:
+    buffer = BytesIO()
+    text = pa.array([b"a\xff", b"b"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"sentence1": text, "sentence2": text, "score": [0, 1]}), buffer)
+    return buffer.getvalue()
+
+
 TAB, COMMA, ENDLESS = separated("\t"), separated(","), "x" * 300_000
 LATE = b'{"sentence1": "a", "sentence2": "b", "score": 1}\n'
 QUOTED = [('say "hi"', "b"), ("c", "d")]
@@ -158,6 +165,7 @@ READ = {
     "torn.jsonl.xz": (lzma.compress(jsonl())[:-12], "cannot be unpacked"),
     "torn.jsonl.zst": (zstandard(jsonl())[:-6], "cannot be read"),
     "no.tsv.gz": (TAB, "cannot be read|cannot be unpacked"),
+    "bytes.parquet": (not_unicode(), "cannot be read as Parquet"),
     "torn.parquet": (parquet()[:-9], "cannot be read as Parquet"),
 }  # fmt: skip
 

@@ -127,6 +127,16 @@ def test_judgements_of_missing_documents_are_counted_and_not_fatal(tmp_path, cap
     read_once = find(folder)[0].read()
     assert "judgements of documents that the corpus has not (1); those count as never found" in read_once.notes
     assert read_once.parts["relevant"]["q0"] == {"d2": 1, "gone": 1}
+    with pytest.raises(DataError, match="stand there twice would be passed over"):
+        find(folder)[0].read(strict=True)
+    (folder / "qrels" / "test.tsv").write_text("q0\td2\t1\nq0\tgone\t1\n")
+    with pytest.raises(DataError, match=r"documents that the corpus has not \(1\), and strict reading"):
+        find(folder)[0].read(strict=True)
+    (folder / "qrels" / "test.tsv").write_text("q0\td2\t1\n")
+    with pytest.raises(DataError, match="1 of 2 queries have no relevant document, and strict"):
+        find(folder)[0].read(strict=True)
+    (folder / "qrels" / "test.tsv").write_text("q0\td2\t1\nq1\td1\t1\n")
+    assert find(folder)[0].read(strict=True).notes == ()
 
 
 def test_the_shapes_of_other_libraries_are_read(tmp_path):

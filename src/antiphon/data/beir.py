@@ -78,13 +78,13 @@ class BeirFolder:
         inside = sorted((self.folder / QRELS).iterdir()) if (self.folder / QRELS).is_dir() else []
         return {stem_of(path): path for path in reversed(inside) if is_table_name(path)}
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self, skipped: Skipped | None = None) -> Iterator[Document]:
         """Yield the documents in order, the empty ones too."""
-        return _documents(self.corpus, ("title", "text"))
+        return _documents(self.corpus, ("title", "text"), skipped)
 
-    def asked(self) -> Iterator[Document]:
+    def asked(self, skipped: Skipped | None = None) -> Iterator[Document]:
         """Yield the queries in order; DataError for an empty one."""
-        for query in _documents(self.queries, ("text",)):
+        for query in _documents(self.queries, ("text",), skipped):
             text_of(query.text, query.where, "text")
             yield query
 
@@ -162,10 +162,10 @@ def _parts(columns: Sequence[str], where: str) -> dict[str, str]:
     return found
 
 
-def _documents(path: Path, fields: tuple[str, ...]) -> Iterator[Document]:
+def _documents(path: Path, fields: tuple[str, ...], skipped: Skipped | None) -> Iterator[Document]:
     table = open_table(path)
     identity = _identity(table)
-    for row in table.rows((identity, *fields)):
+    for row in table.rows((identity, *fields), skipped):
         if not any(name in row.values for name in fields):
             refuse(f"{row.where} has no field 'text', only {listed(row.values)}; add it, empty for an empty document.")
         texts = {

@@ -155,7 +155,7 @@ def _parquet(path: Path) -> Table:
                 batches = file.iter_batches(batch_size=1024, columns=wanted)
                 for number, values in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1):
                     yield Row(number, f"{path}, row {number}", values)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             refuse(f"{path} cannot be read as Parquet ({first_line(error)}); write it anew or name another file.")
 
     try:

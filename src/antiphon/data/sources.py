@@ -115,7 +115,7 @@ def _in_folder(folder: Path, field: str | None, skipped: Skipped) -> Iterator[Re
         return _records(stored, field, skipped)
     if field is not None:
         refuse(f"{folder} is in BEIR layout, whose documents are title and text; leave the field {field!r} out.")
-    return (Record(document.id, document.whole) for document in beir.documents())
+    return (Record(document.id, document.whole) for document in beir.documents(skipped))
 
 
 def _records(table: Table, asked: str | None, skipped: Skipped) -> Iterator[Record]:

@@ -54,6 +54,12 @@ class Reading:
         kept = sorted(random.Random(self.seed).sample(range(len(rows)), self.limit))
         return [rows[number] for number in kept]
 
+    def leave_out(self, what: str, where: Path, done: str = "left out") -> None:
+        """Note what is not scored as it stands; DataError where the reading is strict."""
+        if self.skipped.strict:
+            refuse(f"{where}: {what}, and strict reading passes over nothing; mend the judgements.")
+        self.notes.append(f"{what}; {done}")
+
 
 def table_at(path: Path) -> Table:
     """Return the table of a file, or of a folder that holds one (of several splits test)."""
@@ -73,7 +79,7 @@ def _retrieval(files: tuple[Path, ...], how: Reading) -> Parts:
     """
     corpus_file, queries_file, qrels_file = files
     found = BeirFolder(corpus_file.parent, corpus_file, queries_file)
-    corpus, queries = by_id(found.documents()), by_id(found.asked())
+    corpus, queries = by_id(found.documents(how.skipped)), by_id(found.asked(how.skipped))
     for path, ids in ((corpus_file, corpus), (queries_file, queries)):
         if not ids:
             refuse(f"{path} is empty.")
@@ -89,9 +95,7 @@ def _retrieval(files: tuple[Path, ...], how: Reading) -> Parts:
     if not answered:
         refuse(f"{qrels_file} names no relevant document for any query, so there is nothing to score.")
     if len(answered) < len(queries):
-        how.notes.append(
-            f"{len(queries) - len(answered)} of {len(queries)} queries have no relevant document; left out"
-        )
+        how.leave_out(f"{len(queries) - len(answered)} of {len(queries)} queries have no relevant document", qrels_file)
     ignored = _own_documents(corpus, queries, how)
     kept = how.keep(answered, "queries")
     return {
@@ -113,7 +117,9 @@ def _relevant(
         missing += one.document not in corpus
         relevant.setdefault(one.query, {})[one.document] = one.grade
     if missing:
-        how.notes.append(f"judgements of documents that the corpus has not ({missing}); those count as never found")
+        how.leave_out(
+            f"judgements of documents that the corpus has not ({missing})", path, "those count as never found"
+        )
     return relevant
 
 

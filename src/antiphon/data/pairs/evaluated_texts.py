@@ -28,8 +28,8 @@ def texts_of(source: str | Path, *, skipped: Skipped | None = None) -> Iterator[
     path, passed_over = Path(source), skipped or Skipped()
     beir = BeirFolder.at(path) if path.is_dir() else None
     if beir is not None:
-        yield from (query.text for query in beir.asked())
-        for document in beir.documents():
+        yield from (query.text for query in beir.asked(passed_over))
+        for document in beir.documents(passed_over):
             if document.whole:
                 yield document.whole
             else:

@@ -81,8 +81,8 @@ def read_beir(found: BeirFolder, skipped: Skipped, split: str = "train") -> Iter
         there = ", ".join(path.name for path in splits.values()) or "no judgements at all"
         refuse(f"{found.folder} has no {QRELS}/{split}.tsv to train on, only {there}; name another folder.")
     judged = list(judgements(splits[split], skipped))
-    queries = by_id(found.asked(), {one.query for one in judged})
-    documents = by_id(found.documents(), {one.document for one in judged})
+    queries = by_id(found.asked(skipped), {one.query for one in judged})
+    documents = by_id(found.documents(skipped), {one.document for one in judged})
     negatives: dict[str, list[str]] = {}
     positives: list[tuple[str, str]] = []
     for one in judged:
