@@ -108,6 +108,8 @@ def test_two_steps_on_a_tiny_model(path, place, tiny, tmp_path):
         if recipe.data_of(stage).texts is not None:
             name = "data" if stage.data is None else f"stage.{stage.name}.data"
             overrides[f"{name}.texts"] = str(place / "texts.txt")
+            if recipe.data_of(stage).block is not None:
+                overrides[f"{name}.block"] = 32
         if "matryoshka" in stage.settings:
             overrides[f"stage.{stage.name}.settings.matryoshka"] = [64, 32]
     planned = training.plan(read(path, overrides=overrides))
