@@ -58,11 +58,10 @@ def plain_folder(source: str, dtype: str = "auto") -> Iterator[PlainFolder]:
     stated = _checked(file)
     with scratch() as folder:
         with foreign(f"{file} cannot be read"):
-            given = {"gguf_file": file.name, "trust_remote_code": False}
             model, report = AutoModelForCausalLM.from_pretrained(
-                file.parent, dtype=dtype, output_loading_info=True, **given
+                file.parent, gguf_file=file.name, dtype=dtype, output_loading_info=True, trust_remote_code=False
             )
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, **given)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
             _open_with_bos(tokenizer, stated.opens_with_bos)
             if not report["missing_keys"]:
                 compat.forget_quantisation(model)
