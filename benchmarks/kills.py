@@ -296,6 +296,8 @@ def main() -> None:
     options = parser.parse_args()
     quiet()
     torch.set_num_threads(1)
+    for name in antiphon.__all__:
+        getattr(antiphon, name)  # imported here once, not in every child
     deadline = time.monotonic() + 60 * options.minutes
     draw = random.Random(options.seed)
     names = options.verbs.split(",")

@@ -146,6 +146,8 @@ def test_places_that_are_none(tmp_path):
         pass
     with pytest.raises(DataError, match="could not be written"), held(tmp_path / "file" / "out", "test"):
         pass
+    with pytest.raises(DataError, match=r"could not be written \(No such file"), held("/proc/out", "test"):
+        pass
     with held(tmp_path, "test") as place, pytest.raises(DataError, match="exists and is not empty"):
         place.check_free()
     with pytest.raises(DataError, match=r"exists and holds no mark\.json"):

@@ -60,12 +60,14 @@ def locked(file: Path, name: str, verb: str, kind: type[AntiphonError]) -> Itera
 
 def _acquired(file: Path, name: str, kind: type[AntiphonError]) -> int:
     """Return the descriptor of a lock file that this process holds."""
-    for _ in range(_TRIES):
+    for number in range(_TRIES):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(file, _FLAGS | os.O_CREAT, 0o666)
-        except FileNotFoundError:
-            continue  # a run that failed took its folder away at this moment
+        except FileNotFoundError as error:
+            if number == _TRIES - 1:
+                raise kind(f"{name} could not be written ({error.strerror}). Nothing was written.") from error
+            continue  # a run that failed may have taken its folder away at this moment
         except OSError as error:
             raise kind(f"{name} could not be written ({error.strerror}). Nothing was written.") from error
         if lock(descriptor, name) is False:
