@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 
 import antiphon
 from antiphon.errors import ConfigError, ModelError
-from antiphon.model.opening import Shape, open_model
+from antiphon.model.opening import ModelOptions, open_model
+from antiphon.model.origin import Origin
 from antiphon.model.parity import compare, unlike_texts
 from antiphon.modules import TemplateInput
 from antiphon.text.template import TEMPLATES, Template, named, prompt_for
@@ -200,12 +201,20 @@ def test_a_model_without_an_eos_is_built_where_none_is_said(tiny_base, tmp_path)
 
 def test_a_shape_takes_a_template_of_two_variants(tiny_base, tmp_path):
     spelled = Template("mine", "Q {prompt}; {text}", "D {text}", eos=False)
-    model = open_model(tiny_base, Shape(template=spelled, pooling="mean", max_tokens=64), dtype="float32")
+    model = open_model(tiny_base, ModelOptions(template=spelled, pooling="mean", max_tokens=64, dtype="float32"))
     again = antiphon.load(antiphon.save(model, tmp_path / "saved"))
     assert asdict(again[0].spelled) == asdict(model[0].spelled) == asdict(spelled)
     antiphon.export(again, to="hub", out=tmp_path / "hub")
     exported = antiphon.load(tmp_path / "hub")
     assert exported[0].spelled == spelled
+
+
+def test_a_template_with_the_space_of_0_1_0_is_opened_again_as_it_was(tiny_base):
+    old = Template("custom", "A\n{prompt}; {text}", clause_space=True)
+    model = antiphon.build(tiny_base, old, pooling="mean", max_tokens=64, dtype="float32")
+    again = Origin.of(model).open()
+    assert again[0].spelled == old
+    assert compare(vectors(again, unlike_texts()), vectors(model, unlike_texts())).equal
 
 
 def test_an_eos_that_nobody_says_is_not_trained(tiny_base):

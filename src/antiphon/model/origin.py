@@ -68,7 +68,7 @@ class Origin:
                 "layers": self.layers,
             }
             if self.template is not None:
-                shape["template"] = Template(**self.template)
+                shape["template"] = Template.from_dict(self.template)
             model = build(
                 self.base,
                 max_tokens=self.max_tokens or 512,
