@@ -18,7 +18,6 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon import nano
 from antiphon.corpus.embed import Hit
-from antiphon.corpus.index import unit
 from antiphon.data.docstrings import DocstringPair, evenly, harvest, pairs, standard_library
 from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError
@@ -26,6 +25,7 @@ from antiphon.evaluation.statistics import Interval, bootstrap, ndcg
 from antiphon.model.build import build
 from antiphon.model.checkpoint import load
 from antiphon.model.parity import Vectors
+from antiphon.model.unit_vectors import unit
 from antiphon.training import train
 from antiphon.training.losses import Information, information
 from antiphon.training.reconstruct import reconstruct

@@ -11,8 +11,9 @@ AntiphonError
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 _WAYS_OUT: Mapping[str, str] = {
     "ImportError": "install what it names, or take a base that does without",
@@ -37,6 +38,28 @@ _LONGEST = 300
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, for a sentence of ours; its type's name where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def closest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the known name that a wrong one was most likely meant to be, None where none is near.
+
+    Example:
+        >>> closest("ecoh", ["echo", "eol"])
+        'echo'
+    """
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
+
+
+def among(name: str, known: Iterable[str]) -> str:
+    """Return the hint behind a wrong name: the one that was likely meant, or all that there are.
+
+    Example:
+        >>> among("ecoh", ["echo", "eol"]), among("x", ["echo", "eol"])
+        ("did you mean 'echo'?", 'take one of echo, eol')
+    """
+    names = list(known)
+    near = closest(name, names)
+    return f"did you mean {near!r}?" if near is not None else f"take one of {', '.join(names) or 'none'}"
 
 
 class AntiphonError(Exception):

@@ -88,11 +88,12 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
 ) -> None:
     """Score a model by mteb's metrics; a run that died goes on, and a run that was done takes seconds."""
     from antiphon.cli import report
+    from antiphon.data.processes import rank
     from antiphon.evaluation import evaluate as job
-    from antiphon.evaluation import ranks
     from antiphon.evaluation.instructions import OWN
+    from antiphon.evaluation.ranks import take_device
 
-    ranks.settle()
+    take_device()
     opened = open_named(model, options)
     if instructions is None and (options.prompt is not None or options.prompt_name is not None):
         instructions = OWN
@@ -117,7 +118,7 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
             own_document=own_document.value,
             strict=strict,
         )
-    if ranks.rank() == 0:
+    if rank() == 0:
         report.scores(found)
         if out is not None:
             report.note(f"written to {out}")

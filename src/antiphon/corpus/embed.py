@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from antiphon.corpus.index import MANIFEST, Index, Settings, Vectors, open_index, unit
+from antiphon.corpus.index import MANIFEST, Index, Settings, Vectors, open_index
 from antiphon.corpus.makers import check_maker, reopened
 from antiphon.corpus.resuming import prepare
 from antiphon.data.skipped import Skipped
@@ -25,6 +25,7 @@ from antiphon.files import held
 from antiphon.model import parity
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.origin import Origin
+from antiphon.model.unit_vectors import unit
 from antiphon.text.template import SIDES
 
 Progress = Callable[[int, int | None], None]

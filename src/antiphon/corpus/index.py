@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antiphon.data.sources import Record
-from antiphon.errors import DataError, ModelError, first_line
+from antiphon.errors import DataError, first_line
 from antiphon.files import digest, reason, write_whole
 
 Vectors = npt.NDArray[np.float32]
@@ -234,16 +234,3 @@ def _unpacked(batch: pa.RecordBatch) -> tuple[list[Record], Vectors]:
     column = batch.column("vector")
     vectors: Vectors = column.flatten().to_numpy().reshape(len(batch), column.type.list_size)
     return [Record(*pair) for pair in zip(ids, texts, strict=True)], vectors
-
-
-def unit(vectors: Vectors, names: Sequence[str], *, called: str = "with id ") -> Vectors:
-    """Return the (N, D) vectors at unit length; ModelError naming the text whose vector has none."""
-    norms_N1 = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    bad = np.flatnonzero(~(np.isfinite(norms_N1) & (norms_N1 > 0)))
-    if len(bad):
-        raise ModelError(
-            f"The vector of the text {called}{names[bad[0]]!r:.60} has norm {float(norms_N1[bad[0], 0])}; the model's "
-            "output is broken: load it in float32, or look at it with `antiphon show`."
-        )
-    normalised: Vectors = (vectors / norms_N1).astype(np.float32)
-    return normalised

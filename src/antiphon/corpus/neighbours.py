@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from antiphon.corpus.index import unit
 from antiphon.encoding import Encoder
 from antiphon.errors import DataError
 from antiphon.files import clean, reason, write_whole
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.prompts import prompt_of
+from antiphon.model.unit_vectors import unit
 from antiphon.text.template import Side
 
 Vectors = npt.NDArray[np.float32]
@@ -65,7 +65,7 @@ class VectorSource:
             return kept
         verb = self.encoder.encode_document if self.side == "document" else self.encoder.encode_query
         raw = verb(list(texts), prompt=self.prompt)
-        vectors_ND = unit(np.asarray(raw, dtype=np.float32), texts, called="")
+        vectors_ND = unit(np.asarray(raw, dtype=np.float32), texts)
         if file is not None:
             _write(file, vectors_ND)
         return vectors_ND

@@ -23,6 +23,7 @@ from torch.utils.data import BatchSampler, ConcatDataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from antiphon.data.pairs import LABEL
+from antiphon.data.processes import processes
 from antiphon.errors import DataError
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class MixtureBatchSampler(MultiDatasetDefaultBatchSampler):
         """
         super().__init__(dataset, list(batch_samplers), generator, seed or 0)
         self.drop_last = True
-        self.processes = sampling.processes or _processes()
+        self.processes = sampling.processes or processes().num_processes
         self.draws = Draws(
             dataset.datasets,
             self.batch_size * self.processes,
@@ -241,7 +242,7 @@ class Sampling:
     weights: tuple[float, ...] | None = None
     """Relative numbers of steps; by their rows without them."""
     processes: int | None = None
-    """As many as torch.distributed has without it."""
+    """As many as there are without it."""
 
     def __call__(
         self,
@@ -274,11 +275,6 @@ class KeepEpoch(TrainerCallback):
         while (sampler := getattr(sampler, "batch_sampler", None)) is not None:
             if isinstance(sampler, MixtureBatchSampler):
                 sampler.set_epoch(int(state.epoch or 0))
-
-
-def _processes() -> int:
-    ready = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if ready else 1
 
 
 def _is_text(dataset: Dataset, name: str) -> bool:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tomllib
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from antiphon.errors import ConfigError
+from antiphon.errors import ConfigError, among
 
 Settings = TypeVar("Settings")
 
@@ -35,24 +34,14 @@ def assignments(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def apply(table: dict[str, Any], changes: Mapping[str, Any], where: str) -> None:
+def apply(table: dict[str, Any], changes: Mapping[str, Any], where: str, *, tables: Collection[str]) -> None:
     """Replace settings in the tables of a recipe by dotted name, in place.
 
-    A name without a dot that no table of the run has is one of every stage's.
+    A name without a dot that is none of `tables`, the names of the run itself, is one of every stage's.
     """
     for name, value in changes.items():
         parts = name.split(".")
-        if len(parts) == 1 and parts[0] not in (
-            "name",
-            "about",
-            "seed",
-            "out",
-            "strict",
-            "report_to",
-            "model",
-            "data",
-            "stage",
-        ):
+        if len(parts) == 1 and parts[0] not in tables:
             parts = ["stage", "*", *parts]
         _set(table, parts, value, f"{where}: {name}")
 
@@ -81,9 +70,7 @@ def fill(settings: type[Settings], table: Mapping[str, Any], where: str) -> Sett
     fields = [field.name for field in dataclasses.fields(settings)]  # type: ignore[arg-type]  # a dataclass, by contract
     for name in table:
         if name not in fields:
-            close = get_close_matches(name, fields, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"take one of {', '.join(fields)}"
-            raise ConfigError(f"{where}.{name} is unknown; {hint}.")
+            raise ConfigError(f"{where}.{name} is unknown; {among(name, fields)}.")
     try:
         return TypeAdapter(settings).validate_python(dict(table))
     except ValidationError as error:

@@ -17,7 +17,7 @@ from antiphon.evaluation.curves import Curve, read_curves
 from antiphon.evaluation.published_scores import PublishedRow
 from antiphon.evaluation.published_scores import published as published_rows
 from antiphon.evaluation.scores import PROBE, SCORES, Scores, TaskScore, load_scores, ordered
-from antiphon.evaluation.statistics import RESAMPLES, Interval, Numbers, percentiles
+from antiphon.evaluation.statistics import RESAMPLES, Interval, Numbers, over_tasks, percentiles
 
 _SEED = 0
 _INSIDE = ("", "evaluation")
@@ -223,5 +223,4 @@ def _difference(a: _Resampled, b: _Resampled) -> Interval | None:
 
 def _average(figures: Sequence[tuple[float, Numbers | None]]) -> Interval:
     """Return the mean over tasks; a task without examples counts with its figure and widens no interval."""
-    draws = [np.full(RESAMPLES, figure) if drawn is None else drawn for figure, drawn in figures]
-    return percentiles(float(np.mean([figure for figure, _ in figures])), np.mean(draws, axis=0))
+    return over_tasks([(figure, np.full(RESAMPLES, figure) if drawn is None else drawn) for figure, drawn in figures])

@@ -13,8 +13,8 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from antiphon.encoding import Encoder
-from antiphon.errors import ModelError
 from antiphon.evaluation.vector_store import Vectors, VectorStore
+from antiphon.model.unit_vectors import norms
 from antiphon.text.template import Side
 
 Encode = Callable[[Sequence[str], str, Side], Vectors]
@@ -70,7 +70,7 @@ class Embedder:
             vectors_ND = self._encode(window, prompt, side)
             self.seconds += time.perf_counter() - began
             self.embedded += len(window)
-            _check(vectors_ND, window)
+            norms(vectors_ND, window)  # or there would be a score of broken vectors
             fresh = {keys[text]: vector for text, vector in zip(window, vectors_ND, strict=True)}
             if self._store is not None:
                 self._store.put(fresh)
@@ -82,14 +82,3 @@ class Embedder:
 def _key(text: str, prompt: str, side: Side) -> bytes:
     # lengths keep a prompt that ends as a text begins apart from its neighbour
     return hashlib.blake2b(f"{side} {len(prompt)} {prompt}{text}".encode(), digest_size=16).digest()
-
-
-def _check(vectors_ND: Vectors, texts: Sequence[str]) -> None:
-    norms = np.linalg.norm(vectors_ND.astype(np.float64), axis=1)
-    bad = np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))
-    if len(bad):
-        what = "zero" if norms[bad[0]] == 0 else "not finite"
-        raise ModelError(
-            f"The vector of {texts[bad[0]]!r:.80} is {what} ({len(bad)} of {len(texts)} such vectors), so there is no "
-            "score; try dtype float32, or look at the model with `antiphon show --health`."
-        )

@@ -15,6 +15,7 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from antiphon import compat, nano
+from antiphon.data.processes import rank, world
 from antiphon.evaluation import instructions as instructing
 from antiphon.evaluation import randomness, ranks
 from antiphon.evaluation.embedder import Encode, encoder
@@ -100,7 +101,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
 @contextmanager
 def _held(out: str | Path | None) -> Iterator[HeldFolder | None]:
     """Hold the folder of the scores before an hour is spent; only the first rank writes."""
-    if out is None or ranks.rank() != 0:
+    if out is None or rank() != 0:
         yield None
         return
     with held(out, "evaluate") as place:
@@ -173,12 +174,12 @@ def _share(
     selected: Sequence[Selection], *, spread: bool, sized: bool
 ) -> tuple[Sequence[Selection], Sequence[int | None]]:
     """Return this rank's tasks, and their sizes where those are wanted."""
-    spread = spread and ranks.world() > 1
+    spread = spread and world() > 1
     sizes = [task.size() if sized or spread else None for task in selected]
     if not spread:
         return selected, sizes
     usual = statistics.median([size for size in sizes if size] or [1])
-    numbers = ranks.shares([size or usual for size in sizes], ranks.world())[ranks.rank()]
+    numbers = ranks.shares([size or usual for size in sizes], world())[rank()]
     return [selected[number] for number in numbers], [sizes[number] for number in numbers]
 
 

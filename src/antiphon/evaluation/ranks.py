@@ -9,21 +9,12 @@ from contextlib import contextmanager
 import torch
 from torch import distributed
 
+from antiphon.data.processes import world
 from antiphon.errors import AntiphonError, DataError
 from antiphon.evaluation.scores import TaskScore
 
 
-def rank() -> int:
-    """Return the number of this process, 0 where there is only one."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def world() -> int:
-    """Return how many processes there are."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def settle() -> None:
+def take_device() -> None:
     """Take the GPU of this rank, before a model is put on one."""
     if world() > 1 and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import mteb
 from mteb.abstasks import AbsTask
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
-from antiphon.errors import ConfigError, DataError, first_line
+from antiphon.errors import ConfigError, DataError, closest, first_line
 from antiphon.evaluation.local_readers import OwnDocument
 from antiphon.evaluation.local_tasks import LocalData, LocalTask, find
 from antiphon.evaluation.probes import PREFIX, Context, Finding, Material, named
@@ -104,8 +103,8 @@ def _named(name: str | Path, limit: int | None, seed: int, read: ReadTask) -> Se
     if _is_of_mteb(name):
         return [_of_mteb(_english(name))]
     known = [task.metadata.name for chosen in SETS.values() for task in _benchmark(chosen.benchmark)]
-    close = get_close_matches(name, [*SETS, *dict.fromkeys(known)], n=3)
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    near = closest(name, [*SETS, *dict.fromkeys(known)])
+    hint = f" Did you mean {near}?" if near is not None else ""
     raise ConfigError(f"There is no task, set, file or folder {name!r}.{hint} Sets are {', '.join(SETS)}.")
 
 

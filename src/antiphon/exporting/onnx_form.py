@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from antiphon.corpus.index import unit
 from antiphon.data.docstrings import evenly, harvest, pairs, standard_library
 from antiphon.evaluation.statistics import Interval, bootstrap, ndcg
 from antiphon.exporting import onnx_graph as graph
 from antiphon.exporting.readings import freeze, readings
 from antiphon.exporting.stock_files import cut_length, link
 from antiphon.exporting.verified import ONNX, Call, Settings, ask
+from antiphon.model.unit_vectors import unit
 from antiphon.model.variants import in_dtype
 
 INT8_LIMIT = 0.2

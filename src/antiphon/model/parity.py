@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ModelError, ParityError
+from antiphon.model.unit_vectors import norms
 from antiphon.text.template import SIDES, Side
 
 Vectors = npt.NDArray[np.float32]
@@ -93,7 +94,7 @@ def compare(a: Vectors, b: Vectors, *, limit: float = LIMITS["float32"]) -> Pari
         )
     if len(a) < FEWEST:
         raise ParityError(f"Parity was asked over {len(a)} texts; at least {FEWEST} unlike ones are needed.")
-    a_ND, b_ND = _unit(a), _unit(b)
+    a_ND, b_ND = (vectors.astype(np.float64) / norms(vectors, error=ParityError) for vectors in (a, b))
     apart_NN = np.linalg.norm(a_ND[:, None] - a_ND[None], axis=-1)
     spread = float(np.median(apart_NN[~np.eye(len(a), dtype=bool)]))
     if spread < 1e-6:
@@ -141,18 +142,6 @@ def check_finite(vectors_ND: Vectors, texts: Sequence[str], dtype: str) -> None:
 
 def health(vectors: Vectors) -> Health:
     """Return how alike the (N, D) vectors of unlike texts are; ParityError where one is NaN."""
-    unit_ND = _unit(vectors)
+    unit_ND = vectors.astype(np.float64) / norms(vectors, error=ParityError)
     cosines = (unit_ND @ unit_ND.T)[~np.eye(len(unit_ND), dtype=bool)]
     return Health(float(np.median(cosines)), float(cosines.max()))
-
-
-def _unit(vectors: Vectors) -> npt.NDArray[np.float64]:
-    wide = vectors.astype(np.float64)
-    norms = np.linalg.norm(wide, axis=1, keepdims=True)
-    if not np.isfinite(norms).all() or (norms == 0).any():
-        row = int(np.flatnonzero(~(np.isfinite(norms) & (norms > 0)))[0])
-        raise ParityError(
-            f"Vector {row} is zero or not finite (norm {float(norms[row, 0])}); the model's output is broken."
-        )
-    unit: npt.NDArray[np.float64] = wide / norms
-    return unit

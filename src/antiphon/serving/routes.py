@@ -13,10 +13,11 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from antiphon.errors import DataError
+from antiphon.model.unit_vectors import unit
 from antiphon.serving.cutting import wished
 from antiphon.serving.error_responses import ApiError
 from antiphon.serving.schema import ERRORS, Document, EmbeddingRequest, EmbeddingResponse, ModelCard, ModelList
-from antiphon.serving.served_model import Vectors, unit
+from antiphon.serving.served_model import Vectors
 from antiphon.serving.service import Service
 
 NUMBERS_AT_ONCE = 50_000

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon.encoding import Encoder
-from antiphon.errors import ConfigError, ModelError
+from antiphon.errors import ConfigError
 from antiphon.model.prompts import prompt_of, side_of
+from antiphon.model.unit_vectors import unit
 from antiphon.modules import POOLINGS, SpanPooling, TemplateInput
 from antiphon.serving.cutting import Space
 from antiphon.serving.input_texts import TextTokenizer
@@ -154,15 +155,6 @@ class Embedder:
             device=str(self.model.device),
         )
         return seen.eval()
-
-
-def unit(vectors: Vectors) -> Vectors:
-    """Return the vectors at length 1, (N, D); ModelError where one is zero or not finite."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not (np.isfinite(norms) & (norms > 0)).all():
-        raise ModelError("The model gave a vector that is zero or not finite; its weights or its dtype are broken.")
-    scaled: Vectors = vectors / norms
-    return scaled
 
 
 def _width(model: SentenceTransformer) -> int:

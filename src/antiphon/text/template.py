@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
-from antiphon.errors import ConfigError
+from antiphon.errors import ConfigError, closest
 from antiphon.text.pieces import Piece, parse, said
 
 if TYPE_CHECKING:
@@ -191,8 +190,8 @@ def named(template: str | Template) -> Template:
         return replace(TEMPLATES[base], compute_matched=base != template)
     if "{" in template:
         return Template("custom", template)
-    close = get_close_matches(template, TEMPLATES, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
+    near = closest(template, TEMPLATES)
+    hint = f" Did you mean {near!r}?" if near is not None else ""
     raise ConfigError(
         f"There is no template {template!r}.{hint} Take one of {', '.join(TEMPLATES)}, "
         "or spell one out with a {text} slot, such as 'Summary: {text}'."

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from antiphon.data.settings import apply, parse
-from antiphon.errors import ConfigError
+from antiphon.errors import ConfigError, among
 from antiphon.model.adapters import Lora
 from antiphon.training.recipe_tables import (
     NAME,
@@ -99,9 +98,9 @@ def read(
     chosen = variant or default
     if chosen is not None:
         if chosen not in variants:
-            raise ConfigError(f"{where} has no variant {chosen!r}; {_among(chosen, variants)}")
-        apply(table, variants[chosen], f"{where}, variant {chosen!r}")
-    apply(table, overrides or {}, "an override")
+            raise ConfigError(f"{where} has no variant {chosen!r}; {among(chosen, variants)}")
+        apply(table, variants[chosen], f"{where}, variant {chosen!r}", tables=Recipe.model_fields)
+    apply(table, overrides or {}, "an override", tables=Recipe.model_fields)
     try:
         return Recipe.model_validate({**table, "folder": folder})
     except ValidationError as error:
@@ -126,7 +125,7 @@ def _sentence(entry: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in entry["loc"] if part not in (NAME, SPELLED))
     if entry["type"] == "extra_forbidden":
         fields = _fields_at(place)
-        return f"{where} is unknown; {_among(str(last), fields)}"
+        return f"{where} is unknown; {among(str(last), fields)}"
     if entry["type"] == "missing":
         return f"{where} is missing"
     message = str(entry["msg"]).removeprefix("Value error, ")
@@ -142,8 +141,3 @@ def _fields_at(place: list[Any]) -> list[str]:
     }  # fmt: skip
     names = [part for part in place if isinstance(part, str)]
     return list((tables[names[-1]] if names else Recipe).model_fields)
-
-
-def _among(name: str, known: Mapping[str, Any] | list[str]) -> str:
-    close = get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else f"take one of {', '.join(known) or 'none'}"

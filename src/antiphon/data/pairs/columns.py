@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from antiphon.data.byte_streams import refuse
 from antiphon.data.cells import listed, text_of, value_of
 from antiphon.data.rows import Row, Table
 from antiphon.data.skipped import Skipped
-from antiphon.errors import ConfigError
+from antiphon.errors import ConfigError, among, closest
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "anchor": ("anchor", "query", "question"),
@@ -55,8 +54,7 @@ class Columns:
         names, where, mapped = table.columns, table.where, dict(mapped or {})
         for part in mapped:
             if part not in (*FIELDS, "negatives") and not _NUMBERED.fullmatch(part):
-                close = get_close_matches(part, (*FIELDS, "negatives", "negative_1"), n=1)
-                hint = f"did you mean {close[0]!r}?" if close else "take anchor, positive, negative or negative_1."
+                hint = among(part, ("anchor", "positive", "negative", "negative_1"))
                 raise ConfigError(f"A pair has no part {part!r} to map a column to; {hint}")
         for part, name in mapped.items():
             if name not in names:
@@ -86,8 +84,8 @@ def tell_unused(table: Table, columns: Columns, skipped: Skipped) -> None:
         known = [name for names in FIELDS.values() for name in names]
         told = []
         for name in unused:
-            close = get_close_matches(name.lower(), known, n=1, cutoff=0.7)
-            told.append(repr(name) + (f" (would be read as {close[0]!r})" if close else ""))
+            near = closest(name.lower(), known, cutoff=0.7)
+            told.append(repr(name) + (f" (would be read as {near!r})" if near is not None else ""))
         what = f"columns that no pair is made of: {', '.join(told)}"
         skipped.add(what, table.where, "map, rename or remove them", number=len(unused))
 

@@ -17,6 +17,7 @@ from antiphon.evaluation.probes.material import Material
 from antiphon.evaluation.statistics import Sample
 from antiphon.evaluation.vector_store import Vectors
 from antiphon.model.prompts import prompt_of
+from antiphon.model.unit_vectors import unit
 from antiphon.text.template import Side, Template, fills_slots
 
 
@@ -58,12 +59,6 @@ class Finding:
     sample: Sample | None = None
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
-
-
-def unit(vectors_ND: Vectors) -> Vectors:
-    """Return vectors at length 1."""
-    normed: Vectors = vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
-    return normed
 
 
 def cosines(a_ND: Vectors, b_ND: Vectors) -> npt.NDArray[np.float64]:

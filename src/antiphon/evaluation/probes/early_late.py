@@ -16,10 +16,11 @@ import torch
 from sentence_transformers.util import batch_to_device
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.probes.context import Context, Finding, cosines, unit
+from antiphon.evaluation.probes.context import Context, Finding, cosines
 from antiphon.evaluation.probes.material import Triple
 from antiphon.evaluation.statistics import Numbers, Sample
 from antiphon.model.prompts import prompt_of
+from antiphon.model.unit_vectors import unit
 from antiphon.text.template import fills_slots, template_of
 
 _BATCH = 32

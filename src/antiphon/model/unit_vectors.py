@@ -1,0 +1,47 @@
+"""Vectors at length 1, or a sentence about the one that has none. Shapes: N vectors, D width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from antiphon.errors import AntiphonError, ModelError
+
+Vectors = npt.NDArray[np.float32]
+
+
+def norms(
+    vectors_ND: npt.NDArray[np.floating], names: Sequence[str] | None = None, *, error: type[AntiphonError] = ModelError
+) -> npt.NDArray[np.float64]:
+    """Return the lengths (N, 1) of vectors, in float64; raise `error`, naming the first, where one is 0 or not finite.
+
+    `names` are what the vectors are called; without them it is the number of the row, from 0.
+
+    Example:
+        >>> float(norms(np.array([[3.0, 4.0]]))[0, 0])
+        5.0
+    """
+    norms_N1: npt.NDArray[np.float64] = np.linalg.norm(vectors_ND.astype(np.float64), axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(norms_N1) & (norms_N1 > 0)))
+    if len(bad):
+        first = int(bad[0])
+        who = f"Vector {first}" if names is None else f"The vector of {names[first]!r:.80}"
+        what = "zero" if norms_N1[first, 0] == 0 else "not finite"
+        raise error(
+            f"{who} is {what} ({len(bad)} of {len(norms_N1)} such vectors), so the model's output is broken: load it "
+            "in float32, or look at it with `antiphon show --health`."
+        )
+    return norms_N1
+
+
+def unit(vectors_ND: Vectors, names: Sequence[str] | None = None) -> Vectors:
+    """Return vectors (N, D) at length 1; what `norms` raises.
+
+    Example:
+        >>> unit(np.array([[3.0, 4.0]], dtype=np.float32)).tolist()
+        [[0.6000000238418579, 0.800000011920929]]
+    """
+    scaled: Vectors = (vectors_ND / norms(vectors_ND, names)).astype(np.float32)
+    return scaled
