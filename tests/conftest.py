@@ -38,7 +38,7 @@ from transformers import (
     StableLmConfig,
 )
 
-from antiphon.compat import lora_obstacle
+from antiphon.compat import lora_unavailable
 from antiphon.model.parity import unlike_texts
 
 torch.set_num_threads(1)  # tiny models gain nothing from a second thread and lose much where cores are shared
@@ -154,10 +154,10 @@ def _fast_paths_are_on(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """Skip, with the reason, what fails because the installed transformers refuses the installed peft.
 
-    Where the pair fits, `lora_obstacle` is None and nothing is touched.
+    Where the pair fits, `lora_unavailable` is None and nothing is touched.
     """
     report = yield
-    obstacle = lora_obstacle()
+    obstacle = lora_unavailable()
     if report.failed and obstacle is not None:
         signs = ("LoRA cannot be attached: transformers", "The version of PEFT you are using is not compatible")
         if any(sign in str(report.longrepr) for sign in signs):

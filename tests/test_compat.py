@@ -130,7 +130,7 @@ def set_backend(model):
     assert tokenizer("a")["input_ids"][0] != tokenizer.bos_token_id
 
 
-def lora_obstacle(model):
+def lora_unavailable(model):
     from transformers.integrations import peft
 
     assert peft.MIN_PEFT_VERSION
@@ -210,7 +210,7 @@ BREAKS: dict[Callable[..., None], str] = {
     set_child: "the Encoder",
     version_of: "the Encoder notices trained weights",
     set_backend: "baking the template into a published tokenizer",
-    lora_obstacle: "LoRA refused before it is paid for",
+    lora_unavailable: "LoRA refused before it is paid for",
     adapters_acting: "the Encoder under adapters",
     forget_adapters: "saving a model whose adapters were merged",
     hand_on: "decoding losses, packed training",
@@ -285,8 +285,8 @@ def test_lora_is_refused_before_anything_is_spent(base, tmp_path, monkeypatch):
 
 
 def test_a_lora_recipe_takes_its_steps_where_the_releases_go_together(base, tmp_path):
-    if compat.lora_obstacle():
-        pytest.skip(compat.lora_obstacle())
+    if compat.lora_unavailable():
+        pytest.skip(compat.lora_unavailable())
     folder = antiphon.train(lora_recipe(base, tmp_path))
     assert np.isfinite(vectors(antiphon.load(folder), ["apple"])).all()
 

@@ -138,7 +138,7 @@ def set_backend(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> None:
 # --- transformers and peft: adapters
 
 
-def lora_obstacle() -> str | None:
+def lora_unavailable() -> str | None:
     """Return why LoRA cannot be attached with the installed releases, as a sentence; None where nothing is known.
 
     transformers states the oldest peft that it takes and looks at it when an adapter is attached, which in a run of
@@ -161,7 +161,7 @@ def lora_obstacle() -> str | None:
 
 def check_lora() -> None:
     """Raise a ConfigError where LoRA cannot be attached with the installed releases."""
-    obstacle = lora_obstacle()
+    obstacle = lora_unavailable()
     if obstacle is not None:
         raise ConfigError(obstacle)
 

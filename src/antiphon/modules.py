@@ -64,7 +64,7 @@ class TemplateInput(Transformer):
         self._pieces: tuple[int, PieceTokenizer] | None = None
 
     @property
-    def spelled(self) -> Template:
+    def template_spec(self) -> Template:
         """Return the template as an object."""
         return Template.from_dict(self.template)
 
@@ -102,7 +102,7 @@ class TemplateInput(Transformer):
         side: Side = "document" if task == "document" else "query"
         rows = sequences(
             check_texts(inputs),
-            self.spelled,
+            self.template_spec,
             self.piece_tokenizer,
             prompt=prompt,
             side=side,
@@ -116,7 +116,7 @@ class TemplateInput(Transformer):
         most = max(len(row.ids) for row in rows)
         if positions is not None and positions < most:
             raise ConfigError(
-                f"A text in template {self.spelled.name!r} takes {most} tokens and the model has {positions} "
+                f"A text in template {self.template_spec.name!r} takes {most} tokens and the model has {positions} "
                 f"positions; lower max_seq_length (now {self.max_seq_length})."
             )
 

@@ -186,7 +186,7 @@ def test_a_file_that_names_the_parts_of_a_task_serves_the_whole():
 
 def test_a_model_of_others_speaks_by_its_own_prompts(tiny_base, alike):
     model = build(tiny_base, "{text}", prompts=None)
-    del model[0].spelled
+    del model[0].template_spec
     model.prompts = {"query": "query: ", "passage": "passage: "}
     assert (prompt_of(model, "query"), prompt_of(model, "document")) == ("query: ", "passage: ")
     assert prompts_for(model, "", own=True) == {"query": "query: ", "document": "passage: "}

@@ -26,10 +26,10 @@ from antiphon.errors import CheckpointError, ModelError
 from antiphon.model import foreign_code
 from antiphon.model.adapted import adapt
 from antiphon.model.checkpoint import model_folder
-from antiphon.model.opening import Shape, open_model
+from antiphon.model.opening import ModelOptions, open_model
 
 SOURCE = Path(antiphon.__file__).parent
-SHORT = Shape(max_tokens=64)
+SHORT = ModelOptions(max_tokens=64)
 Spoil = Callable[[Path], object]
 
 

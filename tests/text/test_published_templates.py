@@ -19,7 +19,7 @@ from antiphon.model.origin import Origin
 from antiphon.model.parity import compare, unlike_texts
 from antiphon.modules import TemplateInput
 from antiphon.text.template import TEMPLATES, Template, named, prompt_for
-from antiphon.text.tokens import PieceTokenizer, Room, sequences
+from antiphon.text.tokens import LengthBudget, PieceTokenizer, sequences
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 GOLDEN, MODELS = SHARED / "golden", SHARED / "data" / "models"
@@ -52,13 +52,13 @@ def test_ids_spans_and_vectors_are_those_of_the_authors_parser(folder, string):
     facts = json.loads((GOLDEN / "echo.json").read_text(encoding="utf-8"))
     arrays = np.load(GOLDEN / "echo_vectors.npz")
     name, side = ECHO[string]
-    prompt = facts["instruction"] if TEMPLATES[name].hears(side) else ""
+    prompt = facts["instruction"] if TEMPLATES[name].takes_instruction(side) else ""
     pieces = PieceTokenizer(AutoTokenizer.from_pretrained(MODELS / folder))
     found: dict[str, list[np.ndarray]] = {"mean": [], "last": []}
     meant: dict[str, list[np.ndarray]] = {"mean": [], "last": []}
     for kind, texts in (("sts", facts["texts"]), ("long64", facts["long_texts"])):
         key = f"{'en6m' if folder == 'english-6m' else 'stories'}|{string}|{kind}"
-        most = Room.of(TEMPLATES[name], pieces, side, 900, prompt=prompt).overhead + LIMITS[kind]
+        most = LengthBudget.of(TEMPLATES[name], pieces, side, 900, prompt=prompt).overhead + LIMITS[kind]
         rows = sequences(texts, TEMPLATES[name], pieces, prompt=prompt, side=side, max_tokens=most)
         wanted = facts["rows"][key]
         assert [row.ids for row in rows] == [one["ids"] for one in wanted]
@@ -203,17 +203,17 @@ def test_a_shape_takes_a_template_of_two_variants(tiny_base, tmp_path):
     spelled = Template("mine", "Q {prompt}; {text}", "D {text}", eos=False)
     model = open_model(tiny_base, ModelOptions(template=spelled, pooling="mean", max_tokens=64, dtype="float32"))
     again = antiphon.load(antiphon.save(model, tmp_path / "saved"))
-    assert asdict(again[0].spelled) == asdict(model[0].spelled) == asdict(spelled)
+    assert asdict(again[0].template_spec) == asdict(model[0].template_spec) == asdict(spelled)
     antiphon.export(again, to="hub", out=tmp_path / "hub")
     exported = antiphon.load(tmp_path / "hub")
-    assert exported[0].spelled == spelled
+    assert exported[0].template_spec == spelled
 
 
 def test_a_template_with_the_space_of_0_1_0_is_opened_again_as_it_was(tiny_base):
     old = Template("custom", "A\n{prompt}; {text}", clause_space=True)
     model = antiphon.build(tiny_base, old, pooling="mean", max_tokens=64, dtype="float32")
     again = Origin.of(model).open()
-    assert again[0].spelled == old
+    assert again[0].template_spec == old
     assert compare(vectors(again, unlike_texts()), vectors(model, unlike_texts())).equal
 
 

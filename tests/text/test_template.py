@@ -13,7 +13,7 @@ from antiphon.errors import ConfigError, DataError
 from antiphon.text.baking import bake
 from antiphon.text.chat import resolve
 from antiphon.text.template import TEMPLATES, Template, fills_slots, named, prompt_for
-from antiphon.text.tokens import PieceTokenizer, Room, sequences
+from antiphon.text.tokens import LengthBudget, PieceTokenizer, sequences
 
 TOKENIZERS = {kind: train_tokenizer(kind) for kind in ("byte-level", "metaspace", "legacy")}
 PIECES = {kind: PieceTokenizer(tokenizer) for kind, tokenizer in TOKENIZERS.items()}
@@ -97,7 +97,7 @@ def test_the_marked_copy_is_pooled_and_the_last_one_where_none_is_marked():
 def test_max_tokens_counts_everything_with_one_copy(template):
     long, limit = "word " * 500, 100
     row = rows(template, [long], max_tokens=limit)[0]
-    room = Room.of(TEMPLATES[template], PIECES["byte-level"], "query", limit)
+    room = LengthBudget.of(TEMPLATES[template], PIECES["byte-level"], "query", limit)
     assert room.overhead + room.budget == limit
     assert len(row.ids) == room.longest == limit + (room.copies - 1) * room.budget
     assert (row.ids[-1] == 2) is (template != "eol")
@@ -117,7 +117,7 @@ def test_compute_matched_shares_the_tokens_of_one_copy_out():
 def test_a_tokenizer_that_holds_the_template_says_what_the_pieces_say(kind):
     """Also for giants: truncation pairs what it cuts off from both copies, by the square, unless it is cut before."""
     template, limit = TEMPLATES["echo-rewrite"], 60
-    room = Room.of(template, PIECES[kind], "query", limit)
+    room = LengthBudget.of(template, PIECES[kind], "query", limit)
     baked = bake(train_tokenizer(kind), template, budget=room.budget)
     texts = ["", "  ", "word", "  two", "a\n  b\n", "é" * 5000]
     texts += ["word " * 200_000, "a\nb " * 100_000, "=" * 300_000]
@@ -241,7 +241,7 @@ def test_prompt_for_is_the_one_seam(tiny_base):
     assert prompt_for(stock, "Find it", "query") == "Instruct: Find it,\nQuery: "
     assert prompt_for(stock, "Find it", "document") == prompt_for(stock, "", "document") == "Document: "
     assert prompt_for(zero_shot, "Find it", "query") == ""
-    stock[0].__dict__.pop("spelled")
+    stock[0].__dict__.pop("template_spec")
     stock.prompts = {"query": "Instruct: Given a question, answer\nQuery:"}
     assert prompt_for(stock, "Find it", "query") == "Instruct: Find it\nQuery:"
     assert prompt_for(stock, "Find it", "document") == ""

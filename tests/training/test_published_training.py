@@ -137,7 +137,7 @@ def test_a_template_of_two_variants_goes_through_recipe_record_folder_and_export
     model = antiphon.load(folder)
     antiphon.export(model, to="hub", out=tmp_path / "hub")
     exported = antiphon.load(tmp_path / "hub")
-    assert model[0].spelled == exported[0].spelled == spelled
+    assert model[0].template_spec == exported[0].template_spec == spelled
     told = [
         model.tokenizer.decode(model.preprocess(["x"], prompt=prompt, task=side)["input_ids"][0])
         for side, prompt in (("query", "Do"), ("document", ""))
@@ -154,4 +154,4 @@ def test_a_template_table_is_strict(tmp_path):
     with pytest.raises(ConfigError, match=r"no \{text\} slot in template 'custom'"):
         antiphon.train(given)
     given["model"] = {"base": str(BASE), "template": "classical", "eos": False}
-    assert read(given).model.spelled.eos is False
+    assert read(given).model.template_spec.eos is False

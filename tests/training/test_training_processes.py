@@ -118,7 +118,7 @@ def test_the_command_line_trains_plans_and_decodes(place, tmp_path, capfd):  # n
     assert trained.returncode == 0, trained.err
     assert trained.out.strip() == str(tmp_path / "run")
     assert "step 1 of 1" in trained.err
-    decoded = run("reconstruct", tmp_path / "run", "red apples", "--max-tokens", 5)
+    decoded = run("reconstruct", tmp_path / "run", "red apples", "--length", 5)
     assert decoded.returncode == 0, decoded.err
     assert decoded.out.strip()
     for arguments in (

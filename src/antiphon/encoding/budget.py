@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from antiphon.encoding.decoder import Decoder
-from antiphon.encoding.layer import Pass
+from antiphon.encoding.layer import ForwardPass
 
 BUDGETS = (2048, 4096, 8192, 16384, 32768, 65536)
 """Budgets that are tried, in tokens; the smallest that is nearly the fastest is taken."""
@@ -45,7 +45,7 @@ def _one_layer(decoder: Decoder, tokens: int) -> None:
     position_RW = torch.arange(_WIDTH).expand(len(ids_RW), -1)
     if decoder.flat:
         ids_RW, text_RW, position_RW = (table.reshape(1, -1) for table in (ids_RW, text_RW, position_RW))
-    decoder(ids_RW, text_RW, position_RW, Pass())
+    decoder(ids_RW, text_RW, position_RW, ForwardPass())
     if decoder.model.device.type == "cuda":
         torch.cuda.synchronize()
 

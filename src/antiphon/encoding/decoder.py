@@ -20,12 +20,12 @@ from antiphon.encoding.kernels import attention
 from antiphon.encoding.kernels.linear import LINEARS
 from antiphon.encoding.kernels.products import RECOMPILED
 from antiphon.encoding.kernels.varlen import Spans
-from antiphon.encoding.layer import Layer, Pass
+from antiphon.encoding.layer import ForwardPass, Layer
 from antiphon.encoding.masks import Attention, moved
 
 
 @dataclass(frozen=True)
-class Way:
+class ExecutionMode:
     """How the layers of a view run."""
 
     call: str = "sdpa"
@@ -35,7 +35,7 @@ class Way:
     """The name of the linear layers; "plain" are the model's own."""
 
 
-PLAIN = Way()
+PLAIN = ExecutionMode()
 
 
 @dataclass
@@ -44,15 +44,15 @@ class Decoder:
 
     model: PreTrainedModel
     attention: Attention
-    way: Way
+    execution: ExecutionMode
 
     @classmethod
-    def of(cls, model: PreTrainedModel, way: Way = PLAIN) -> Decoder:
-        """Return a view of a model that has `layers`, sharing its weights, whose layers run in this way."""
+    def of(cls, model: PreTrainedModel, execution: ExecutionMode = PLAIN) -> Decoder:
+        """Return a view of a model that has `layers`, sharing its weights, whose layers run as `execution` says."""
         attention.register()
-        if way.compiled:
-            way = replace(way, call=attention.FUSED.get(way.call, way.call))
-        shown = _View(way).of(model)
+        if execution.compiled:
+            execution = replace(execution, call=attention.FUSED.get(execution.call, execution.call))
+        shown = _View(execution).of(model)
         config = shown.config
         kinds = getattr(config, "layer_types", None) or []
         sees = Attention.of(config)
@@ -63,12 +63,12 @@ class Decoder:
                 number,
                 last=number == last,
                 reach=sees.reach(sliding=not kinds or kinds[number] == "sliding_attention"),
-                run=_compiled(layer) if way.compiled else None,
+                run=_compiled(layer) if execution.compiled else None,
             )
             for number, layer in enumerate(shown.layers)
         )
         compat.set_child(shown, "layers", layers.eval())
-        return cls(shown, sees, way)
+        return cls(shown, sees, execution)
 
     @property
     def causal(self) -> bool:
@@ -78,10 +78,10 @@ class Decoder:
     @property
     def flat(self) -> bool:
         """Whether texts are laid end to end in one row."""
-        return self.way.call in attention.FLAT
+        return self.execution.call in attention.FLAT
 
     def __call__(
-        self, ids_RW: torch.Tensor, text_RW: torch.Tensor, position_RW: torch.Tensor, run: Pass
+        self, ids_RW: torch.Tensor, text_RW: torch.Tensor, position_RW: torch.Tensor, run: ForwardPass
     ) -> torch.Tensor:
         """Return the last hidden states (R, W, D), or (R, K, D) where `run` keeps some positions.
 
@@ -108,7 +108,7 @@ class Decoder:
         """Return the masks of tables on the CPU, none where one text is alone."""
         alone = len(text_RW) == 1 and not prefix and not pruned and bool((text_RW == 0).all())
         # matmul adds it to its scores in every layer, so it is made what they are once
-        added = self.model.dtype if self.way.call.startswith("matmul") else None
+        added = self.model.dtype if self.execution.call.startswith("matmul") else None
         return self.attention.masks(
             text_RW, position_RW, prefix=prefix, alone=alone, added=added, device=self.model.device
         )
@@ -126,16 +126,16 @@ def _compiled(layer: nn.Module) -> Callable[..., Any]:
 class _View:
     """Copies a tree of modules over the same parameters and buffers, with a configuration of its own."""
 
-    def __init__(self, way: Way) -> None:
-        self.way = way
+    def __init__(self, execution: ExecutionMode) -> None:
+        self.execution = execution
         self._seen: dict[int, nn.Module] = {}
         self._configs: dict[int, PretrainedConfig] = {}
 
     def of(self, module: nn.Module) -> Any:
         """Return the copy of a module."""
         if id(module) not in self._seen:
-            if type(module) is nn.Linear and self.way.linear in LINEARS:
-                self._seen[id(module)] = LINEARS[self.way.linear](module)
+            if type(module) is nn.Linear and self.execution.linear in LINEARS:
+                self._seen[id(module)] = LINEARS[self.execution.linear](module)
             else:
                 self._copy(module)
         return self._seen[id(module)]
@@ -146,7 +146,7 @@ class _View:
         if isinstance(config, PretrainedConfig):
             if id(config) not in self._configs:
                 self._configs[id(config)] = copy.copy(config)
-                compat.set_attention(self._configs[id(config)], attention.PREFIX + self.way.call)
+                compat.set_attention(self._configs[id(config)], attention.PREFIX + self.execution.call)
             own["config"] = self._configs[id(config)]
         children = compat.children_of(module)
         shown = {name: None if child is None else self.of(child) for name, child in children.items()}

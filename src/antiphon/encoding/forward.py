@@ -1,7 +1,7 @@
 """From a batch of packed texts to their vectors: one forward pass, then the model's own pooling and what follows it.
 
-R rows, W their width, K kept positions of a row, B texts of the batch, T positions of a text that are pooled, P tokens
-of the prefix, S = P + R x K states, D width.
+R rows, W their width, K kept columns of a row, B texts of the batch, T pooled positions of a text, P tokens of the
+prefix, S = P + R x K states, D width; what these count is drawn in positions.py.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from antiphon.encoding.decoder import Decoder
-from antiphon.encoding.layer import Pass
+from antiphon.encoding.layer import ForwardPass
 from antiphon.encoding.masks import moved
 from antiphon.encoding.packing import Batch
+from antiphon.encoding.positions import PooledPositions
 from antiphon.encoding.prefix import Prefix
 from antiphon.encoding.tokenised import Tokens
 from antiphon.modules import SpanPooling
@@ -25,7 +26,7 @@ PRUNE_BELOW = 0.85
 """The last layer is pruned where fewer of the tokens than this are pooled: its two runs cost something too."""
 
 
-class Pooled:
+class PooledTokens:
     """Which positions of a text its pooling reads."""
 
     def __init__(self, model: SentenceTransformer) -> None:
@@ -49,43 +50,17 @@ def vectors_of(
     """Return the vectors (B, D) of a batch, in the order of its places; `texts` is what its numbers index."""
     before = 0 if prefix is None else len(prefix)
     batch = batch.flat() if decoder.flat else batch
-    positions = Pooled(model)
-    pooled = [positions.of(texts[place.text]) for place in batch.placed]
+    rule = PooledTokens(model)
+    pooled = PooledPositions.of(batch, [rule.of(texts[place.text]) for place in batch.placed], before)
     ids_RW, text_RW, position_RW = _packed(batch, texts, before)
-    device = decoder.model.device
-    kept, columns = _kept(batch, pooled, before)
     # without a mask a text's queries are its last tokens, so they can be fewer only where the last one is pooled
-    prune = max(map(len, kept)) < PRUNE_BELOW * batch.width and (positions.last_only or not decoder.flat)
-    width = max(map(len, kept)) if prune else batch.width
-    # filled up in front: so the last of K queries stand no later than the last K keys, as causal attention takes it
-    kept_RK = moved(torch.tensor([[0] * (width - len(row)) + row for row in kept]), device) if prune else None
-    run = Pass(() if prefix is None else prefix.keys, kept_RK)
-    states = decoder(ids_RW, text_RW, position_RW, run)
+    prune = pooled.most < PRUNE_BELOW * batch.width and (rule.last_only or not decoder.flat)
+    kept_RK = moved(torch.tensor(pooled.kept_columns()), decoder.model.device) if prune else None
+    states = decoder(ids_RW, text_RW, position_RW, ForwardPass(() if prefix is None else prefix.keys, kept_RK))
     states_SD = states.reshape(-1, states.shape[-1])
     if prefix is not None:
         states_SD = torch.cat([prefix.states_PD, states_SD])
-    rows = [
-        [
-            *(at for at in own if at < before),
-            *(
-                before + place.row * width + (width - len(kept[place.row]) + k if prune else kept[place.row][k])
-                for k in at_k
-            ),
-        ]
-        for place, own, at_k in zip(batch.placed, pooled, columns, strict=True)
-    ]
-    return _finish(model, states_SD, rows, texts[batch.placed[0].text].prompt_length)
-
-
-def _kept(batch: Batch, pooled: Sequence[Sequence[int]], before: int) -> tuple[list[list[int]], list[range]]:
-    """Return the columns that are pooled of every row, and which of its row's are each text's."""
-    kept: list[list[int]] = [[] for _ in range(batch.rows)]
-    columns = []
-    for place, own in zip(batch.placed, pooled, strict=True):
-        first = len(kept[place.row])
-        kept[place.row] += [place.start + at - before for at in own if at >= before]
-        columns.append(range(first, len(kept[place.row])))
-    return kept, columns
+    return _finish(model, states_SD, pooled.states(pruned=prune), texts[batch.placed[0].text].prompt_length)
 
 
 def _packed(batch: Batch, texts: Sequence[Tokens], before: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -115,7 +90,7 @@ def _finish(
         "pool_mask": mask_BT,
         "modality": "text",
     }
-    if prompt_length is not None and not Pooled(model).last_only:
+    if prompt_length is not None and not PooledTokens(model).last_only:
         features["prompt_length"] = prompt_length
     for module in list(model)[1:]:
         features = module(features)

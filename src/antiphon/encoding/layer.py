@@ -20,7 +20,7 @@ Keys = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass
-class Pass:
+class ForwardPass:
     """What one forward pass brings along; it stands where transformers has its cache."""
 
     prefix: Sequence[Keys] = ()
@@ -98,10 +98,10 @@ class Layer(nn.Module):
     def forward(self, hidden_RWD: torch.Tensor, **given: Any) -> Any:
         """Return the layer's states (R, W, D), or (R, K, D) at the kept positions of the last layer.
 
-        One of the arguments is the Pass, under the name that the family has for its cache.
+        One of the arguments is the ForwardPass, under the name that the family has for its cache.
         """
-        cache = compat.cache_given(given, Pass)
-        run: Pass = given.pop(cache)
+        cache = compat.cache_given(given, ForwardPass)
+        run: ForwardPass = given.pop(cache)
         prefix = run.prefix[self.number] if run.prefix else None
         recorded, spans = run.recorded, run.spans
         if spans is not None:

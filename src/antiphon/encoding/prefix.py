@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from antiphon.encoding.decoder import Decoder
-from antiphon.encoding.layer import Keys, Pass
+from antiphon.encoding.layer import ForwardPass, Keys
 
 KEPT = 16
 """Prefixes that are kept; the one that was used longest ago goes."""
@@ -57,6 +57,6 @@ def _run(decoder: Decoder, ids: tuple[int, ...]) -> Prefix:
         ids_1P,
         torch.zeros_like(ids_1P),
         torch.arange(len(ids))[None],
-        Pass(recorded=recorded),
+        ForwardPass(recorded=recorded),
     )
     return Prefix(ids, recorded, states_1PD[0])

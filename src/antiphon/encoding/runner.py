@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon import compat
 from antiphon.encoding.budget import budget
-from antiphon.encoding.decoder import Decoder, Way
+from antiphon.encoding.decoder import Decoder, ExecutionMode
 from antiphon.encoding.forward import vectors_of
 from antiphon.encoding.kernels.attention import candidates
 from antiphon.encoding.packing import Batch, batches
@@ -83,8 +83,8 @@ class Runner:
         state = _state(self.model)
         if state != self._state:
             self._state = state
-            way = Way(self._call(), self.compiled, self.linear)
-            self._decoder = Decoder.of(self.model[0].model, way)
+            execution = ExecutionMode(self._call(), self.compiled, self.linear)
+            self._decoder = Decoder.of(self.model[0].model, execution)
             self._prefixes = Prefixes()
             self._shared.clear()
 

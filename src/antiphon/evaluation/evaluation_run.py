@@ -131,7 +131,7 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
         for task in selected
         if isinstance(task, Selected)
     }
-    own = settings.instructions == OWN or (given is None and not instructing.hears(model))
+    own = settings.instructions == OWN or (given is None and not instructing.takes_instruction(model))
     identity = identity_of_cut(identity or fingerprint(model), settings.cut)
     encode = cutting(encode or encoder(model, budget=settings.budget, compile=settings.compile), model, settings.cut)
     mine, sizes = _share(selected, spread=spread, sized=listener is not None)
@@ -153,8 +153,8 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
         return found
 
     everything = ranks.gathered(score) if spread else score()
-    spelled = template_of(model)
-    name = label or getattr(model.model_card_data, "model_name", None) or (spelled.name if spelled else "model")
+    spec = template_of(model)
+    name = label or getattr(model.model_card_data, "model_name", None) or (spec.name if spec else "model")
     return Scores(
         model=_name(model),
         label=str(name),
@@ -164,7 +164,7 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
         settings={
             "seed": settings.seed,
             "limit": settings.limit,
-            "template": spelled.name if spelled else None,
+            "template": spec.name if spec else None,
             **({} if settings.cut is None else {"cut": settings.cut}),
         },
     )

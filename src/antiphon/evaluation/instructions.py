@@ -62,11 +62,11 @@ def read(instructions: Instructions) -> Mapping[str, str] | None:
     return raw
 
 
-def hears(model: SentenceTransformer) -> bool:
+def takes_instruction(model: SentenceTransformer) -> bool:
     """Return whether the model takes instructions: its template has a slot, or its own prompts are instructions."""
     template = template_of(model)
     if template is not None:
-        return template.hears("query")
+        return template.takes_instruction("query")
     return any("instruct" in prompt.lower() for prompt in (model.prompts or {}).values())
 
 
@@ -96,10 +96,10 @@ def chosen(
     model: SentenceTransformer, instructions: Instructions, given: Mapping[str, str] | None, task: str, metadata: Any
 ) -> str:
     """Return the instruction that the model is to hear on a task, empty for none."""
-    if instructions == OWN or (given is None and not hears(model)):
+    if instructions == OWN or (given is None and not takes_instruction(model)):
         return ""
     template = template_of(model)
-    if template is not None and not template.hears("query"):
+    if template is not None and not template.takes_instruction("query"):
         return ""  # it has no place for one
     return separated(instruction_for(task, metadata, given), template)
 

@@ -45,7 +45,7 @@ def task_strings(
         quiet()
         selected = select(tasks, limit=None, seed=0)
     given = instructing.read(instructions)
-    own = instructions == OWN or (given is None and not instructing.hears(model))
+    own = instructions == OWN or (given is None and not instructing.takes_instruction(model))
     found = []
     for task in selected:
         if not isinstance(task, Selected):

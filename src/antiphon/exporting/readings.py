@@ -19,9 +19,9 @@ from antiphon.errors import ModelError
 from antiphon.model.parity import unlike_texts
 from antiphon.model.prompts import PROMPT_NAMES, prompt_of, side_of
 from antiphon.text.baking import bake
-from antiphon.text.pieces import said
+from antiphon.text.pieces import rendered
 from antiphon.text.template import Side, Template, fills_slots, template_of
-from antiphon.text.tokens import PieceTokenizer, Room
+from antiphon.text.tokens import LengthBudget, PieceTokenizer
 
 LONGEST_CUT = 2048
 """A text is made too long on purpose only for models that cut at so many tokens or earlier."""
@@ -58,7 +58,7 @@ def _words(model: SentenceTransformer, reading: Reading) -> object:
     template = template_of(model)
     if template is None or not fills_slots(model):
         return reading.prompt
-    return said(template.pieces(reading.side), reading.prompt), reading.prompt
+    return rendered(template.pieces(reading.side), reading.prompt), reading.prompt
 
 
 def freeze(model: SentenceTransformer, reading: Reading, *, mark_span: bool = False) -> PreTrainedTokenizerBase:
@@ -103,7 +103,7 @@ def _with_slots(
 ) -> PreTrainedTokenizerBase:
     tokenizer = copy.deepcopy(model.tokenizer)
     most = model.max_seq_length
-    room = Room.of(template, PieceTokenizer(tokenizer), reading.side, most, prompt=reading.prompt)
+    room = LengthBudget.of(template, PieceTokenizer(tokenizer), reading.side, most, prompt=reading.prompt)
     bake(tokenizer, template, budget=room.budget, side=reading.side, prompt=reading.prompt, mark_span=mark_span)
     tokenizer.model_max_length = room.overhead + room.budget  # a tokenizer cuts one copy and then says it again
     return tokenizer

@@ -24,9 +24,9 @@ from antiphon.model.weights import check_weights
 from antiphon.modules import POOLINGS, TEXT_ONLY, SpanPooling, TemplateInput, frequencies_bound, positions_of
 from antiphon.text.baking import bake, check_specials, with_backend, write_specials
 from antiphon.text.chat import resolve
-from antiphon.text.pieces import said
+from antiphon.text.pieces import rendered
 from antiphon.text.template import DEFAULT, SIDES, Template, named, template_of
-from antiphon.text.tokens import PieceTokenizer, Room, Specials, check_frames, check_ids, sequences
+from antiphon.text.tokens import LengthBudget, PieceTokenizer, Specials, check_frames, check_ids, sequences
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 # Texts on which a baked tokenizer must agree with the pieces before it is trusted.
@@ -59,21 +59,19 @@ def build(
 
     Raises ConfigError for a setting that cannot be used, ModelError for a base that cannot be an embedder.
     """
-    spelled = _checked(template, pooling, max_tokens, dtype)
-    spelled = spelled if eos is None else replace(spelled, eos=eos)
+    spec = _checked(template, pooling, max_tokens, dtype)
+    spec = spec if eos is None else replace(spec, eos=eos)
     if layers is not None:
         check_layers(layers)
     source = str(nano.folder()) if base == "nano" else str(base)
     with plain_folder(source, dtype) as plain:
         config, tokenizer = read_base(plain.path)
         check_ids(tokenizer, config.get_text_config(decoder=True).vocab_size)
-        spelled = resolve(spelled, tokenizer)
-        Specials.of(tokenizer, eos=spelled.eos)
-        stock = pooling == "last" and (
-            _prefixes(tokenizer, spelled) or (spelled.in_tokenizer and _bakes(tokenizer, spelled))
-        )
-        _prepare(tokenizer, spelled, config, in_tokenizer=stock and spelled.in_tokenizer, max_tokens=max_tokens)
-        module = _load_module(plain.path, config, tokenizer, None if stock else spelled, dtype)
+        spec = resolve(spec, tokenizer)
+        Specials.of(tokenizer, eos=spec.eos)
+        stock = pooling == "last" and (_prefixes(tokenizer, spec) or (spec.in_tokenizer and _bakes(tokenizer, spec)))
+        _prepare(tokenizer, spec, config, in_tokenizer=stock and spec.in_tokenizer, max_tokens=max_tokens)
+        module = _load_module(plain.path, config, tokenizer, None if stock else spec, dtype)
     if plain.path != source:
         _came_from(module, source, plain)
     if layers is not None:
@@ -83,8 +81,8 @@ def build(
     width = module.get_embedding_dimension()
     instructions = {"query": "", "document": "", **(prompts or {})}
     if stock:
-        module.spelled = spelled
-        instructions = _as_prefixes(spelled, instructions)
+        module.template_spec = spec
+        instructions = _as_prefixes(spec, instructions)
     model = SentenceTransformer(
         modules=[module, Pooling(width, pooling_mode="lasttoken") if stock else SpanPooling(width, pooling)],
         prompts=instructions,
@@ -107,14 +105,14 @@ def check_ready(model: SentenceTransformer) -> None:
 
 
 def _checked(template: str | Template, pooling: str, max_tokens: int, dtype: str) -> Template:
-    spelled = named(template)
+    spec = named(template)
     if pooling not in POOLINGS:
         raise ConfigError(f"There is no pooling {pooling!r}; take one of {', '.join(POOLINGS)}.")
     if dtype not in DTYPES:
         raise ConfigError(f"There is no dtype {dtype!r}; take one of {', '.join(DTYPES)}.")
     if not isinstance(max_tokens, int) or max_tokens < 8:
         raise ConfigError(f"max_tokens is {max_tokens!r}; a whole number of at least 8 is wanted.")
-    return spelled
+    return spec
 
 
 def _load_module(
@@ -179,7 +177,7 @@ def _prefixes(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
 
 
 def _begins_with_words(template: Template) -> bool:
-    return all(said(template.pieces(side), "")[0].kind == "frame" for side in SIDES)
+    return all(rendered(template.pieces(side), "")[0].kind == "frame" for side in SIDES)
 
 
 def _bakes(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
@@ -220,7 +218,7 @@ def _prepare(
     pieces = PieceTokenizer(tokenizer)
     rows = config.get_text_config(decoder=True).vocab_size
     check_frames(template, pieces, rows)
-    room = max((Room.of(template, pieces, side, max_tokens) for side in SIDES), key=lambda room: room.longest)
+    room = max((LengthBudget.of(template, pieces, side, max_tokens) for side in SIDES), key=lambda room: room.longest)
     _check_room(template, room, config, max_tokens)
     tokenizer.padding_side = "right"
     # some tokenizer classes bring a pad token of their own, past the last row of a small model's embeddings
@@ -235,7 +233,7 @@ def _prepare(
         tokenizer.model_max_length = max_tokens
 
 
-def _check_room(template: Template, room: Room, config: PretrainedConfig, max_tokens: int) -> None:
+def _check_room(template: Template, room: LengthBudget, config: PretrainedConfig, max_tokens: int) -> None:
     """Raise a ConfigError, with the length that fits, where a sequence can be longer than the model's positions."""
     positions = positions_of(config)
     if positions is None or room.longest <= positions:

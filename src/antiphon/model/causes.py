@@ -179,10 +179,10 @@ def _prompts(
     if peer is not None and (theirs := prompt_of(peer, side)) not in (here, ""):
         prompts["own"] = theirs
     template = template_of(model)
-    hears = template is None or not fills_slots(model) or template.hears("document" if side == "document" else "query")
+    instructable = template is None or not fills_slots(model) or template.takes_instruction(side)
     if here:
         yield _Trial("prompt", f"{other} leaves out the prompt that {own} uses ({here!r:.60})", Variant(prompt=""))
-    if hears:
+    if instructable:
         for name, prompt in prompts.items():
             yield _Trial("prompt", f"{other} uses its {name} prompt ({prompt!r:.60})", Variant(prompt=prompt))
     if fills_slots(model) and template is not None and not template.one_variant:

@@ -108,7 +108,7 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
     record = _record(source)
     if record is not None:
         if not hasattr(model[0], "template") and record.get("template"):
-            model[0].spelled = Template.from_dict(record["template"])
+            model[0].template_spec = Template.from_dict(record["template"])
         model[0].base_licence = record.get("base_licence")
         if record.get("calibration"):
             number = Calibration.from_dict(record["calibration"]).module

@@ -66,7 +66,7 @@ def instruct(model: SentenceTransformer, instructions: Mapping[str, str]) -> Non
     template = template_of(model)
     for name, instruction in instructions.items():
         side = side_of(name) or "query"
-        if instruction and template is not None and not template.hears(side):
+        if instruction and template is not None and not template.takes_instruction(side):
             raise ConfigError(no_prompt_slot(template.name, side))
         model.prompts = {**(model.prompts or {}), name: prompt_for(model, instruction, side)}
     if template is not None and not fills_slots(model) and (model.prompts or {}).get("query"):

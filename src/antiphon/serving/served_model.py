@@ -86,7 +86,7 @@ class Embedder:
     def _instructed(self, instruction: str, side: Side) -> str:
         template = template_of(self.model)
         prompt = prompt_of(self.model, side, instruction=instruction)
-        if instruction and not (prompt if template is None else template.hears(side)):
+        if instruction and not (prompt if template is None else template.takes_instruction(side)):
             raise ConfigError(f"This model has no place for an instruction on the {side} side; leave it out.")
         return prompt
 

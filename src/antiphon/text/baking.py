@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from antiphon import compat
 from antiphon.errors import ModelError
-from antiphon.text.pieces import Piece, said
+from antiphon.text.pieces import Piece, rendered
 from antiphon.text.template import Side, Template
 from antiphon.text.tokenizer_json import plain_text, without_prefix
 from antiphon.text.tokens import CHARACTERS_A_TOKEN, PieceTokenizer, Specials
@@ -67,7 +67,7 @@ def bake(
     """
     piece_tokenizer = PieceTokenizer(tokenizer)
     specials = piece_tokenizer.specials
-    pieces = said(template.pieces(side), prompt)
+    pieces = rendered(template.pieces(side), prompt)
     single: list[dict[str, Any]] = []
     entries: dict[str, dict[str, Any]] = {}
 

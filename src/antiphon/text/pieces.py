@@ -128,7 +128,7 @@ def _split_at_clause(words: str, *, ends: bool, starts: bool) -> list[Piece]:
     return [Piece("frame", part, clause=clause) for part, clause in parts if part]
 
 
-def said(pieces: tuple[Piece, ...], prompt: str) -> tuple[Piece, ...]:
+def rendered(pieces: tuple[Piece, ...], prompt: str) -> tuple[Piece, ...]:
     """Return the pieces as they are said: the clause in or out, neighbouring frames joined, no space at the start.
 
     A slot that comes to stand behind a frame by this owns the one space before it, as any other slot does. The space

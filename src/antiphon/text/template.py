@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from antiphon.errors import ConfigError, closest
-from antiphon.text.pieces import Piece, parse, said
+from antiphon.text.pieces import Piece, parse, rendered
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -71,14 +71,14 @@ class Template:
         """Whether query and document read alike."""
         return self.pieces("query") == self.pieces("document")
 
-    def hears(self, side: Side) -> bool:
+    def takes_instruction(self, side: Side) -> bool:
         """Return whether this side's variant has a slot for an instruction."""
         return any(piece.kind == "prompt" for piece in self.pieces(side))
 
     @property
     def in_tokenizer(self) -> bool:
         """Whether a tokenizer can say all of it: one variant, no instruction."""
-        return self.one_variant and not self.hears("query") and not self.hears("document")
+        return self.one_variant and not self.takes_instruction("query") and not self.takes_instruction("document")
 
     @property
     def in_prompts(self) -> bool:
@@ -98,19 +98,19 @@ class Template:
 
     def prefix(self, instruction: str, side: Side) -> str:
         """Return what stands before the text, for a template that is a prefix only."""
-        if instruction and not self.hears(side):
+        if instruction and not self.takes_instruction(side):
             raise ConfigError(no_prompt_slot(self.name, side))
         return "".join(
             piece.content
             if piece.kind == "frame"
             else " " * piece.space + ("" if piece.kind == "text" else instruction.lstrip(" "))
-            for piece in said(self.pieces(side), instruction)
+            for piece in rendered(self.pieces(side), instruction)
         )
 
     def written(self, text: str, instruction: str, side: Side) -> str:
         """Return the whole string that is said around a text, without BOS and EOS."""
         filled = {"text": text, "prompt": instruction}
-        pieces = said(self.pieces(side), instruction)
+        pieces = rendered(self.pieces(side), instruction)
         return "".join(p.content if p.kind == "frame" else p.fill(filled[p.kind]) for p in pieces)
 
     def to_dict(self) -> dict[str, object]:
@@ -175,7 +175,7 @@ TEMPLATES: Mapping[str, Template] = {
 
 def _differs(template: Template, other: Template) -> bool:
     """Return whether two templates say anything differently without an instruction."""
-    return any(said(template.pieces(side), "") != said(other.pieces(side), "") for side in SIDES)
+    return any(rendered(template.pieces(side), "") != rendered(other.pieces(side), "") for side in SIDES)
 
 
 def named(template: str | Template) -> Template:
@@ -208,8 +208,8 @@ def no_prompt_slot(name: str, side: Side) -> str:
 
 def template_of(model: SentenceTransformer) -> Template | None:
     """Return the template of a model that antiphon built or loaded, None for any other."""
-    spelled = getattr(model[0], "spelled", None)
-    return spelled if isinstance(spelled, Template) else None
+    spec = getattr(model[0], "template_spec", None)
+    return spec if isinstance(spec, Template) else None
 
 
 def fills_slots(model: SentenceTransformer) -> bool:
@@ -229,7 +229,7 @@ def prompt_for(model: SentenceTransformer, instruction: str, side: Side) -> str:
         own = (model.prompts or {}).get("query") or "Instruct: \nQuery: "
         ending = "\nQuery: " if own.endswith(" ") else "\nQuery:"
         return f"Instruct: {instruction}{ending}" if instruction and side == "query" else ""
-    heard = instruction if template.hears(side) else ""
+    heard = instruction if template.takes_instruction(side) else ""
     if fills_slots(model):
         return heard
     return template.prefix(heard, side) if template.in_prompts else ""

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from antiphon.errors import ConfigError, DataError, ModelError
-from antiphon.text.pieces import Piece, said
+from antiphon.text.pieces import Piece, rendered
 from antiphon.text.template import SIDES, Side, Template, no_prompt_slot
 from antiphon.text.tokenizer_json import plain_text, without_prefix
 
@@ -151,7 +151,7 @@ def _first_and_inner(raw: dict[str, Any]) -> dict[bool, Tokenizer]:
 
 
 @dataclass(frozen=True)
-class Room:
+class LengthBudget:
     """What a template leaves for the text: the rule of `max_tokens`, which counts everything with one copy."""
 
     overhead: int
@@ -168,9 +168,9 @@ class Room:
     @classmethod
     def of(
         cls, template: Template, tokenizer: PieceTokenizer, side: Side, max_tokens: int, *, prompt: str = ""
-    ) -> Room:
+    ) -> LengthBudget:
         """Measure it; ConfigError where nothing is left for a text."""
-        pieces = said(template.pieces(side), prompt)
+        pieces = rendered(template.pieces(side), prompt)
         fixed = _fixed_ids(pieces, tokenizer, prompt)
         overhead = sum(map(len, fixed.values())) + template.eos + (tokenizer.specials.bos is not None)
         copies = template.copies(side)
@@ -190,10 +190,10 @@ def sequences(
 
     `max_tokens` counts a sequence with one copy of the text; every copy is cut alike.
     """
-    if prompt and not template.hears(side):
+    if prompt and not template.takes_instruction(side):
         raise ConfigError(no_prompt_slot(template.name, side))
-    room = Room.of(template, tokenizer, side, max_tokens, prompt=prompt)
-    pieces = said(template.pieces(side), prompt)
+    room = LengthBudget.of(template, tokenizer, side, max_tokens, prompt=prompt)
+    pieces = rendered(template.pieces(side), prompt)
     fixed = _fixed_ids(pieces, tokenizer, prompt)
     # copies that are written alike are tokenised once
     forms = {_form(number, piece): piece for number, piece in enumerate(pieces) if piece.kind == "text"}

@@ -71,7 +71,7 @@ class Model(Strict):
     """transformers' name of an attention implementation, such as "flash_attention_2"; its own choice without it."""
 
     @property
-    def spelled(self) -> Template | None:
+    def template_spec(self) -> Template | None:
         """The template with its EOS settled, None where neither is said; ConfigError for one that is not to be had."""
         if self.template is None and self.eos is None:
             return None

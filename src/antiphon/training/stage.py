@@ -143,7 +143,7 @@ def _tell_sets(rows: Rows, tell: Callable[[str], None]) -> None:
 def opened(settings: Model, base: str) -> SentenceTransformer:
     """Return the model a stage starts from, ready to be trained."""
     options = ModelOptions(
-        template=settings.spelled,
+        template=settings.template_spec,
         pooling=settings.pooling,
         max_tokens=settings.max_tokens,
         bidirectional=settings.bidirectional,
@@ -169,7 +169,7 @@ def heard(model: SentenceTransformer, instructions: Mapping[str, str], *, given:
     return {
         name: instruction
         for name, instruction in instructions.items()
-        if name not in given and (template is None or template.hears(side_of(name) or "query"))
+        if name not in given and (template is None or template.takes_instruction(side_of(name) or "query"))
     }
 
 

@@ -15,7 +15,7 @@ from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.model.base import read_base
 from antiphon.text.chat import resolve
 from antiphon.text.template import DEFAULT, Side, named
-from antiphon.text.tokens import PieceTokenizer, Room, sequences
+from antiphon.text.tokens import LengthBudget, PieceTokenizer, sequences
 from antiphon.training.dataset import TEXT, Library, Rows, text_columns, texts_rows
 from antiphon.training.recipe import Recipe
 from antiphon.training.recipe_tables import Stage
@@ -111,12 +111,12 @@ def _count(recipe: Recipe, stage: Stage, texts: list[str]) -> tuple[float, float
     tokenizer = _tokenizer(recipe)
     if tokenizer is None:
         return None
-    template = resolve(recipe.model.spelled or named(DEFAULT), tokenizer)
+    template = resolve(recipe.model.template_spec or named(DEFAULT), tokenizer)
     pieces = PieceTokenizer(tokenizer)
     most = stage.max_tokens or recipe.model.max_tokens or MAX_TOKENS
     side: Side = "query"
     rows = sequences(texts, template, pieces, prompt="", side=side, max_tokens=most)
-    room = Room.of(template, pieces, side, most)
+    room = LengthBudget.of(template, pieces, side, most)
     alone = [min(len(row), room.budget) for row in pieces.texts(texts, first=False)]
     return fmean(len(row.ids) for row in rows), fmean(alone)
 
@@ -130,7 +130,7 @@ def _longest(recipe: Recipe, stage: Stage, *, steps: int | None = None, texts: i
             "name the data's folder by data.root, or set steps."
         )
     most = stage.max_tokens or recipe.model.max_tokens or MAX_TOKENS
-    template = recipe.model.spelled or named(DEFAULT)
+    template = recipe.model.template_spec or named(DEFAULT)
     copies = 1 if template.compute_matched else max(template.copies("query"), template.copies("document"))
     columns = texts or loss_kind(stage).texts or QUERY_DOCUMENT_NEGATIVE
     return Workload(steps, columns, float(copies * most), float(most), False)

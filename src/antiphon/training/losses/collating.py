@@ -17,9 +17,9 @@ from sentence_transformers.sentence_transformer.training_args import SentenceTra
 
 from antiphon.errors import ConfigError
 from antiphon.text.baking import write_specials
-from antiphon.text.pieces import said
+from antiphon.text.pieces import rendered
 from antiphon.text.template import Side, fills_slots, template_of
-from antiphon.text.tokens import PieceTokenizer, Room, check_texts
+from antiphon.text.tokens import LengthBudget, PieceTokenizer, check_texts
 from antiphon.training.losses.decoding import CONTENT_IDS, CONTENT_MASK
 
 DEFAULT_MAX_TOKENS = 512
@@ -94,8 +94,10 @@ def contents(
     slot, first = None, True
     # a baked tokenizer puts the slot's space itself, and a model of others has no slot
     if template is not None and not (template.in_tokenizer and not fills_slots(model)):
-        instructed = template.hears(side) and (bool(prompt) if fills_slots(model) else _instructed(model, prompt, side))
-        pieces = said(template.pieces(side), prompt if instructed else "")
+        instructed = template.takes_instruction(side) and (
+            bool(prompt) if fills_slots(model) else _instructed(model, prompt, side)
+        )
+        pieces = rendered(template.pieces(side), prompt if instructed else "")
         slot = next(piece for piece in pieces if piece.kind == "text")
         first = pieces[0].kind == "text" or slot.parted
     filled = checked if slot is None else [slot.fill(text) for text in checked]
@@ -126,7 +128,7 @@ def _budget(model: SentenceTransformer, tokenizer: PieceTokenizer, prompt: str, 
     most = model.max_seq_length or DEFAULT_MAX_TOKENS
     template = template_of(model)
     if template is not None and fills_slots(model):
-        return Room.of(template, tokenizer, side, most, prompt=prompt).budget
+        return LengthBudget.of(template, tokenizer, side, most, prompt=prompt).budget
     # the space that ends a prefix is the text's first (see pieces.py)
     prefix = len(tokenizer.frame(prompt.removesuffix(" "), first=True)) if prompt else 0
     budget = most - prefix - int(model.tokenizer.num_special_tokens_to_add())

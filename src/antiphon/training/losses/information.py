@@ -24,7 +24,7 @@ from antiphon.training.losses.vocabulary import CHUNK
 
 
 @dataclass(frozen=True)
-class Told:
+class InformationFigures:
     """One direction: the cross-entropy of a side without and with the other side's vector, in nats per token."""
 
     without: float
@@ -49,8 +49,8 @@ class Told:
 class Information:
     """Both directions of a set of pairs."""
 
-    query_to_document: Told
-    document_to_query: Told
+    query_to_document: InformationFigures
+    document_to_query: InformationFigures
 
 
 @torch.no_grad()
@@ -120,8 +120,8 @@ def _neutral(model: SentenceTransformer) -> torch.Tensor:
     return embedded_D
 
 
-def _told(sums: torch.Tensor) -> Told:
+def _told(sums: torch.Tensor) -> InformationFigures:
     without, given, tokens = sums.tolist()
     if not tokens:
         raise DataError("Every text of one side is empty, so there is no token to measure information on.")
-    return Told(without / tokens, given / tokens, int(tokens))
+    return InformationFigures(without / tokens, given / tokens, int(tokens))

@@ -107,7 +107,12 @@ class SequencePreprocessor:
         module = self.model[0]
         most = self.model.max_seq_length or DEFAULT_MAX_TOKENS
         rows = sequences(
-            check_texts(inputs), module.spelled, module.piece_tokenizer, prompt=prompt, side=side, max_tokens=2 * most
+            check_texts(inputs),
+            module.template_spec,
+            module.piece_tokenizer,
+            prompt=prompt,
+            side=side,
+            max_tokens=2 * most,
         )
         cut = [Sequenced(row.ids[:most], [*row.pooled[: min(len(row.ids), most) - 1], True]) for row in rows]
         return {**module.pad(cut), "modality": "text"}
