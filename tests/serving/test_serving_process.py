@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from langchain_openai import OpenAIEmbeddings
 from serving_process import KEY, read_all, serving
 
 import antiphon
+from antiphon.cli import main
 from antiphon.model.parity import LIMITS, compare, unlike_texts
 
 pytestmark = pytest.mark.slow
@@ -187,22 +187,20 @@ def test_slow_readers_and_slow_writers_hold_up_nobody(server):
         (["./nowhere", "--port", "0"], {}, "There is no folder ./nowhere"),
     ],
 )
-def test_what_cannot_be_served_is_said_in_a_sentence(arguments, environment, sentence, tmp_path):
+def test_what_cannot_be_served_is_said_in_a_sentence(arguments, environment, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         given = [str(taken.getsockname()[1]) if word == "TAKEN" else word for word in arguments]
-        done = subprocess.run(
-            [sys.executable, "-m", "antiphon.cli", "serve", *given],
-            env={**os.environ, **environment},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    assert done.returncode == 2, done.stderr
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", *given])
+    told = " ".join(capsys.readouterr().err.split())
+    assert ended.value.code == 2, told
+    assert sentence in told
+    assert "Traceback" not in told
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path):
