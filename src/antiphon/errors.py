@@ -30,7 +30,7 @@ _INSTEAD: Mapping[str, str] = {
     "UnpicklingError": "its pytorch_model.bin is cut short or holds more than weights; download it again",
 }
 """What is said in place of an exception's own words."""
-_SPOKEN = (OSError, ValueError, ImportError, NotImplementedError, RuntimeError)
+_SPOKEN = (OSError, ValueError, ImportError, RuntimeError)
 """Exceptions whose messages are sentences by habit; of any other the class is said too."""
 _LONGEST = 300
 
