@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import evaluation_data as data
 import numpy as np
 import pytest
+from published_data import GOLDEN, MODELS, golden
 from transformers import AutoTokenizer
 
 import antiphon
@@ -19,10 +19,6 @@ from antiphon.evaluation.text_cut import cut_words
 from antiphon.text.template import TEMPLATES, Template
 from antiphon.text.tokens import PieceTokenizer
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-golden = pytest.mark.skipif(
-    not (SHARED / "golden").is_dir(), reason="needs the folder shared/golden beside the checkout"
-)
 STS = "Retrieve semantically similar text"
 DUPLICATES = (
     "Given a question, retrieve detailed question descriptions from Stackexchange that are duplicates to the given "
@@ -139,10 +135,10 @@ def test_a_cut_changes_scores_and_is_not_taken_for_the_whole(tiny_base, tmp_path
 @golden
 @pytest.mark.parametrize("folder", ["english-6m", "stories260K"])
 def test_long_texts_are_cut_at_the_authors_words(folder):
-    facts = json.loads((SHARED / "golden" / "echo.json").read_text(encoding="utf-8"))
+    facts = json.loads((GOLDEN / "echo.json").read_text(encoding="utf-8"))
     key = "llm2vec|en6m|bi" if folder == "english-6m" else "llm2vec|stories|bi"
-    wanted = json.loads((SHARED / "golden" / "llm2vec_supervised.json").read_text(encoding="utf-8"))[key]
-    pieces = PieceTokenizer(AutoTokenizer.from_pretrained(SHARED / "data" / "models" / folder))
+    wanted = json.loads((GOLDEN / "llm2vec_supervised.json").read_text(encoding="utf-8"))[key]
+    pieces = PieceTokenizer(AutoTokenizer.from_pretrained(MODELS / folder))
     cut = [cut_words(text, pieces, 400) for text in facts["long_texts"]]
     lengths = [1 + len(row) for row in pieces.texts(cut, first=True)]
     assert lengths == wanted["enc_long_lengths"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import train_tokenizer, vectors
 from oracle import HAND_WRITTEN, Oracle
+from published_data import GOLDEN, INSTRUCTIONS, MODELS, golden
 from transformers import AutoTokenizer
 
 import antiphon
@@ -21,9 +22,6 @@ from antiphon.modules import TemplateInput
 from antiphon.text.template import TEMPLATES, Template, named, prompt_for
 from antiphon.text.tokens import LengthBudget, PieceTokenizer, sequences
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-GOLDEN, MODELS = SHARED / "golden", SHARED / "data" / "models"
-golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs the folder shared/golden beside the checkout")
 ECHO = {
     "zs-echo-sp": ("echo-rewrite-parser", "query"),
     "zs-classic-sp": ("classical-write-parser", "query"),
@@ -32,14 +30,6 @@ ECHO = {
     "ft-doc-sp": ("echo-parser", "document"),
     "ft-query": ("echo-readme", "query"),
     "ft-doc": ("echo-readme", "document"),
-}
-INSTRUCTIONS = {
-    "nq": "Given a question, retrieve Wikipedia passages that answer the question",
-    "hotpot_qa": "Given a multi-hop question, retrieve documents that can help answer the question",
-    "fever": "Given a claim, retrieve documents that support or refute the claim",
-    "squad": "Retrieve Wikipedia passages that answer the question",
-    "quora_duplicates": "Given a question, retrieve questions that are semantically equivalent to the given question",
-    "allnli": "Given a premise, retrieve a hypothesis that is entailed by the premise",
 }
 NO_EOS = {**{name: HAND_WRITTEN[name, "query"] for name in ("eol", "classical")}, "llm2vec": ["BARE"]}
 LIMITS = {"sts": 200, "long64": 64}

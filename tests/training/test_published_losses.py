@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from oracle import Oracle
+from published_data import GOLDEN, INSTRUCTIONS, MODELS, SHIPPED, golden
 
 import antiphon
 from antiphon.text.template import Template
@@ -23,18 +23,6 @@ from antiphon.training.losses import (
 )
 from antiphon.training.losses.mntp import TARGETS
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-GOLDEN, MODELS = SHARED / "golden", SHARED / "data" / "models"
-SHIPPED = Path(__file__).resolve().parents[1] / "fixtures" / "written-by-0.1.0" / "base"
-golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs the folder shared/golden beside the checkout")
-INSTRUCTIONS = {
-    "nq": "Given a question, retrieve Wikipedia passages that answer the question",
-    "hotpot_qa": "Given a multi-hop question, retrieve documents that can help answer the question",
-    "fever": "Given a claim, retrieve documents that support or refute the claim",
-    "squad": "Retrieve Wikipedia passages that answer the question",
-    "quora_duplicates": "Given a question, retrieve questions that are semantically equivalent to the given question",
-    "allnli": "Given a premise, retrieve a hypothesis that is entailed by the premise",
-}
 ROWS = [
     ("Find the answer", "who split a string?", "str.split cuts a string at every separator.", "a dictionary"),
     ("Find the answer", "read a file", "Path.read_text opens the file and reads it.", "a list of numbers"),

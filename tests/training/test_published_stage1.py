@@ -9,23 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from published_data import GOLDEN, INSTRUCTIONS, MODELS, SHIPPED, golden
 from transformers import AutoModelForCausalLM
 
 import antiphon
 from antiphon.errors import ConfigError
 from antiphon.training.losses import ReconstructionLoss, ReconstructionSettings, reconstruction_collator
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-GOLDEN = SHARED / "golden"
-SHIPPED = Path(__file__).resolve().parents[1] / "fixtures" / "written-by-0.1.0" / "base"
-INSTRUCTIONS = {
-    "nq": "Given a question, retrieve Wikipedia passages that answer the question",
-    "hotpot_qa": "Given a multi-hop question, retrieve documents that can help answer the question",
-    "fever": "Given a claim, retrieve documents that support or refute the claim",
-    "squad": "Retrieve Wikipedia passages that answer the question",
-    "quora_duplicates": "Given a question, retrieve questions that are semantically equivalent to the given question",
-    "allnli": "Given a premise, retrieve a hypothesis that is entailed by the premise",
-}
 TEMPLATE = antiphon.text.template.Template("header", "user:\n{prompt}; [{text}]!", "user:\n[{text}]!")
 ROWS = [
     ("Find the answer", "who split a string?", "str.split cuts a string at every separator."),
@@ -79,14 +69,13 @@ def unweighted(loss: ReconstructionLoss, columns: list[dict]) -> tuple[float, fl
 
 @pytest.fixture
 def llama3_like(tmp_path) -> Path:
-    if not GOLDEN.is_dir():
-        pytest.skip("needs the folder shared/golden beside the checkout")
     for file in (GOLDEN / "llama3_like").iterdir():
         shutil.copy(file, tmp_path)
-    shutil.copy(SHARED / "data" / "models" / "english-6m" / "model.safetensors", tmp_path)
+    shutil.copy(MODELS / "english-6m" / "model.safetensors", tmp_path)
     return tmp_path
 
 
+@golden
 @pytest.mark.parametrize("name", SETTINGS)
 def test_losses_and_gradients_are_those_of_the_authors_code(name, llama3_like):
     facts = json.loads((GOLDEN / "anchor_stage1.json").read_text(encoding="utf-8"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from published_data import SHIPPED
 
 import antiphon
 from antiphon import training
@@ -19,7 +20,6 @@ from antiphon.training.losses.mntp import IGNORED, TARGETS, MaskingPreprocessor
 from antiphon.training.recipe import read
 from antiphon.training.token_blocks import token_blocks
 
-BASE = Path(__file__).resolve().parents[1] / "fixtures" / "written-by-0.1.0" / "base"
 WORDS = ["the", "module", "reads", "a", "file", "and", "gives", "its", "lines", "as", "a", "list", "of", "strings"]
 
 
@@ -30,7 +30,7 @@ def recipe(tmp_path: Path, **stage) -> dict:
     return {
         "name": "run",
         "out": str(tmp_path / "run"),
-        "model": {"base": str(BASE), "template": "classical", "pooling": "last", "max_tokens": 32},
+        "model": {"base": str(SHIPPED), "template": "classical", "pooling": "last", "max_tokens": 32},
         "data": {"sets": [{"name": "pairs", "source": str(pairs)}]},
         "stage": [{"name": "one", "loss": "contrastive", "steps": 4, "batch_size": 8, "log_every": 1, **stage}],
     }
@@ -72,7 +72,7 @@ def test_bf16_pure_trains_bf16_weights_and_moments(tmp_path, caplog):
         folder = antiphon.train(given)
     assert "at a rate of 4e-5 about 8 % of the weights move" in caplog.text
     model = antiphon.load(folder)
-    before = antiphon.build(BASE, "classical", pooling="last", max_tokens=32, dtype="bfloat16")
+    before = antiphon.build(SHIPPED, "classical", pooling="last", max_tokens=32, dtype="bfloat16")
     assert model.dtype == torch.bfloat16
     assert not torch.equal(next(model.parameters()), next(before.parameters()))
     checkpoint = max((folder / "stages" / "1-one" / "checkpoints").glob("checkpoint-*"))
@@ -90,7 +90,7 @@ def test_bf16_pure_keeps_adapters_in_float32(tmp_path):
 
 
 def test_blocks_are_the_texts_joined_and_cut():
-    pieces = PieceTokenizer(antiphon.build(BASE, "classical", max_tokens=32).tokenizer)
+    pieces = PieceTokenizer(antiphon.build(SHIPPED, "classical", max_tokens=32).tokenizer)
     texts = [" ".join(WORDS[n:] + WORDS[:n]) for n in range(12)]
     joined = [number for text in texts for number in [pieces.specials.bos, *pieces.texts([text], first=True)[0]]]
     rows = token_blocks(texts, pieces, 16)
@@ -100,7 +100,7 @@ def test_blocks_are_the_texts_joined_and_cut():
 
 
 def test_a_block_is_masked_but_for_its_first_token_and_every_bos():
-    model = antiphon.build(BASE, "classical", max_tokens=32, bidirectional=True)
+    model = antiphon.build(SHIPPED, "classical", max_tokens=32, bidirectional=True)
     preprocess = MaskingPreprocessor(model, MaskingSettings(share=1.0, style="all"))
     bos = preprocess.pieces.specials.bos
     rows = [[5, 6, bos, 7], [bos, 8, 9, 10]]
@@ -114,7 +114,7 @@ def test_mntp_trains_on_blocks_and_simcse_refuses_them(tmp_path):
     texts.write_text("".join(" ".join(WORDS[n % 12 :]) + "\n" for n in range(200)))
     given = {
         **recipe(tmp_path),
-        "model": {"base": str(BASE), "template": "classical", "max_tokens": 32, "bidirectional": True},
+        "model": {"base": str(SHIPPED), "template": "classical", "max_tokens": 32, "bidirectional": True},
         "data": {"texts": str(texts), "block": 16},
         "stage": [{"name": "one", "loss": "mntp", "steps": 2, "batch_size": 4}],
     }
@@ -129,7 +129,7 @@ def test_mntp_trains_on_blocks_and_simcse_refuses_them(tmp_path):
 def test_a_template_of_two_variants_goes_through_recipe_record_folder_and_export(tmp_path):
     table = {"query": "Ask\n{prompt}; [{text}]", "document": "Say\n[{text}]", "eos": False}
     given = recipe(tmp_path, steps=1)
-    given["model"] = {"base": str(BASE), "pooling": "mean", "max_tokens": 32, "template": table}
+    given["model"] = {"base": str(SHIPPED), "pooling": "mean", "max_tokens": 32, "template": table}
     folder = antiphon.train(given)
     assert json.loads((folder / "run.json").read_text())["recipe"]["model"]["template"].items() >= table.items()
     antiphon.train(given, resume=True)  # the record is known for the same recipe
@@ -153,5 +153,5 @@ def test_a_template_table_is_strict(tmp_path):
     given["model"]["template"] = {"query": "no slot"}
     with pytest.raises(ConfigError, match=r"no \{text\} slot in template 'custom'"):
         antiphon.train(given)
-    given["model"] = {"base": str(BASE), "template": "classical", "eos": False}
+    given["model"] = {"base": str(SHIPPED), "template": "classical", "eos": False}
     assert read(given).model.template_spec.eos is False
