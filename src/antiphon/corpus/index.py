@@ -46,7 +46,7 @@ class Settings:
     shard_size: int
     dimensions: int
     batch_tokens: int = 4096
-    """Tokens of a forward pass, which decide the last digits of a vector."""
+    """Tokens of a forward pass, which decide the last digits of a vector; releases that did not write it had these."""
     compile: bool = False
     origin: dict[str, Any] | None = None
     """Where the model came from and how it reads (`Origin`); None in a folder that an earlier release wrote."""

@@ -18,10 +18,10 @@ PLACES = ("base", "revision")
 
 
 def reopened(folder: Path) -> SentenceTransformer:
-    """Open the model that made the folder again, and say the prompts that it said.
+    """Open the model that a folder names as its maker; whether it still is, `check_maker` tells.
 
     Raises ConfigError for a source that is no such folder, DataError where the folder does not say what made it, or
-    where that is not there or is not the same any more.
+    where that cannot be opened.
     """
     if not (folder / MANIFEST).exists():
         raise ConfigError(f"{folder} is no folder that embed wrote, so it does not say which model to take; name one.")
@@ -30,11 +30,9 @@ def reopened(folder: Path) -> SentenceTransformer:
         raise DataError(f"{folder} does not say which model made it; name the model by --model.")
     origin = _origin(index.settings.origin, folder)
     try:
-        model = origin.open()
+        return origin.open()
     except AntiphonError as error:
         raise DataError(f"{folder} was made by {origin.base}, which cannot be opened: {error}") from error
-    check_maker(index, model)
-    return model
 
 
 def check_maker(index: Index, model: SentenceTransformer) -> None:
