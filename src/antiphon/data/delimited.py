@@ -78,18 +78,24 @@ def cell(text: str, where: str, name: str) -> Cell:
 def _quoted(stream: Stream) -> Iterator[Record]:
     reader = csv.reader((line for _, line in stream.lines()), csv.excel, strict=True)
     while True:
-        before = csv.field_size_limit(_ANY_LENGTH)  # one limit for the whole process: lifted for this record alone
         try:
-            fields = next(reader, None)
+            fields = _next(reader)
         except csv.Error as error:
             refuse(
                 f"{stream.name}, line {reader.line_num} cannot be read ({error}); mend the quotes or use JSON lines."
             )
-        finally:
-            csv.field_size_limit(before)
         if fields is None:
             return
         yield f"{stream.name}, line {reader.line_num}", fields
+
+
+def _next(reader: Iterator[list[str]]) -> list[str] | None:
+    """Return the next record, its fields of any length; None at the end."""
+    before = csv.field_size_limit(_ANY_LENGTH)  # one limit for the whole process: lifted for this record alone
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(before)
 
 
 def _tabbed(stream: Stream) -> Iterator[Record]:
@@ -111,11 +117,8 @@ def _unquoted(field: str) -> str:
 def _spanning(line: str, lines: Iterator[tuple[int, str]], width: int) -> list[str] | None:
     """Return the record that begins with a line, quoted as in CSV; None where it has not `width` fields."""
     reader = csv.reader(chain([line], (following for _, following in lines)), csv.excel_tab, strict=True)
-    before = csv.field_size_limit(_ANY_LENGTH)
     try:
-        fields = next(reader)
+        fields = _next(reader)
     except csv.Error:
         return None
-    finally:
-        csv.field_size_limit(before)
-    return fields if len(fields) == width else None
+    return fields if fields is not None and len(fields) == width else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -148,21 +149,23 @@ def _parquet(path: Path) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def read(columns: Sequence[str], skipped: Skipped) -> Iterator[Row]:
+    @contextmanager
+    def file_of() -> Iterator[pq.ParquetFile]:
         try:
             with pq.ParquetFile(path) as file:
-                wanted = [name for name in columns if name in names]
-                batches = file.iter_batches(batch_size=1024, columns=wanted)
-                for number, values in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1):
-                    yield Row(number, f"{path}, row {number}", values)
+                yield file
         except (pa.ArrowException, OSError, ValueError) as error:
             refuse(f"{path} cannot be read as Parquet ({first_line(error)}); write it anew or name another file.")
 
-    try:
-        with pq.ParquetFile(path) as file:
-            names = tuple(file.schema_arrow.names)
-    except (pa.ArrowException, OSError) as error:
-        refuse(f"{path} cannot be read as Parquet ({first_line(error)}); write it anew or name another file.")
+    def read(columns: Sequence[str], skipped: Skipped) -> Iterator[Row]:
+        with file_of() as file:
+            wanted = [name for name in columns if name in names]
+            batches = file.iter_batches(batch_size=1024, columns=wanted)
+            for number, values in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), start=1):
+                yield Row(number, f"{path}, row {number}", values)
+
+    with file_of() as file:
+        names = tuple(file.schema_arrow.names)
     return Table(str(path), names, read)
 
 
