@@ -12,6 +12,8 @@ from antiphon.cli.application import Model, Strict, app, examples
 from antiphon.cli.model_options import BatchTokens, Compile, open_named, with_model_options
 
 if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
     from antiphon.model.opening import ModelOptions
 
 
@@ -22,9 +24,6 @@ class OwnDocumentOption(StrEnum):
     keep = "keep"
     leave_out = "leave-out"
 
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 TASKS_HELP = (
     "Tasks with commas between: mteb's names, sets (mteb-eng-v1, mteb-eng-v2, mteb-mini, llm2vec-15, nano-beir), "
