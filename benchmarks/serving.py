@@ -26,6 +26,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,11 @@ import numpy as np
 
 FEW, MANY = 1, 8
 CHARACTERS = 200
+STALLERS = {
+    "half-sent headers": (b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Le", b"", 16),
+    "dripped bodies": (b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{", b" ", 4),
+}
+"""Requests that never end: how each begins, what drips after it, and how many clients send it."""
 
 
 @dataclass
@@ -48,8 +54,7 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     killed: int = 0
     slow_read: int = 0
-    half_heads: int = 0
-    dripped: int = 0
+    turned_out: Counter[str] = field(default_factory=Counter)
 
     def answer(self, numbers: list[int], status: int, content: bytes, seconds: float) -> None:
         if status == 429:
@@ -134,22 +139,14 @@ async def dawdler(port: int, tally: Tally, ready: asyncio.Event, stop: asyncio.E
     writer.transport.abort()
 
 
-async def half_head(port: int, tally: Tally, stop: asyncio.Event) -> None:
-    """Send half of the headers and wait to be turned out, again and again."""
+async def staller(kind: str, port: int, tally: Tally, stop: asyncio.Event) -> None:
+    """Begin a request, send ten drops a second and wait to be turned out, again and again."""
+    begun, drop, _ = STALLERS[kind]
     while not stop.is_set():
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Le")
-        await _turned_out(reader, writer, stop, b"")
-        tally.half_heads += not stop.is_set()
-
-
-async def dripper(port: int, tally: Tally, stop: asyncio.Event) -> None:
-    """Send ten bytes of a body a second and wait to be turned out, again and again."""
-    while not stop.is_set():
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{")
-        await _turned_out(reader, writer, stop, b" ")
-        tally.dripped += not stop.is_set()
+        writer.write(begun)
+        await _turned_out(reader, writer, stop, drop)
+        tally.turned_out[kind] += not stop.is_set()
 
 
 async def _turned_out(
@@ -169,8 +166,11 @@ async def load(options: argparse.Namespace, port: int, texts: list[str], tally: 
     slow = [asyncio.create_task(dawdler(port, tally, ready, stop)) for ready in begun]
     await asyncio.gather(*(ready.wait() for ready in begun))
     if options.trouble:
-        slow += [asyncio.create_task(half_head(port, tally, stop)) for _ in range(16)]
-        slow += [asyncio.create_task(dripper(port, tally, stop)) for _ in range(4)]
+        slow += [
+            asyncio.create_task(staller(kind, port, tally, stop))
+            for kind, (*_, clients) in STALLERS.items()
+            for _ in range(clients)
+        ]
     start = time.perf_counter()
     until = start + options.seconds
     jobs = [client(number, port, texts, tally, until) for number in range(options.clients)]
@@ -269,9 +269,9 @@ def main() -> None:
     )
     if options.trouble:
         print(f"killed clients {tally.killed}; slow readers took {tally.slow_read:,} bytes in all")
-        print(f"turned out by the server: {tally.half_heads} half-sent headers, {tally.dripped} dripped bodies")
+        print("turned out by the server: " + ", ".join(f"{tally.turned_out[kind]} {kind}" for kind in STALLERS))
     print(f"the server ended with {ended}")
-    turned_out = not options.trouble or options.seconds < 60 or (tally.half_heads and tally.dripped)
+    turned_out = not options.trouble or options.seconds < 60 or all(tally.turned_out[kind] for kind in STALLERS)
     sys.exit(0 if error <= limit and not tally.lost and not ended and turned_out else 1)
 
 
