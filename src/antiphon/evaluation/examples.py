@@ -33,17 +33,20 @@ _SIMILARITIES = {
 logger = logging.getLogger(__name__)
 
 
-def sample_of(task: AbsTask, main: float, metrics: Mapping[str, Any], folder: Path) -> Sample | None:
+Predictions = tuple[Any, Any]
+"""The data of a task's only subset and split, and what mteb wrote down of a model's predictions for it."""
+
+
+def sample_of(task: AbsTask, main: float, metrics: Mapping[str, Any], predicted: Predictions | None) -> Sample | None:
     """Return the sample behind a task's main score, None where it cannot be told.
 
     That is so for tasks of several subsets or splits, and for metrics that are no statistic of single examples.
     """
     make = _MAKERS.get(task.metadata.type)
-    found = predictions(task, folder)
-    if make is None or found is None:
+    if make is None or predicted is None:
         return None
     try:
-        sample = make(task, metrics, *found)
+        sample = make(task, metrics, *predicted)
     except (KeyError, IndexError, TypeError) as error:
         logger.debug("No examples of %s: %r", task.metadata.name, error)
         return None
@@ -52,8 +55,8 @@ def sample_of(task: AbsTask, main: float, metrics: Mapping[str, Any], folder: Pa
     return sample
 
 
-def predictions(task: AbsTask, folder: Path) -> tuple[Any, Any] | None:
-    """Return the data and the predictions of the only subset and split."""
+def predictions(task: AbsTask, folder: Path) -> Predictions | None:
+    """Return the data and the predictions of the only subset and split; None where there are more, or none."""
     path = folder / task.prediction_file_name
     if not path.exists() or len(task.hf_subsets) != 1 or len(task.eval_splits) != 1:
         return None
@@ -69,6 +72,15 @@ def trec_measure(task: Any) -> tuple[str, str] | None:
     return (f"{_TREC[name]}.{cutoff}", f"{_TREC[name]}_{cutoff}") if name in _TREC else None
 
 
+def ranked_of(task: Any, ranked: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the scores of documents by query, without a query's own document where the task leaves it out."""
+    own = bool(task.ignore_identical_ids)
+    return {
+        query: {document: score for document, score in scores.items() if not (own and document == query)}
+        for query, scores in ranked.items()
+    }
+
+
 def _numbered(count: int) -> tuple[str, ...]:
     return tuple(map(str, range(count)))
 
@@ -78,10 +90,8 @@ def _retrieval(task: Any, metrics: Mapping[str, Any], data: Any, ranked: Any) ->
     if found is None:
         return None
     asked, measure = found
-    if task.ignore_identical_ids:
-        ranked = {query: {d: s for d, s in found.items() if d != query} for query, found in ranked.items()}
     relevant = {query: dict(grades) for query, grades in data["relevant_docs"].items()}
-    of_query = pytrec_eval.RelevanceEvaluator(relevant, {asked}).evaluate(ranked)
+    of_query = pytrec_eval.RelevanceEvaluator(relevant, {asked}).evaluate(ranked_of(task, ranked))
     ids = tuple(sorted(of_query))
     return Sample("mean", ids, np.array([of_query[query][measure] for query in ids]))
 

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from antiphon.errors import DataError
 from antiphon.evaluation.costs import cost_of
 from antiphon.evaluation.embedder import Embedder, Encode
-from antiphon.evaluation.examples import sample_of
+from antiphon.evaluation.examples import predictions, sample_of
 from antiphon.evaluation.mteb_encoder import TaskEncoder
 from antiphon.evaluation.probes import Context
 from antiphon.evaluation.score_cache import key_of, read_score, write_score
@@ -95,8 +95,9 @@ class Turns:
                 show_progress_bar=False,
             ).task_results[0]
             main, metrics = float(outcome.get_score()), _metrics(outcome)
-            sample = sample_of(task, main, metrics, folder)
-            notes = (*notes, *tie_notes(task, folder))
+            predicted = predictions(task, folder)
+            sample = sample_of(task, main, metrics, predicted)
+            notes = (*notes, *tie_notes(task, predicted))
         if not np.isfinite(main):
             raise DataError(f"The score of {name} is {main}: its predictions are all alike, or its gold values are.")
         return TaskScore(

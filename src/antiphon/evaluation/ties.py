@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytrec_eval
 from mteb.abstasks import AbsTask
 
-from antiphon.evaluation.examples import predictions, trec_measure
+from antiphon.evaluation.examples import Predictions, ranked_of, trec_measure
 
 _ALIKE = 1e-6
 """Scores that differ by less are equal: the rest depends on the companions in a batch."""
@@ -18,22 +17,17 @@ _SEEN = 5e-5
 """A score is told to four digits."""
 
 
-def tie_notes(task: AbsTask, folder: Path) -> list[str]:
+def tie_notes(task: AbsTask, predicted: Predictions | None) -> list[str]:
     """Return a note with the lowest and the highest score that orders of tied documents give, where they differ.
 
     It is for tasks of one subset and split that are judged by a measure of trec_eval; for others there is none.
     """
-    found = predictions(task, folder) if task.metadata.type in ("Retrieval", "Reranking") else None
     measure = trec_measure(task)
-    if found is None or measure is None:
+    if task.metadata.type not in ("Retrieval", "Reranking") or predicted is None or measure is None:
         return []
-    data, ranked = found
-    own = bool(getattr(task, "ignore_identical_ids", False))
+    data, ranked = predicted
     relevant = {query: dict(grades) for query, grades in data["relevant_docs"].items()}
-    rankings = {
-        query: _chains({document: score for document, score in scores.items() if not (own and document == query)})
-        for query, scores in ranked.items()
-    }
+    rankings = {query: _chains(scores) for query, scores in ranked_of(task, ranked).items()}
     low, high = (_score(rankings, relevant, measure, best=best) for best in (False, True))
     if high - low < _SEEN:
         return []
