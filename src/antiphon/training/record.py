@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from antiphon.errors import CheckpointError, ConfigError
 from antiphon.files import reason, write_whole
 from antiphon.model.checkpoint import RUN
@@ -100,7 +102,9 @@ def started(
 
 
 def _versions() -> dict[str, str]:
-    return {library: version(library) for library in LIBRARIES} | {"python": platform.python_version()}
+    # torch by its own word: CPU and CUDA builds of a release differ in digits, and metadata may not say which
+    known = {library: version(library) for library in LIBRARIES}
+    return known | {"torch": torch.__version__, "python": platform.python_version()}
 
 
 def write(record: RunRecord, folder: Path) -> None:
