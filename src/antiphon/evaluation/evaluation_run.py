@@ -19,7 +19,7 @@ from antiphon.data.processes import rank, world
 from antiphon.evaluation import instructions as instructing
 from antiphon.evaluation import randomness, ranks
 from antiphon.evaluation.embedder import Encode, encoder
-from antiphon.evaluation.instructions import OWN, Instructions
+from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.local_readers import OwnDocument
 from antiphon.evaluation.progress import Listener, Meter
 from antiphon.evaluation.score_cache import default_folder, key_of
@@ -131,7 +131,7 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
         for task in selected
         if isinstance(task, Selected)
     }
-    own = settings.instructions == OWN or (given is None and not instructing.takes_instruction(model))
+    own = instructing.says_own(model, settings.instructions)
     identity = identity_of_cut(identity or fingerprint(model), settings.cut)
     encode = cutting(encode or encoder(model, budget=settings.budget, compile=settings.compile), model, settings.cut)
     mine, sizes = _share(selected, spread=spread, sized=listener is not None)

@@ -70,6 +70,11 @@ def takes_instruction(model: SentenceTransformer) -> bool:
     return any("instruct" in prompt.lower() for prompt in (model.prompts or {}).values())
 
 
+def says_own(model: SentenceTransformer, instructions: Instructions) -> bool:
+    """Return whether a model is to say its own prompts: they were asked for, or it takes no instruction by itself."""
+    return instructions == OWN or (instructions is None and not takes_instruction(model))
+
+
 def instruction_for(task: str, metadata: Any, given: Mapping[str, str] | None) -> str:
     """Return the instruction of a task; `metadata` is mteb's, None for a task that mteb does not know.
 
@@ -96,7 +101,7 @@ def chosen(
     model: SentenceTransformer, instructions: Instructions, given: Mapping[str, str] | None, task: str, metadata: Any
 ) -> str:
     """Return the instruction that the model is to hear on a task, empty for none."""
-    if instructions == OWN or (given is None and not takes_instruction(model)):
+    if says_own(model, instructions):
         return ""
     template = template_of(model)
     if template is not None and not template.takes_instruction("query"):

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.evaluation import instructions as instructing
 from antiphon.evaluation import randomness
-from antiphon.evaluation.instructions import OWN, Instructions
+from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.selection import Selected, quiet, select
 from antiphon.text.template import Side, fills_slots, template_of
 
@@ -45,7 +45,7 @@ def task_strings(
         quiet()
         selected = select(tasks, limit=None, seed=0)
     given = instructing.read(instructions)
-    own = instructions == OWN or (given is None and not instructing.takes_instruction(model))
+    own = instructing.says_own(model, instructions)
     found = []
     for task in selected:
         if not isinstance(task, Selected):
