@@ -15,8 +15,8 @@ from antiphon.errors import ConfigError
 from antiphon.model.adapted import adapt
 from antiphon.model.build import build
 from antiphon.model.checkpoint import RUN, load
-from antiphon.model.prompts import PROMPT_NAMES, instruct, prompt_of
-from antiphon.text.template import Side, Template, template_of
+from antiphon.model.prompts import PROMPT_NAMES, check_place, instruct, prompt_of
+from antiphon.text.template import Side, Template
 
 SHAPE = ("template", "pooling", "max_tokens", "layers", "bidirectional")
 """The settings that turn a language model into an embedder; a saved embedder has them."""
@@ -109,7 +109,6 @@ def _say(model: SentenceTransformer, options: ModelOptions, side: Side) -> None:
     own = next((name for name in PROMPT_NAMES[side] if name in (model.prompts or {})), side)
     if options.prompt is not None:
         instruct(model, {own: options.prompt})
-        if options.prompt and template_of(model) is None and not prompt_of(model, side):
-            raise ConfigError(f"This model has no place for an instruction on the {side} side; leave the prompt out.")
+        check_place(model, options.prompt, side)
     elif options.prompt_name is not None:
         model.prompts = {**(model.prompts or {}), own: prompt_of(model, side, prompt_name=options.prompt_name)}

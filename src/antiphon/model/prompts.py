@@ -56,6 +56,14 @@ def prompt_of(
     return (prompts.get(chosen) or "") if chosen is not None else ""
 
 
+def check_place(model: SentenceTransformer, instruction: str, side: Side) -> None:
+    """Raise a ConfigError where a model, of a template or of others, has no place for an instruction on a side."""
+    template = template_of(model)
+    takes = bool(prompt_for(model, instruction, side)) if template is None else template.takes_instruction(side)
+    if instruction and not takes:
+        raise ConfigError(f"This model has no place for an instruction on the {side} side; leave it out.")
+
+
 def instruct(model: SentenceTransformer, instructions: Mapping[str, str]) -> None:
     """Let a model say these instructions by itself: they become its prompts of the same names, in place.
 

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError
-from antiphon.model.prompts import prompt_of, side_of
+from antiphon.model.prompts import check_place, prompt_of, side_of
 from antiphon.model.unit_vectors import unit
 from antiphon.modules import POOLINGS, SpanPooling, TemplateInput
 from antiphon.serving.cutting import Space
@@ -79,16 +79,10 @@ class Embedder:
         not, or an instruction that it has no place for.
         """
         if instruction is not None:
-            prompt = self._instructed(instruction, side or "query")
+            check_place(self.model, instruction, side or "query")
+            prompt = prompt_of(self.model, side, instruction=instruction)
         prompt_of(self.model, side, prompt_name=prompt_name)
         return Reading(side_of(prompt_name) if side is None else side, prompt_name, prompt)
-
-    def _instructed(self, instruction: str, side: Side) -> str:
-        template = template_of(self.model)
-        prompt = prompt_of(self.model, side, instruction=instruction)
-        if instruction and not (prompt if template is None else template.takes_instruction(side)):
-            raise ConfigError(f"This model has no place for an instruction on the {side} side; leave it out.")
-        return prompt
 
     def space(self, reading: Reading) -> Space | None:
         """Return the room of a sequence, None without a limit; in the worker thread only.
