@@ -25,10 +25,10 @@ from antiphon.encoding.tokenised import Reading
 from antiphon.errors import ConfigError, ModelError
 from antiphon.model.parity import check_finite
 from antiphon.model.prompts import prompt_name_of, prompt_of
+from antiphon.text.template import Side
 from antiphon.text.tokens import check_texts
 
 Vectors = npt.NDArray[np.float32]
-Task = Literal["query", "document"]
 Linear = Literal["plain", "prepacked", "float8"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 WINDOW = 2048
@@ -149,7 +149,7 @@ class Encoder:
         *,
         prompt: str | None = None,
         prompt_name: str | None = None,
-        task: Task | None = None,
+        task: Side | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         precision: str = "float32",
@@ -184,7 +184,7 @@ class Encoder:
         *,
         prompt: str | None = None,
         prompt_name: str | None = None,
-        task: Task | None = None,
+        task: Side | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
     ) -> Iterator[Vectors]:
@@ -196,12 +196,12 @@ class Encoder:
             found = self._vectors(distinct, reading, normalize_embeddings, truncate_dim)
             yield from found if places is None else found[places]
 
-    def _of_side(self, task: Task, settings: dict[str, Any]) -> dict[str, Any]:
+    def _of_side(self, task: Side, settings: dict[str, Any]) -> dict[str, Any]:
         if settings.get("prompt") is None and settings.get("prompt_name") is None:
             settings["prompt_name"] = prompt_name_of(self.model, task)
         return {**settings, "task": task}
 
-    def _reading(self, prompt: str | None, prompt_name: str | None, task: Task | None) -> Reading:
+    def _reading(self, prompt: str | None, prompt_name: str | None, task: Side | None) -> Reading:
         return Reading(prompt_of(self.model, None, prompt_name=prompt_name) if prompt is None else prompt, task)
 
     def _packed(self, texts: Sequence[str]) -> Vectors:

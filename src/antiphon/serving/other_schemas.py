@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, model_validator
 
-from antiphon.serving.schema import Body, Ids, Limit, ModelName, Prompted, Text
+from antiphon.serving.schema import Body, Dimensions, Ids, Limit, ModelName, Prompted, Text, TruncationDirection
 
 
 class CohereContent(Body):
@@ -29,9 +29,7 @@ class CohereEmbedRequest(Prompted):
     inputs: Annotated[list[CohereInput], Field(min_length=1)] | None = None
     model: ModelName = None
     embedding_types: Annotated[list[Literal["float", "base64"]], Field(min_length=1)] | None = None
-    output_dimension: Annotated[
-        Limit, Field(description="Keep so many of the vector's first dimensions, at length 1 again.")
-    ] = None
+    output_dimension: Dimensions = None
     max_tokens: Annotated[Limit, Field(description="Taken where no text is longer than that.")] = None
     truncate: Annotated[
         Literal["NONE", "START", "END"] | None, Field(description="NONE, START: a text that would be cut is refused.")
@@ -76,11 +74,7 @@ class TeiEmbedRequest(Body):
     ]
     model: ModelName = None
     prompt_name: Annotated[StrictStr | None, Field(description="One of the model's prompts, by name.")] = None
-    dimensions: Annotated[
-        Limit, Field(description="Keep so many of the vector's first dimensions, at length 1 again.")
-    ] = None
+    dimensions: Dimensions = None
     normalize: Annotated[Literal[True] | None, Field(description="Not used.")] = None
     truncate: Annotated[StrictBool | None, Field(description="false: a text that would be cut is refused.")] = None
-    truncation_direction: Annotated[
-        Literal["right", "Right", "left", "Left"] | None, Field(description="left: refused where a text would be cut.")
-    ] = None
+    truncation_direction: TruncationDirection = None

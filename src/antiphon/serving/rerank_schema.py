@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, model_validator
 
-from antiphon.serving.schema import Body, Document, Limit, ModelName, Text, Usage
+from antiphon.serving.schema import Body, Document, Limit, ModelName, Text, TruncationDirection, Usage
 
 
 class RerankRequest(Body):
@@ -31,9 +31,7 @@ class RerankRequest(Body):
     rank_fields: Annotated[list[Literal["text"]] | None, Field(description="Not used.")] = None
     truncation: Annotated[StrictBool | None, Field(description="false: a text that would be cut is refused.")] = None
     truncate: Annotated[StrictBool | None, Field(description="TEI's name for truncation.")] = None
-    truncation_direction: Annotated[
-        Literal["right", "Right", "left", "Left"] | None, Field(description="left: refused where a text would be cut.")
-    ] = None
+    truncation_direction: TruncationDirection = None
     raw_scores: Annotated[StrictBool | None, Field(description="Not used: a score is a cosine either way.")] = None
     user: Annotated[StrictStr | None, Field(description="Not used.")] = None
     priority: Annotated[StrictInt | None, Field(description="Not used.")] = None

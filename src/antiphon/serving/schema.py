@@ -38,6 +38,10 @@ Text = StrictStr
 Ids = Annotated[list[StrictInt], Field(min_length=1)]
 ModelName = Annotated[StrictStr | None, Field(description="The id that /v1/models names; may be left out.")]
 Limit = Annotated[StrictInt, Field(ge=1)] | None
+Dimensions = Annotated[Limit, Field(description="Keep so many of the vector's first dimensions, at length 1 again.")]
+TruncationDirection = Annotated[
+    Literal["right", "Right", "left", "Left"] | None, Field(description="left: refused where a text would be cut.")
+]
 Truncate = StrictBool | Literal["NONE", "START", "END"] | None
 
 
@@ -98,9 +102,7 @@ class EmbeddingRequest(Prompted):
     ]
     model: ModelName = None
     encoding_format: Literal["float", "base64"] | None = "float"
-    dimensions: Annotated[
-        Limit, Field(description="Keep so many of the vector's first dimensions, at length 1 again.")
-    ] = None
+    dimensions: Dimensions = None
     output_dimension: Annotated[Limit, Field(description="Voyage's and Mistral's name for dimensions.")] = None
     user: Annotated[StrictStr | None, Field(description="Not used.")] = None
     truncate_prompt_tokens: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,6 @@ from antiphon.text.chat import resolve
 from antiphon.text.template import TEMPLATES, Side, named, template_of
 
 Vectors = npt.NDArray[np.float32]
-Task = Literal["query", "document"]
 
 SHORT = "a"
 EDGES = 4
@@ -32,7 +31,7 @@ EDGES = 4
 class Reading:
     """How a text is read: the key by which texts go into one batch."""
 
-    task: Task | None = None
+    task: Side | None = None
     """The side; None is what `encode` without a task does, the query variant of a template."""
     prompt_name: str | None = None
     """The name of one of the model's prompts; None is the side's own."""
@@ -67,7 +66,7 @@ class Embedder:
 
     def reading(
         self,
-        side: Task | None,
+        side: Side | None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         instruction: str | None = None,
