@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from antiphon import compat
 from antiphon.errors import first_line
-from antiphon.model.parity import limit_of
+from antiphon.model.parity import limit_of, spread_of
 from antiphon.modules import SpanPooling
 
 Vectors = npt.NDArray[np.float32]
@@ -177,6 +177,4 @@ def _embeds(plain: Callable[[Sequence[str], int], Vectors], texts: Sequence[str]
 def _error(a: Vectors, b: Vectors) -> float:
     """Return the error against spread of a few vectors."""
     a_ND, b_ND = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9) for vectors in (a, b))
-    apart = np.linalg.norm(b_ND[:, None] - b_ND[None], axis=-1)
-    spread = max(float(np.median(apart[~np.eye(len(apart), dtype=bool)])), _LEAST_SPREAD)
-    return float(np.linalg.norm(a_ND - b_ND, axis=1).max()) / spread
+    return float(np.linalg.norm(a_ND - b_ND, axis=1).max()) / max(spread_of(b_ND), _LEAST_SPREAD)

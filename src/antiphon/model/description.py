@@ -20,6 +20,7 @@ from transformers.models.auto.modeling_auto import (
 from antiphon import compat
 from antiphon.errors import ConfigError, ModelError
 from antiphon.model.causality import is_bidirectional
+from antiphon.model.parity import dtype_of
 from antiphon.model.prompts import prompt_of
 from antiphon.text.template import SIDES, Side, template_of
 
@@ -91,7 +92,7 @@ def describe(model: SentenceTransformer, text: str, *, prompt: str | None = None
         prompt=handed,
         pooling=pooling_of(model),
         dimensions=model.get_embedding_dimension(),
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=dtype_of(model),
         attention=_attention(model),
         device=str(model.device),
         modules=_modules(model),

@@ -16,8 +16,8 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import DataError
 from antiphon.model import parity, variants
-from antiphon.model.causes import diagnose
-from antiphon.model.parity import LIMITS, Vectors, compare, limit_of, unlike_texts
+from antiphon.model.causes import HALVES, diagnose
+from antiphon.model.parity import LIMITS, NO_SPREAD, Vectors, compare, limit_of, spread_of, unlike_texts
 from antiphon.model.remedies import remedy_of
 from antiphon.model.server import Endpoint
 from antiphon.model.variants import Variant
@@ -30,8 +30,6 @@ HEARD = 1e-3
 ROOM = 1.5
 """How many times the model's own rounding in 16 bits another engine's may be."""
 WORDS = (16, 32, 64, 128, 256, 512, 1024, 2048)
-NO_SPREAD = 1e-6
-HALVES = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 _UNIT = 1e-2
 _AS_LONG = 0.1
 
@@ -82,7 +80,7 @@ def examine(
     vectors = target.encode(texts)
     if not np.isfinite(vectors).all() or not np.linalg.norm(vectors, axis=1).all():
         return Examination((_wrong("numbers", "some vectors are zero or not finite", engine),))
-    spread = _spread(vectors)
+    spread = spread_of(_at_length_1(vectors))
     if spread < NO_SPREAD:
         return Examination((_wrong("alike", "unlike texts get one and the same vector", engine),))
     own = None if model is None else parity.encode(model, texts, side=side)
@@ -197,13 +195,11 @@ def _rounded(model: SentenceTransformer, dtype: torch.dtype, side: Side) -> Vect
     return variants.encode(model, unlike_texts(), side, Variant(dtype=dtype))
 
 
-def _spread(vectors: Vectors) -> float:
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    apart = np.linalg.norm(unit[:, None] - unit[None], axis=-1)
-    return float(np.median(apart[~np.eye(len(unit), dtype=bool)]))
-
-
 def _apart(a: Vectors, b: Vectors, spread: float) -> float:
     """Return the largest distance between two sets of vectors, at length 1, in spreads."""
-    unit = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (a, b)]
-    return float(np.linalg.norm(unit[0] - unit[1], axis=1).max() / spread)
+    return float(np.linalg.norm(_at_length_1(a) - _at_length_1(b), axis=1).max() / spread)
+
+
+def _at_length_1(vectors: Vectors) -> Vectors:
+    unit: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit

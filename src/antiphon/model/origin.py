@@ -14,6 +14,7 @@ from antiphon.model.causality import is_bidirectional
 from antiphon.model.checkpoint import load
 from antiphon.model.description import pooling_of
 from antiphon.model.opening import is_embedder
+from antiphon.model.parity import dtype_of
 from antiphon.text.template import Template, template_of
 
 
@@ -51,7 +52,7 @@ class Origin:
             bidirectional=inner is not None and is_bidirectional(inner),
             prompts={name: prompt for name, prompt in (model.prompts or {}).items() if prompt},
             default_prompt_name=model.default_prompt_name,
-            dtype=str(model.dtype).removeprefix("torch."),
+            dtype=dtype_of(model),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ Vectors = npt.NDArray[np.float32]
 FEWEST = 32
 LIMITS: Mapping[str, float] = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 5e-2}
 """The largest error against spread that counts as equal, by the coarser dtype of the two."""
+NO_SPREAD = 1e-6
+"""A spread below this is none."""
 COLLAPSED = 0.99
 """A median cosine between unlike texts above this leaves a search little to go by."""
 
@@ -95,12 +98,17 @@ def compare(a: Vectors, b: Vectors, *, limit: float = LIMITS["float32"]) -> Pari
     if len(a) < FEWEST:
         raise ParityError(f"Parity was asked over {len(a)} texts; at least {FEWEST} unlike ones are needed.")
     a_ND, b_ND = (vectors.astype(np.float64) / norms(vectors, error=ParityError) for vectors in (a, b))
-    apart_NN = np.linalg.norm(a_ND[:, None] - a_ND[None], axis=-1)
-    spread = float(np.median(apart_NN[~np.eye(len(a), dtype=bool)]))
-    if spread < 1e-6:
+    spread = spread_of(a_ND)
+    if spread < NO_SPREAD:
         raise ParityError("The vectors of unlike texts are all the same, so there is no spread to measure an error by.")
     error = float(np.linalg.norm(a_ND - b_ND, axis=-1).max()) / spread
     return Parity(float((a_ND * b_ND).sum(-1).min()), error, limit, len(a))
+
+
+def spread_of(unit_ND: npt.NDArray[Any]) -> float:
+    """Return the median distance between two rows of (N, D) unit vectors."""
+    apart_NN = np.linalg.norm(unit_ND[:, None] - unit_ND[None], axis=-1)
+    return float(np.median(apart_NN[~np.eye(len(unit_ND), dtype=bool)]))
 
 
 def between(
