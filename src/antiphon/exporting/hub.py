@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import CheckpointError
 from antiphon.exporting import bundle
-from antiphon.exporting.model_card import card, write_card
+from antiphon.exporting.model_card import write_card
 from antiphon.exporting.readings import readings
 from antiphon.exporting.stock_files import NORMALIZE
 from antiphon.exporting.verified import Call, Settings
@@ -35,7 +35,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
     file.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
     if own:
         (folder / f"{bundle.FILE}.py").write_text(bundle.source(), encoding="utf-8")
-    write_card(folder, card(model, settings, form="hub with code" if own else "hub", folder=folder))
+    write_card(folder, model, settings, form="hub with code" if own else "hub")
     return {
         reading.name: Call(
             folder,

@@ -46,8 +46,11 @@ def card(model: SentenceTransformer, settings: Settings, *, form: str, folder: P
     return "\n".join(front) + "\n\n" + "\n\n".join(sections) + "\n"
 
 
-def write_card(folder: Path, text: str) -> None:
-    """Write a card where the hub looks for it."""
+def write_card(
+    folder: Path, model: SentenceTransformer, settings: Settings, *, form: str, frozen: str | None = None
+) -> None:
+    """Write a folder's card where the hub looks for it."""
+    text = card(model, settings, form=form, folder=folder, frozen=frozen)
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
