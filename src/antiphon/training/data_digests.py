@@ -70,8 +70,8 @@ def _paths(recipe: Recipe, stage: Stage) -> Iterator[Path]:
 
 
 def _named(recipe: Recipe, data: Data) -> Iterator[str]:
-    if data.texts is not None:
-        yield str(Path(data.root) / data.texts) if data.root is not None else data.texts
+    if data.texts_source is not None:
+        yield data.texts_source
     else:
         yield from (resolve(one.source, data.root) for one in pair_settings(recipe, data))
     if data.mixture is not None:

@@ -156,8 +156,8 @@ def texts_rows(data: Data, size: int, *, strict: bool = False, pieces: PieceToke
     """
     from datasets import Dataset, DatasetDict
 
-    assert data.texts is not None  # the caller's choice
-    source = str(Path(data.root) / data.texts) if data.root is not None else data.texts
+    source = data.texts_source
+    assert source is not None  # the caller's choice
     skipped = Skipped(strict=strict)
     texts = [record.text for record in islice(sources.read(source, field=data.field, skipped=skipped), data.limit)]
     skipped.tell(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -116,6 +117,11 @@ class Data(Strict):
     mixture says so); false applies them, to the full sets; the mixture's own word without it."""
     overlap: Overlap | None = None
     """Texts that training may not hold; nothing is looked for without it."""
+
+    @property
+    def texts_source(self) -> str | None:
+        """The source of plain texts as seen from `root`, None where there are pairs."""
+        return self.texts if self.texts is None or self.root is None else str(Path(self.root) / self.texts)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:

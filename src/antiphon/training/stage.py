@@ -103,7 +103,7 @@ def run_stage(
     rows = rows_of(library, stage, model)
     begin(rows.described())
     _tell_sets(rows, tell)
-    instruct(model, heard(model, rows.instructions, given=recipe.model.prompts))
+    instruct(model, spoken_instructions(model, rows.instructions, given=recipe.model.prompts))
     _attach(model, stage)
     kind = loss_kind(stage)
     loss = kind.build(model, settings)
@@ -163,7 +163,9 @@ def opened(settings: Model, base: str) -> SentenceTransformer:
     return model
 
 
-def heard(model: SentenceTransformer, instructions: Mapping[str, str], *, given: Mapping[str, str]) -> dict[str, str]:
+def spoken_instructions(
+    model: SentenceTransformer, instructions: Mapping[str, str], *, given: Mapping[str, str]
+) -> dict[str, str]:
     """Return the instructions of the data that training says and the saved model is to say; `given` ones stand."""
     template = template_of(model)
     return {
