@@ -5,7 +5,7 @@ The map is one for queries and documents. D width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -74,24 +74,28 @@ def calibrated(model: SentenceTransformer, by: AffineMap, record: Calibration) -
     """Return the model with a map behind its pooling, in place of an earlier calibration; other modules are shared."""
     modules = list(model)
     rest = modules[record.module :]
+    state = {
+        "linear.weight": torch.tensor(by.weight, dtype=torch.float32),
+        "linear.bias": torch.tensor(by.bias, dtype=torch.float32),
+    }
     dense = Dense(
         by.weight.shape[1],
         by.weight.shape[0],
         bias=True,
         activation_function=None,
-        init_weight=torch.tensor(by.weight, dtype=torch.float32),
-        init_bias=torch.tensor(by.bias, dtype=torch.float32),
+        init_weight=state["linear.weight"],
+        init_bias=state["linear.bias"],
     ).requires_grad_(False)
     modules = [*modules[: record.module], dense, *(rest[1:] if calibration_of(model) is not None else rest)]
     out = _with_modules(model, modules)
     if _in_float32(modules):
-        dense.to(torch.float32).load_state_dict(_state(by))
+        dense.to(torch.float32).load_state_dict(state)
     dense.calibration = record
     return out
 
 
-def restore(model: SentenceTransformer, raw: Mapping[str, Any], source: str, entry: str) -> None:
-    """Put the record of a loaded folder back on its module; `entry` is the module's folder inside `source`.
+def restore(model: SentenceTransformer, raw: Mapping[str, Any], source: str, folders: Sequence[str]) -> None:
+    """Put the record of a loaded folder back on its module; `folders` are those of the modules inside `source`.
 
     Raises CheckpointError where the record names no Dense.
     """
@@ -103,7 +107,9 @@ def restore(model: SentenceTransformer, raw: Mapping[str, Any], source: str, ent
     if not isinstance(dense, Dense):
         raise CheckpointError(f"The calibration in antiphon.json of {source} names no Dense; take a complete copy.")
     if _in_float32(list(model)) and dense.linear.weight.dtype != torch.float32:
-        state = Dense.load(source, subfolder=entry).state_dict()  # sentence-transformers rounded it with the decoder
+        state = Dense.load(
+            source, subfolder=folders[record.module]
+        ).state_dict()  # sentence-transformers rounded it with the decoder
         dense.to(torch.float32).load_state_dict(state)
     dense.calibration = record
 
@@ -123,13 +129,6 @@ def head_of(model: SentenceTransformer) -> Doubles:
 def _in_float32(modules: list[Module]) -> bool:
     """Return whether a map takes vectors in fp32 whatever the decoder's dtype is: those of our own pooling."""
     return isinstance(modules[1], SpanPooling)
-
-
-def _state(by: AffineMap) -> dict[str, torch.Tensor]:
-    return {
-        "linear.weight": torch.tensor(by.weight, dtype=torch.float32),
-        "linear.bias": torch.tensor(by.bias, dtype=torch.float32),
-    }
 
 
 def _with_modules(model: SentenceTransformer, modules: list[Module]) -> SentenceTransformer:

@@ -111,9 +111,7 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
             model[0].template_spec = Template.from_dict(record["template"])
         model[0].base_licence = record.get("base_licence")
         if record.get("calibration"):
-            number = Calibration.from_dict(record["calibration"]).module
-            entry = str(entries[number].get("path", "")) if number < len(entries) else ""
-            restore(model, record["calibration"], source, entry)
+            restore(model, record["calibration"], source, [str(entry.get("path", "")) for entry in entries])
         check_ready(model)
     return model
 
