@@ -101,6 +101,7 @@ def test_a_saved_model_and_a_merged_adapter_are_known_by_their_weights(tiny_base
     saved = antiphon.load(antiphon.save(model, tmp_path / "saved"))
     first = evaluate(model, alike, cache=tmp_path / "cache")
     assert evaluate(saved, alike, cache=tmp_path / "cache").revision == first.revision
+    torch.manual_seed(0)  # how far rounding moves a merged model hangs on the adapter that is drawn
     attach(saved, Lora(rank=2, dropout=0.0))
     for name, parameter in saved.named_parameters():
         if "lora_B" in name:
@@ -109,7 +110,7 @@ def test_a_saved_model_and_a_merged_adapter_are_known_by_their_weights(tiny_base
     adapted = build(tiny_base)
     adapt(adapted, tmp_path / "adapter")
     texts = data.TEXTS[:6]
-    assert adapted.encode(texts) == pytest.approx(saved.encode(texts), abs=1e-3)
+    assert adapted.encode(texts) == pytest.approx(saved.encode(texts), abs=1e-4)
     assert evaluate(adapted, alike, cache=tmp_path / "cache").revision != first.revision
     with pytest.raises(ModelError, match=r"holds no adapter_config\.json"):
         adapt(build(tiny_base), tmp_path / "nothing")
