@@ -67,9 +67,10 @@ def cache_given(model):
 def attention(model):
     inner = decoder()
     before = compat.attention_of(inner.config)
-    with compat.attention_set(inner.config, "eager"):
-        assert compat.attention_of(inner.config) == "eager"
-        assert inner(torch.tensor([[1, 2]]), output_attentions=True).attentions is not None  # only eager gives them
+    compat.set_attention(inner.config, "eager")
+    assert compat.attention_of(inner.config) == "eager"
+    assert inner(torch.tensor([[1, 2]]), output_attentions=True).attentions is not None  # only eager gives them
+    compat.set_attention(inner.config, before)
     assert compat.attention_of(inner.config) == before != "eager"
 
 

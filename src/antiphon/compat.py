@@ -11,8 +11,7 @@ import copy
 import inspect
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -69,17 +68,6 @@ def attention_of(config: PretrainedConfig) -> str:
 def set_attention(config: PretrainedConfig, name: str) -> None:
     """Let a configuration ask for an attention implementation; `set_attn_implementation` would ask the hub for it."""
     config._attn_implementation = name
-
-
-@contextmanager
-def attention_set(config: PretrainedConfig, name: str) -> Iterator[None]:
-    """Let a configuration ask for an attention implementation for a while."""
-    before = attention_of(config)
-    set_attention(config, name)
-    try:
-        yield
-    finally:
-        set_attention(config, before)
 
 
 def source_of(config: PretrainedConfig) -> str:
