@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-IN_EXTRA = {"serving": "serve", "exporting": "onnx", "cli": "plots", "training": "gpu"}
+IN_EXTRA = {"serving": "serve", "exporting": "onnx", "training": "gpu"}
 """The room that may import what an extra brings."""
 
 
@@ -58,7 +58,7 @@ def test_everything_imported_is_declared():
 
 def test_the_lock_holds_every_requirement_within_its_range():
     versions = {canonicalize_name(name): version for name, version in locked().items()}
-    lines = [*PROJECT["dependencies"], *(line for name in ("serve", "onnx", "plots", "dev") for line in EXTRAS[name])]
+    lines = [*PROJECT["dependencies"], *(line for name in ("serve", "onnx", "dev") for line in EXTRAS[name])]
     bad = [line for line in (ROOT / "requirements" / "known-bad.txt").read_text().splitlines() if line[0] != "#"]
     for line in [*lines, *(line.partition("#")[0] for line in bad)]:
         wanted = Requirement(line.strip())

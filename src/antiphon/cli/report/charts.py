@@ -1,4 +1,4 @@
-"""Charts as data: what is drawn, in which order and on which axes; svg.py and png.py draw it.
+"""Charts as data: what is drawn, in which order and on which axes; svg.py draws it.
 
 All axes are labelled and show the range that is drawn; a chart of differences always has its zero, and no bar is cut.
 """

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from antiphon.cli.report.charts import GIGA, HUNDRED, charts
 from antiphon.cli.report.published_lines import NOTE, beside
-from antiphon.cli.report.svg import draw, shape
+from antiphon.cli.report.svg import asset, draw, shape
 
 if TYPE_CHECKING:
     from antiphon.evaluation.comparison import Comparison, System
@@ -68,18 +67,14 @@ def page(comparison: Comparison) -> str:
 
 
 def _whole(title: str, body: str) -> str:
-    style, script = (asset(name) for name in ("comparison.css", "comparison.js"))
+    style = "".join(asset(name) for name in ("light.css", "comparison.css", "chart.css"))
+    script = asset("comparison.js")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<style>\n{style}</style></head>\n<body><main>\n{body}\n</main><script>\n{script}</script></body></html>\n"
     )
-
-
-def asset(name: str) -> str:
-    """Return a file of the page."""
-    return files("antiphon.cli.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _table(caption: str, heads: Sequence[Cell], rows: Sequence[Sequence[Cell]]) -> str:

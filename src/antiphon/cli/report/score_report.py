@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from antiphon.cli.report import png
 from antiphon.cli.report.charts import GIGA, HUNDRED, charts
 from antiphon.cli.report.page import page
 from antiphon.cli.report.published_lines import published
+from antiphon.cli.report.svg import drawing
 from antiphon.cli.report.terminal import note, progress, say, table
-from antiphon.errors import ConfigError
 from antiphon.files import check_place, held
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ def _system(system: System) -> tuple[str, ...]:
 
 
 def write_comparison(outcome: Comparison, out: str | Path) -> Path:
-    """Write report.html, comparison.json and, where matplotlib is installed, the charts as PNG; return the folder.
+    """Write report.html, comparison.json and each chart as an SVG file; return the folder.
 
     Raises DataError where something other than a comparison stands there.
     """
@@ -126,10 +125,8 @@ def write_comparison(outcome: Comparison, out: str | Path) -> Path:
         with place.filled(last=(PAGE, TABLES), mark=TABLES) as folder:
             (folder / PAGE).write_text(page(outcome), encoding="utf-8")
             (folder / TABLES).write_text(json.dumps(_as_json(outcome), indent=2) + "\n", encoding="utf-8")
-            try:
-                png.write(charts(outcome), folder)
-            except ConfigError as error:
-                note(f"No PNGs: {error}")
+            for chart in charts(outcome):
+                (folder / f"{chart.name}.svg").write_text(drawing(chart), encoding="utf-8")
     return Path(out)
 
 

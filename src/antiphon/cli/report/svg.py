@@ -1,10 +1,12 @@
-"""Charts as inline SVG; colours are the page's style sheet's business, so that both themes can be served."""
+"""Charts as SVG: inline, where the page's style sheet colours them for both themes, and as files in light colours."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from html import escape
+from importlib.resources import files
 from itertools import pairwise
 
 from antiphon.cli.report.charts import Chart, Mark, Series, extent, logarithmic_ticks, ticks
@@ -15,6 +17,8 @@ _WIDTH = 860
 _ROW, _LANE = 12, 15
 _TOP, _BOTTOM = 14, 48
 _CHARACTER = 6.4
+_LINE = 18
+"""The height of a line of a file's title, legend or remark."""
 
 Scale = Callable[[float], float]
 
@@ -26,6 +30,39 @@ def draw(chart: Chart) -> str:
         f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:g}" role="img" aria-label="{escape(chart.title)}">'
         f"<title>{escape(chart.title)}</title>{body}</svg>"
     )
+
+
+def drawing(chart: Chart) -> str:
+    """Return the chart as the text of an SVG file, with its title, a legend of its several series and its remark.
+
+    The file needs no other and no custom properties of CSS, which most converters do not know.
+    """
+    body, height = (_rows if chart.kind == "rows" else _plane)(chart)
+    keys = [series for series in chart.series if series.marks] if len(chart.series) > 1 else []
+    top = _LINE * (2 + len(keys))
+    whole = top + height + (_LINE if chart.remark else 0)
+    lines = [f'<text class="title" x="16" y="{_LINE + 4}">{escape(chart.title)}</text>']
+    for number, series in enumerate(keys):
+        y = _LINE * (2 + number) + 4
+        lines.append(f'<g class="{_style(series)}">{_shape(series.style, 22, y - 4)}</g>')
+        lines.append(f'<text x="34" y="{y}">{escape(series.name)}</text>')
+    lines.append(f'<g transform="translate(0 {top})">{body}</g>')
+    if chart.remark:
+        lines.append(f'<text class="remark" x="16" y="{whole - 8:g}">{escape(chart.remark)}</text>')
+    colours = dict(re.findall(r"--(\w+): (#\w+)", asset("light.css")))
+    style = re.sub(r"var\(--(\w+)\)", lambda found: colours[found[1]], asset("chart.css"))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" font-family="sans-serif" role="img" '
+        f'viewBox="0 0 {_WIDTH} {whole:g}" width="{_WIDTH}" height="{whole:g}">\n<title>{escape(chart.title)}</title>\n'
+        f'<style>\n{style}</style>\n<rect class="paper" width="100%" height="100%"/>\n'
+        + "\n".join(lines)
+        + "\n</svg>\n"
+    )
+
+
+def asset(name: str) -> str:
+    """Return a file of the report's."""
+    return files("antiphon.cli.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
 def _rows(chart: Chart) -> tuple[str, float]:
