@@ -1,0 +1,130 @@
+"""experiments/: files that say what is run, runs that are done once, and tables that come out of their records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from antiphon.errors import ConfigError
+from experiments import job
+from experiments.experiment import Experiment, read_experiment
+from experiments.job import Job
+from experiments.run import main, report, run_all
+from experiments.tables import TABLE, table_of
+
+HERE = Path(job.__file__).resolve().parent
+FILES = sorted(HERE.glob("*.toml"))
+RESULTS = sorted(path.parent for path in (HERE / "results").glob(f"*/{TABLE}"))
+WORDS = ["list", "string", "file", "path", "text", "line", "number", "object"]
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    pairs = [{"query": f"sort a {a} by {b}", "positive": f"The {a}, by its {b}."} for a in WORDS for b in WORDS]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    rows = [f"{a} and {b}\t{a} or {b}\t{number % 6}" for number, (a, b) in enumerate(pairwise(WORDS))]
+    (tmp_path / "sts.tsv").write_text("\n".join(["sentence1\tsentence2\tscore", "sort a list by path\tx\t1", *rows]))
+    stage = {"loss": "contrastive", "steps": 2, "batch_size": 4, "learning_rate": 1e-4}
+    table = {
+        "name": "small",
+        "question": "Does it run?",
+        "hours": 0.01,
+        "seeds": (1, 2),
+        "recipe": {
+            "model": {"base": "nano", "template": "classical", "pooling": "last", "max_tokens": 16},
+            "data": {"sets": [{"name": "pairs", "source": str(tmp_path / "pairs.jsonl")}]},
+            "stage": [{"name": "contrastive", **stage}],
+        },
+        "evaluation": {"tasks": [str(tmp_path / "sts.tsv")]},
+        "arm": {
+            "trained": {"about": "two steps", "stages": ["contrastive"]},
+            "raw": {"about": "none", "settings": {"model.template": "classical-write"}},
+        },
+    }
+    return Experiment.model_validate(table)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_file_names_runs_that_its_recipe_has(path: Path):
+    read = read_experiment(path)
+    assert read.name == path.stem
+    for chosen in (read, read.quickened()):
+        for arm, seed in chosen.runs():
+            if chosen.arm[arm].stages:
+                recipe = chosen.recipe_of(arm, seed, out=Path("x"), texts=Path("y"))
+                assert [stage.name for stage in recipe.stage] == list(chosen.arm[arm].stages)
+                assert recipe.seed == seed
+            else:
+                assert chosen.model_of(arm).base
+
+
+def test_an_arm_that_trains_nothing_is_run_once(experiment: Experiment):
+    assert experiment.runs() == [("trained", 1), ("raw", 1), ("trained", 2)]
+    assert experiment.runs(["raw"]) == [("raw", 1)]
+    with pytest.raises(ConfigError, match="did you mean 'trained'"):
+        experiment.runs(["trainde"])
+
+
+def test_what_a_file_may_not_say_is_named_with_its_neighbour(tmp_path: Path, experiment: Experiment):
+    path = tmp_path / "wrong.toml"
+    path.write_text('name = "wrong"\nquestion = ""\nhours = 1\n[recipe]\n[evaluation]\ntasks = ["x"]\nlimits = 3\n'
+                    '[arm.one]\nabout = ""\n')  # fmt: skip
+    with pytest.raises(ConfigError, match=r"evaluation.limits is unknown; did you mean 'limit'"):
+        read_experiment(path)
+    table = experiment.model_dump()
+    table["arm"]["raw"]["stages"] = ("contrastiv",)
+    with pytest.raises(ValueError, match="did you mean 'contrastive'"):
+        Experiment.model_validate(table)
+
+
+def test_texts_of_the_tasks_are_those_of_their_files(experiment: Experiment):
+    lines = Path(experiment.evaluation.tasks[0]).read_text().splitlines()[1:]
+    wanted = {text for line in lines for text in line.split("\t")[:2]}
+    assert set(job.evaluation_texts(experiment)) == wanted
+
+
+@pytest.mark.slow
+def test_runs_are_done_once_and_reported(tmp_path: Path, experiment: Experiment, capsys: pytest.CaptureFixture[str]):
+    jobs = [
+        Job(experiment=experiment, arm=arm, seed=seed, work=tmp_path / "work", results=tmp_path / "results")
+        for arm, seed in experiment.runs()
+    ]
+    assert not any(one.is_done() for one in jobs)
+    with pytest.raises(ConfigError, match="No run of small is done"):
+        report(experiment, jobs)
+    job.run(first := jobs[1])
+    assert run_all(jobs[:2], 1)  # in a process of its own, and the first is left
+    assert all(one.is_done() for one in jobs[:2])
+    rows = json.loads((jobs[0].kept / "run.json").read_text())["stages"][0]["data"][0]["rows"]
+    assert rows == len(WORDS) ** 2 - 2  # one query stands in the task too, and one has the same words
+    report(experiment, jobs)
+    table = (tmp_path / "results" / TABLE).read_text()
+    assert [line.split(" | ")[0].strip("| ") for line in table.splitlines() if line.startswith("|")][2:] == [
+        "trained",
+        "raw",
+    ]
+    assert "<svg" in (tmp_path / "results" / "chart.svg").read_text()
+    changed = experiment.model_copy(update={"evaluation": experiment.evaluation.model_copy(update={"limit": 5})})
+    with pytest.raises(ConfigError, match="another evaluation"):
+        replace(first, experiment=changed).is_done()
+
+
+def test_a_mistake_is_a_sentence_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([str(tmp_path / "none.toml")]) == 2
+    assert "There is no recipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", RESULTS, ids=lambda path: path.name)
+def test_tables_come_out_of_the_records_beside_them(folder: Path):
+    from antiphon.evaluation import compare
+
+    experiment = read_experiment(HERE / f"{folder.name}.toml")
+    jobs = [
+        Job(experiment=experiment, arm=arm, seed=seed, work=folder, results=folder) for arm, seed in experiment.runs()
+    ]
+    done = [one for one in jobs if one.is_done()]
+    assert f"{table_of(experiment, compare([one.kept for one in done]), done)}\n" == (folder / TABLE).read_text()
