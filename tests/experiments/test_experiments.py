@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -39,7 +40,7 @@ def experiment(tmp_path: Path) -> Experiment:
             "data": {"sets": [{"name": "pairs", "source": str(tmp_path / "pairs.jsonl")}]},
             "stage": [{"name": "contrastive", **stage}],
         },
-        "evaluation": {"tasks": [str(tmp_path / "sts.tsv")]},
+        "evaluation": {"tasks": [str(tmp_path / "sts.tsv")], "instructions": {"sts": ""}},
         "arm": {
             "trained": {"about": "two steps", "stages": ["contrastive"]},
             "raw": {"about": "none", "settings": {"model.template": "classical-write"}},
@@ -48,16 +49,24 @@ def experiment(tmp_path: Path) -> Experiment:
     return Experiment.model_validate(table)
 
 
+def names(tasks: Sequence[str]) -> set[str]:
+    """Names of local tasks, which a template with a place for an instruction needs one for, "" where none is said."""
+    return {Path(task).stem for task in tasks if not task.startswith("probe:")}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_file_names_runs_that_its_recipe_has(path: Path):
     read = read_experiment(path)
     assert read.name == path.stem
     for chosen in (read, read.quickened()):
+        assert names(chosen.evaluation.tasks) <= set(chosen.evaluation.instructions or {})
         for arm, seed in chosen.runs():
             if chosen.arm[arm].stages:
                 recipe = chosen.recipe_of(arm, seed, out=Path("x"), texts=Path("y"))
                 assert [stage.name for stage in recipe.stage] == list(chosen.arm[arm].stages)
                 assert recipe.seed == seed
+                looks = [stage.evaluation for stage in recipe.stage if stage.evaluation is not None]
+                assert all(names(look.tasks) <= set(look.instructions) for look in looks)
             else:
                 assert chosen.model_of(arm).base
 
@@ -100,7 +109,7 @@ def test_runs_are_done_once_and_reported(tmp_path: Path, experiment: Experiment,
     assert run_all(jobs[:2], 1)  # in a process of its own, and the first is left
     assert all(one.is_done() for one in jobs[:2])
     rows = json.loads((jobs[0].kept / "run.json").read_text())["stages"][0]["data"][0]["rows"]
-    assert rows == len(WORDS) ** 2 - 2  # one query stands in the task too, and one has the same words
+    assert rows == len(WORDS) ** 2 - 4  # one query stands in the task too, and three have nearly the same words
     report(experiment, jobs)
     table = (tmp_path / "results" / TABLE).read_text()
     assert [line.split(" | ")[0].strip("| ") for line in table.splitlines() if line.startswith("|")][2:] == [
