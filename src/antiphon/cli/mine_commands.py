@@ -28,13 +28,26 @@ class SamplingOption(StrEnum):
 
 
 Corpus = Annotated[
-    str | None, typer.Option(help="A file of texts or a BEIR folder to mine from; the pairs' own documents without it.")
+    str | None,
+    typer.Option(
+        help="A file of texts, a BEIR folder or a folder made by embed to mine from; the pairs' own documents "
+        "without it."
+    ),
 ]
 RelativeMargin = Annotated[
     float, typer.Option(help="Stay this share of the positive's cosine below it; 0 to come as near as it.")
 ]
 AbsoluteMargin = Annotated[
     float | None, typer.Option(help="Stay this much below the positive's cosine.", show_default=False)
+]
+Rescore = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL", help="A cross-encoder whose scores replace cosines in the margins.", show_default=False
+    ),
+]
+ReportFile = Annotated[
+    Path | None, typer.Option("--report", help="A Markdown file for counts, scores and examples.", show_default=False)
 ]
 Cache = Annotated[Path | None, typer.Option(help="A folder to keep vectors in, for another run.", show_default=False)]
 
@@ -43,6 +56,7 @@ Cache = Annotated[Path | None, typer.Option(help="A folder to keep vectors in, f
     epilog=examples(
         "antiphon mine nano docstrings --out mined.jsonl --limit 500",
         "antiphon mine runs/anchor pairs.jsonl --corpus pages.jsonl --negatives 7 --range-max 200 --out mined.parquet",
+        "antiphon mine runs/anchor pairs.jsonl --corpus vectors --report mined.md --out mined.jsonl",
     )
 )
 @with_model_options
@@ -62,6 +76,8 @@ def mine(  # noqa: PLR0913  (the options of the command)
     seed: Annotated[int, typer.Option(help="Of random sampling.")] = 0,
     limit: Annotated[int | None, typer.Option(help="Read only so many pairs.", show_default=False)] = None,
     cache: Cache = None,
+    rescore: Rescore = None,
+    report_file: ReportFile = None,
     force: Annotated[bool, typer.Option("--force", help="Write over the file.")] = False,
     strict: Strict = False,
     batch_tokens: BatchTokens = None,
@@ -71,25 +87,20 @@ def mine(  # noqa: PLR0913  (the options of the command)
 ) -> None:
     """Give training pairs hard negatives: texts near the query that do not answer it."""
     from antiphon.cli import report
-    from antiphon.corpus.mining import MiningSettings
     from antiphon.corpus.mining import mine as run
+    from antiphon.corpus.mining_settings import MiningSettings
+    from antiphon.corpus.rescoring import open_rescorer
     from antiphon.data.pairs import held_target, load, write
     from antiphon.data.skipped import Skipped
 
     settings = MiningSettings(
-        negatives=negatives,
-        range_min=range_min,
-        range_max=range_max,
-        relative_margin=relative_margin,
-        absolute_margin=absolute_margin,
-        max_score=max_score,
-        min_score=min_score,
-        sampling=sampling.value,
-        seed=seed,
-    )
+        negatives=negatives, range_min=range_min, range_max=range_max, relative_margin=relative_margin,
+        absolute_margin=absolute_margin, max_score=max_score, min_score=min_score, sampling=sampling.value, seed=seed,
+    )  # fmt: skip
     with held_target(out, verb="mine", force=force):  # before anything that takes long
         table = load(pairs, limit=limit, skipped=Skipped(strict=strict))
         opened = open_named(model, options)
+        rescorer = None if rescore is None else open_rescorer(rescore)
         with report.progress("mining") as tell:
             mined = run(
                 opened,
@@ -99,6 +110,8 @@ def mine(  # noqa: PLR0913  (the options of the command)
                 batch_tokens=batch_tokens,
                 compile=compile,
                 cache=cache,
+                rescore=rescorer,
+                report=report_file,
                 strict=strict,
                 on_progress=tell,
             )

@@ -72,6 +72,11 @@ class Index:
     shards: tuple[Shard, ...] = ()
     complete: bool = False
 
+    @property
+    def row_count(self) -> int:
+        """The rows of all its shards."""
+        return sum(shard.rows for shard in self.shards)
+
     def shard_path(self, number: int) -> Path:
         """Return the path of a shard."""
         return self.folder / f"part-{number:05d}.parquet"
@@ -134,7 +139,7 @@ class Index:
             "version": VERSION,
             **asdict(self.settings),
             "complete": self.complete,
-            "rows": sum(shard.rows for shard in self.shards),
+            "rows": self.row_count,
             "shards": [asdict(shard) for shard in self.shards],
         }
         self._write(self.folder / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())

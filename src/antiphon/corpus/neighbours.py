@@ -60,14 +60,16 @@ class VectorSource:
         Raises ModelError naming the text whose vector has no length.
         """
         file = None if self.cache is None else self.cache / f"{self._digest(texts)}.npy"
-        kept = None if file is None else _read(file, len(texts))
-        if kept is not None:
-            return kept
+        kept = None if file is None else read_kept(file, (len(texts), None))
+        if file is not None and kept is not None:
+            if np.allclose(np.linalg.norm(kept, axis=1), 1, atol=1e-3):
+                return kept.astype(np.float32)
+            logger.warning("%s holds no vectors of length 1 and is made anew.", file)
         verb = self.encoder.encode_document if self.side == "document" else self.encoder.encode_query
         raw = verb(list(texts), prompt=self.prompt)
         vectors_ND = unit(np.asarray(raw, dtype=np.float32), texts)
         if file is not None:
-            _write(file, vectors_ND)
+            write_kept(file, vectors_ND)
         return vectors_ND
 
     def _digest(self, texts: Sequence[str]) -> str:
@@ -136,24 +138,25 @@ def blocks(
         yield first, block_ND
 
 
-def _read(file: Path, rows: int) -> Vectors | None:
-    """Return kept vectors; None where there are none, or not whole ones."""
+def read_kept(file: Path, shape: tuple[int | None, ...]) -> npt.NDArray[np.floating] | None:
+    """Return numbers that were kept, of a shape (None for any length); None where there are none, or not whole ones."""
     if not file.exists():
         return None
     try:
-        kept: Vectors = np.load(file, allow_pickle=False)
+        kept: npt.NDArray[np.floating] = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         logger.warning("%s cannot be read (%s) and is made anew.", file, error)
         return None
-    if kept.ndim != 2 or len(kept) != rows or not np.allclose(np.linalg.norm(kept, axis=1), 1, atol=1e-3):
-        logger.warning("%s holds no %d vectors of length 1 and is made anew.", file, rows)
+    if kept.ndim != len(shape) or any(n not in (None, length) for n, length in zip(shape, kept.shape, strict=True)):
+        logger.warning("%s holds numbers of shape %s where %s is wanted and is made anew.", file, kept.shape, shape)
         return None
     return kept
 
 
-def _write(file: Path, vectors_ND: Vectors) -> None:
+def write_kept(file: Path, numbers: npt.NDArray[np.floating]) -> None:
+    """Keep numbers in a file; DataError where that fails."""
     buffer = io.BytesIO()
-    np.save(buffer, vectors_ND)
+    np.save(buffer, numbers)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         clean(file.parent)

@@ -11,10 +11,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 
-def fingerprint(model: SentenceTransformer) -> str:
+def fingerprint(model: SentenceTransformer | CrossEncoder) -> str:
     """Return the fingerprint as 64 hexadecimal digits; it survives saving and loading."""
     digest = hashlib.sha256(json.dumps(_settings(model), sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
@@ -30,7 +30,7 @@ def _bytes(tensor: Any) -> memoryview:
     return memoryview(flat.view(torch.uint8).numpy())
 
 
-def _settings(model: SentenceTransformer) -> dict[str, Any]:
+def _settings(model: SentenceTransformer | CrossEncoder) -> dict[str, Any]:
     modules = list(model)
     return {
         "modules": [[type(module).__qualname__, module.get_config_dict()] for module in modules],
@@ -38,12 +38,12 @@ def _settings(model: SentenceTransformer) -> dict[str, Any]:
         "max_seq_length": model.max_seq_length,
         "prompts": {name: prompt for name, prompt in (model.prompts or {}).items() if prompt},
         "default_prompt_name": model.default_prompt_name,
-        "truncate_dim": model.truncate_dim,
+        "truncate_dim": getattr(model, "truncate_dim", None),  # a cross-encoder has no vectors
         "is_causal": getattr(getattr(getattr(modules[0], "model", None), "config", None), "is_causal", True),
     }
 
 
-def _tokenizer(model: SentenceTransformer) -> Any:
+def _tokenizer(model: SentenceTransformer | CrossEncoder) -> Any:
     """Return tokenizer.json without the truncation and padding that the last call to it left behind."""
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if backend is None:
