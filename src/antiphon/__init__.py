@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from antiphon.corpus.embed import embed, search
+    from antiphon.corpus.embed import embed
     from antiphon.corpus.mining import mine
+    from antiphon.corpus.searching import search
     from antiphon.data import mixtures as mixtures
     from antiphon.data import pairs as pairs
     from antiphon.encoding import Encoder
@@ -41,7 +42,7 @@ _HOMES = {
     "mine": "antiphon.corpus.mining",
     "open_model": "antiphon.model.opening",
     "save": "antiphon.model.checkpoint",
-    "search": "antiphon.corpus.embed",
+    "search": "antiphon.corpus.searching",
     "train": "antiphon.training",
 }
 _SHORT = {

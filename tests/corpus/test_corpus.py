@@ -18,7 +18,8 @@ import pytest
 import torch
 
 import antiphon
-from antiphon.corpus.embed import embed, search
+from antiphon.corpus.embed import embed
+from antiphon.corpus.searching import search
 from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.parity import compare, unlike_texts

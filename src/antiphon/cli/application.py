@@ -52,7 +52,17 @@ SOURCE_HELP = (
 )
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]
-Field = Annotated[str | None, typer.Option(help="The field that holds the text; found by itself where it is text.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field",
+        help="A field that holds the text; again for more, which are joined by a space. Found by itself without it.",
+        show_default=False,
+    ),
+]
+IdField = Annotated[
+    str | None, typer.Option("--id", help="The field that names a text; id or _id without it.", show_default=False)
+]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse data of which anything would be passed over, rather than count it.")
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antiphon.cli.application import SOURCE_HELP, Field, Model, app, examples
+from antiphon.cli.application import SOURCE_HELP, Fields, Model, app, examples
 from antiphon.cli.model_options import open_named, with_model_options
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def calibrate(
         ),
     ] = "standardize",
     side: Annotated[ReadAsOption, typer.Option(help="What the texts are read as.")] = ReadAsOption.both,
-    field: Field = None,
+    field: Fields = None,
     *,
     options: ModelOptions,
 ) -> None:

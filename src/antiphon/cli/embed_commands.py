@@ -10,7 +10,8 @@ import typer
 from antiphon.cli.application import (
     MODEL_HELP,
     SOURCE_HELP,
-    Field,
+    Fields,
+    IdField,
     Model,
     SideOption,
     Strict,
@@ -21,6 +22,25 @@ from antiphon.cli.model_options import BatchTokens, Compile, open_named, with_mo
 
 if TYPE_CHECKING:
     from antiphon.model.opening import ModelOptions
+
+NOTHING = "none"
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=f"A field to keep beside the texts; again for more. All of them without it, none with {NOTHING}.",
+        show_default=False,
+    ),
+]
+Show = Annotated[
+    list[str] | None,
+    typer.Option(help="A kept field to print in the place of the text; again for more.", show_default=False),
+]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Search only texts of which this holds: FIELD=VALUE, or != < <= > >=; again for more.", show_default=False
+    ),
+]
 
 
 @app.command(
@@ -76,7 +96,7 @@ def build(
 @app.command(
     epilog=examples(
         "antiphon embed nano docstrings --out library",
-        "antiphon embed Qwen/Qwen3-0.6B pages.jsonl --field body --out vectors",
+        "antiphon embed Qwen/Qwen3-0.6B pages.jsonl --field title --field body --keep url --out vectors",
         "cat notes.txt | antiphon embed nano - --out notes",
     )
 )
@@ -85,7 +105,9 @@ def embed(  # noqa: PLR0913  (the options of the command)
     model: Model,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)],
     out: Annotated[Path, typer.Option(help="The folder for the Parquet shards; made if it is not there.")],
-    field: Field = None,
+    field: Fields = None,
+    id_field: IdField = None,
+    keep: Keep = None,
     side: Annotated[SideOption, typer.Option(help="Embed texts as documents or as queries.")] = SideOption.document,
     shard_size: Annotated[int, typer.Option(help="Texts in a shard.")] = 1024,
     batch_size: Annotated[int, typer.Option(help="Texts in a batch.")] = 32,
@@ -108,6 +130,8 @@ def embed(  # noqa: PLR0913  (the options of the command)
             source,
             out,
             field=field,
+            id_field=id_field,
+            keep=() if keep == [NOTHING] else keep,
             side=side.side,
             shard_size=shard_size,
             batch_size=batch_size,
@@ -123,7 +147,8 @@ def embed(  # noqa: PLR0913  (the options of the command)
 @app.command(
     epilog=examples(
         'antiphon search docstrings "wrap text into lines" --model nano',
-        'antiphon search library "open a compressed file" --model nano --top 3',
+        'antiphon search library "open a compressed file" --top 3',
+        'antiphon search vectors "refunds" --where "year>=2024" --where lang=en --show title --show url',
     )
 )
 @with_model_options
@@ -139,7 +164,10 @@ def search(  # noqa: PLR0913  (the options of the command)
         ),
     ] = None,
     top: Annotated[int, typer.Option(help="How many texts to print.")] = 10,
-    field: Field = None,
+    where: Where = None,
+    show: Show = None,
+    field: Fields = None,
+    id_field: IdField = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check every byte of the folder's shards, not their sizes alone.")
     ] = False,
@@ -150,19 +178,24 @@ def search(  # noqa: PLR0913  (the options of the command)
 ) -> None:
     """Print the texts nearest to a query, best first; in a pipe score, id and text with tabs between them."""
     from antiphon.cli import report
-    from antiphon.corpus import embed as corpus
+    from antiphon.corpus.conditions import check_known
+    from antiphon.corpus.searching import search as run
 
     named = model or ("nano" if options.given or not Path(source).is_dir() else None)
     opened = None if named is None else open_named(named, options)
-    report.hits(
-        corpus.search(
-            source,
-            query,
-            model=opened,
-            top=top,
-            field=field,
-            verify=verify,
-            batch_tokens=batch_tokens,
-            compile=compile,
-        )
+    found = run(
+        source,
+        query,
+        model=opened,
+        top=top,
+        where=where or (),
+        field=field,
+        id_field=id_field,
+        verify=verify,
+        batch_tokens=batch_tokens,
+        compile=compile,
     )
+    for name in show or ():
+        for hit in found:
+            check_known(name, hit.fields)
+    report.hits(found, show or ["text"])

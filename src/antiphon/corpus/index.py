@@ -1,9 +1,9 @@
 """A folder of vectors: Parquet shards and a manifest that says which are whole and what made them.
 
-`part-00000.parquet` has the columns id, text (strings) and vector (fixed-size list of float32, unit length). Each is
-written under another name and moved into place, the manifest `_embed.json` after it with the shard's size and digest:
-whenever a run dies, what the manifest lists is whole, and what has been changed since is found. Other files in the
-folder are left alone. N rows of a shard, D width.
+`part-00000.parquet` has the columns id, text (strings), those that were kept of the source (see kept_columns.py) and
+vector (fixed-size list of float32, unit length). Each is written under another name and moved into place, the manifest
+`_embed.json` after it with the shard's size and digest: whenever a run dies, what the manifest lists is whole, and what
+has been changed since is found. Other files in the folder are left alone. N rows of a shard, D width.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antiphon.data.sources import Record
+from antiphon.corpus.kept_columns import KeptColumns, read_back, spelled
+from antiphon.data.text_columns import Record
 from antiphon.errors import DataError, first_line
 from antiphon.files import digest, reason, write_whole
 
@@ -50,11 +51,13 @@ class Settings:
     compile: bool = False
     origin: dict[str, Any] | None = None
     """Where the model came from and how it reads (`Origin`); None in a folder that an earlier release wrote."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """The columns that were kept beside the texts, and their types."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A whole shard: its rows, the SHA-256 of their ids and texts, and what its file was when it was written."""
+    """A whole shard: its rows, the SHA-256 of what they hold, and what its file was when it was written."""
 
     rows: int
     sha256: str
@@ -88,14 +91,14 @@ class Index:
         """
         if number >= len(self.shards):
             return False
-        shard = self.shards[number]
-        if records_digest(records) == shard.sha256:
+        shard, kept = self.shards[number], self.settings.columns
+        if records_digest(records, kept) == shard.sha256:
             trouble = self._trouble(number, content=True)
             if trouble is not None:
                 logger.warning("%s %s and is made again.", self.shard_path(number), trouble)
             return trouble is None
         last = number == len(self.shards) - 1
-        if last and shard.rows < len(records) and records_digest(records[: shard.rows]) == shard.sha256:
+        if last and shard.rows < len(records) and records_digest(records[: shard.rows], kept) == shard.sha256:
             return False  # the source has grown since: its last shard is made anew, with more rows
         first = number * self.settings.shard_size + 1
         raise DataError(
@@ -121,13 +124,13 @@ class Index:
             return f"cannot be read ({first_line(error)})"
         return None
 
-    def with_shard(self, number: int, records: Sequence[Record], vectors: Vectors) -> Index:
+    def with_shard(self, number: int, records: Sequence[Record], vectors: Vectors, kept: KeptColumns) -> Index:
         """Write shard `number` and then the manifest, and return the index that has it.
 
         Raises DataError where the disk is full or not to be written to; the shards before stay whole.
         """
-        known = records_digest(records)
-        data = _parquet(records, vectors, known)
+        known = records_digest(records, self.settings.columns)
+        data = _parquet(records, vectors, kept, known)
         self._write(self.shard_path(number), data)
         shard = Shard(len(records), known, len(data), hashlib.sha256(data).hexdigest())
         shards = (*self.shards[:number], shard, *self.shards[number + 1 :])
@@ -170,14 +173,15 @@ class Index:
                 )
             with pq.ParquetFile(self.shard_path(number)) as file:
                 for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                    yield _unpacked(batch)
+                    yield _unpacked(batch, self.settings.columns)
 
 
-def records_digest(records: Sequence[Record]) -> str:
-    """Return the SHA-256 of ids and texts; lengths stand before them, so no two lists read alike."""
+def records_digest(records: Sequence[Record], kept: Iterable[str] = ()) -> str:
+    """Return the SHA-256 of ids, texts and kept columns; lengths stand before them, so no two lists read alike."""
     sha = hashlib.sha256()
     for record in records:
-        for value in (record.id.encode(), record.text.encode()):
+        fields = (spelled(record.fields.get(name)) for name in kept)
+        for value in (word.encode() for word in (record.id, record.text, *fields)):
             sha.update(len(value).to_bytes(8, "big"))
             sha.update(value)
     return sha.hexdigest()
@@ -220,12 +224,13 @@ def _shard(entry: dict[str, Any]) -> Shard:
     )
 
 
-def _parquet(records: Sequence[Record], vectors: Vectors, known: str) -> memoryview:
+def _parquet(records: Sequence[Record], vectors: Vectors, kept: KeptColumns, known: str) -> memoryview:
     flat = pa.array(np.ascontiguousarray(vectors, dtype=np.float32).reshape(-1))
     table = pa.table(
         {
             "id": pa.array([record.id for record in records], pa.string()),
             "text": pa.array([record.text for record in records], pa.string()),
+            **kept.arrays(records),
             "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1]),
         }
     )
@@ -234,8 +239,9 @@ def _parquet(records: Sequence[Record], vectors: Vectors, known: str) -> memoryv
     return memoryview(sink.getvalue())
 
 
-def _unpacked(batch: pa.RecordBatch) -> tuple[list[Record], Vectors]:
-    ids, texts = batch.column("id").to_pylist(), batch.column("text").to_pylist()
+def _unpacked(batch: pa.RecordBatch, kept: Mapping[str, str]) -> tuple[list[Record], Vectors]:
+    values = {name: batch.column(name).to_pylist() for name in ("id", "text", *kept)}
     column = batch.column("vector")
     vectors: Vectors = column.flatten().to_numpy().reshape(len(batch), column.type.list_size)
-    return [Record(*pair) for pair in zip(ids, texts, strict=True)], vectors
+    rows = range(len(batch))
+    return [Record(values["id"][row], values["text"][row], read_back(kept, values, row)) for row in rows], vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -92,6 +93,12 @@ def _check_same(index: Index, settings: Settings) -> None:
             f"{index.folder} was made by a model that reads otherwise: {trouble}. Run it as before, name another "
             "folder by --out, or start anew with --force. Nothing was written."
         )
+    if settings.columns != index.settings.columns:
+        there, here = (_described(columns) for columns in (index.settings.columns, settings.columns))
+        raise DataError(
+            f"{index.folder} keeps {there} beside the texts, and this run {here}; name what to keep as before, name "
+            "another folder by --out, or start anew with --force. Nothing was written."
+        )
     for name, here in asdict(settings).items():
         there = getattr(index.settings, name)
         if here != there and name != "origin":
@@ -99,3 +106,7 @@ def _check_same(index: Index, settings: Settings) -> None:
                 f"{index.folder} was made with {name} {there!s:.16} and this run has {here!s:.16}; "
                 "run it as before, name another folder by --out, or start anew with --force. Nothing was written."
             )
+
+
+def _described(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({kind})" for name, kind in columns.items()) or "nothing"

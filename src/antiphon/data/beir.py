@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from antiphon.data.byte_streams import kind_of, opened, refuse, stem_of
 from antiphon.data.cells import grade_of, identity_of, listed, text_of
@@ -42,6 +43,8 @@ class Document:
     id: str
     title: str
     text: str
+    rest: Mapping[str, Any] = field(default_factory=dict)
+    """Its other columns, where they were asked for."""
 
     @property
     def whole(self) -> str:
@@ -78,9 +81,14 @@ class BeirFolder:
         inside = sorted((self.folder / QRELS).iterdir()) if (self.folder / QRELS).is_dir() else []
         return {stem_of(path): path for path in reversed(inside) if is_table_name(path)}
 
-    def documents(self, skipped: Skipped | None = None) -> Iterator[Document]:
-        """Yield the documents in order, the empty ones too."""
-        return _documents(self.corpus, ("title", "text"), skipped)
+    def documents(self, skipped: Skipped | None = None, *, rest: Sequence[str] = ()) -> Iterator[Document]:
+        """Yield the documents in order, the empty ones too, with what `rest` names besides."""
+        return _documents(self.corpus, ("title", "text"), skipped, rest)
+
+    def others(self) -> tuple[str, ...]:
+        """Return the columns of the corpus that are neither id nor text; the title is one, for it can stand alone."""
+        table = open_table(self.corpus)
+        return tuple(name for name in table.columns if name not in (_identity(table), "text"))
 
     def asked(self, skipped: Skipped | None = None) -> Iterator[Document]:
         """Yield the queries in order; DataError for an empty one."""
@@ -162,10 +170,12 @@ def _parts(columns: Sequence[str], where: str) -> dict[str, str]:
     return found
 
 
-def _documents(path: Path, fields: tuple[str, ...], skipped: Skipped | None) -> Iterator[Document]:
+def _documents(
+    path: Path, fields: tuple[str, ...], skipped: Skipped | None, rest: Sequence[str] = ()
+) -> Iterator[Document]:
     table = open_table(path)
     identity = _identity(table)
-    for row in table.rows((identity, *fields), skipped):
+    for row in table.rows((identity, *fields, *rest), skipped):
         if not any(name in row.values for name in fields):
             refuse(f"{row.where} has no field 'text', only {listed(row.values)}; add it, empty for an empty document.")
         texts = {
@@ -173,7 +183,8 @@ def _documents(path: Path, fields: tuple[str, ...], skipped: Skipped | None) -> 
             for name in fields
         }
         name = identity_of(row.values.get(identity), row.where, identity)
-        yield Document(row.where, name, texts.get("title", ""), texts.get("text", ""))
+        kept = {other: row.values.get(other) for other in rest}
+        yield Document(row.where, name, texts.get("title", ""), texts.get("text", ""), kept)
 
 
 def _identity(table: Table) -> str:

@@ -54,7 +54,11 @@ def open_table(path: Path) -> Table:
     columns of one name.
     """
     check_file(path, ENDINGS)
-    table = _TABLES[kind_of(path)](path)
+    return only_once(_TABLES[kind_of(path)](path))
+
+
+def only_once(table: Table) -> Table:
+    """Return the table; DataError where two of its columns have one name."""
     twice = [name for name in table.columns if name and table.columns.count(name) > 1]
     if twice:
         refuse(f"{table.where} has more than one column {twice[0]!r}; rename one of them.")
@@ -98,7 +102,7 @@ def _jsonl(path: Path) -> Table:
         with opened(path) as stream:
             yield from json_rows(stream, skipped)
 
-    return _of_objects(path, read)
+    return table_of_objects(str(path), read)
 
 
 def _json(path: Path) -> Table:
@@ -115,10 +119,10 @@ def _json(path: Path) -> Table:
     for row in rows:
         if not isinstance(row.values, dict):
             refuse(f"{row.where} is not a JSON object: {row.values!r:.80}; write an array of objects.")
-    return _of_objects(path, lambda columns, skipped: rows)
+    return table_of_objects(str(path), lambda columns, skipped: rows)
 
 
-def _of_objects(path: Path, read: Callable[[Sequence[str], Skipped], Iterable[Row]]) -> Table:
+def table_of_objects(name: str, read: Callable[[Sequence[str], Skipped], Iterable[Row]]) -> Table:
     """Return the table of rows that each bring columns of their own: those of all of them are its columns."""
     columns: dict[str, None] = {}
     first, alike = None, True
@@ -127,7 +131,7 @@ def _of_objects(path: Path, read: Callable[[Sequence[str], Skipped], Iterable[Ro
         alike = alike and len(row.values) == len(first.values)
         columns.update(dict.fromkeys(row.values))
     alike = alike and first is not None and len(columns) == len(first.values)
-    return Table(first.where if alike and first is not None else str(path), tuple(columns), read)
+    return Table(first.where if alike and first is not None else name, tuple(columns), read)
 
 
 def _separated(path: Path, separator: str) -> Table:

@@ -1,4 +1,4 @@
-"""Texts from files: tables (see rows.py), plain text, standard input, and the docstrings of this Python.
+"""Texts from files and from memory: tables (see rows.py), plain text, standard input, this Python's docstrings.
 
 A source is read as a stream, so its size does not matter. What is wrong in it is told with file and line; nothing is
 repaired in silence. What becomes of the texts is the business of the verbs.
@@ -6,95 +6,156 @@ repaired in silence. What becomes of the texts is the business of the verbs.
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 
 from antiphon.data.beir import BeirFolder
 from antiphon.data.byte_streams import Stream, check_file, kind_of, opened, refuse
-from antiphon.data.cells import identity_of, listed, text_of, value_of
+from antiphon.data.cells import listed, text_of
 from antiphon.data.docstrings import Docstring, harvest, standard_library
+from antiphon.data.given_rows import NAME, GivenRows, rows_given, table_in_memory
 from antiphon.data.rows import ENDINGS, Row, Table, json_rows, open_table
 from antiphon.data.skipped import Skipped
 from antiphon.data.stored_tables import stored_table
+from antiphon.data.text_columns import OWN, Record, TextColumns, Wanted
+from antiphon.errors import among
 
 STDIN = "-"
 DOCSTRINGS = "docstrings"
 PLAIN = ".txt"
-TEXT_FIELDS = ("text", "body", "content", "sentence", "passage")
-ID_FIELDS = ("id", "_id")
+
+TextSource = str | Path | GivenRows
+"""Where texts come from: a name, or what is in memory."""
+_Read = Callable[[Skipped], Iterator[Record]]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Record:
-    """One text of a source and its name."""
+class Source:
+    """Texts that may be read, once or more often."""
 
-    id: str
-    text: str
+    name: str
+    read: _Read
+    """Called with what counts the things that are passed over."""
+    repeatable: bool = True
+    """Whether it may be read again: standard input and iterators may not."""
+    kept: tuple[str, ...] | None = ()
+    """The fields that come with every text; None where that is known only when it is read."""
+
+    def records(self, skipped: Skipped | None = None) -> Iterator[Record]:
+        """Yield the records in order; DataError where there is none, and for a bad one when it is reached."""
+        found = self.read(skipped or Skipped())
+        first = next(found, None)
+        if first is None:
+            refuse(f"{self.name} is empty: there is no text in it to read.")
+        yield first
+        yield from found
 
 
-def read(source: str | Path, *, field: str | None = None, skipped: Skipped | None = None) -> Iterator[Record]:
-    """Yield the records of a source, in order.
+def open_source(
+    source: TextSource,
+    *,
+    field: str | Sequence[str] | None = None,
+    id_field: str | None = None,
+    keep: Sequence[str] | None = None,
+    skipped: Skipped | None = None,
+) -> Source:
+    """Return a source, its columns found.
 
     `source` is a table (.jsonl, .json, .csv, .tsv or .parquet, packed or plain: see data/rows.py), a .txt file (a text
     a line), a folder in BEIR layout (its documents, title before text), one of `save_to_disk` or of Parquet files, "-"
-    for standard input, or "docstrings" for those of the standard library (id: the dotted name). Standard input is a
-    text a line; where `field` is given its lines are JSON objects.
+    for standard input, "docstrings" for those of the standard library (id: the dotted name), or what is in memory
+    (see `GivenRows`). Standard input is a text a line; where `field` is given its lines are JSON objects.
 
-    The text is in `field`, or in the first of text, body, content, sentence, passage that any row has. The id is that
-    of the field `id` or `_id`, else the number of the row, counted from 1. What is passed over is counted in `skipped`.
+    The text is in `field`, several of them joined by a space; without it in the first of text, body, content,
+    sentence, passage that any row has, the title before it where there is one, which is said in the log. The id is that
+    of `id_field`, else of the field `id` or `_id`, else the number of the row, counted from 1. Of the other columns
+    those in `keep` come with the text, all of them without it. What is passed over is counted in `skipped`.
 
-    Raises DataError for a source that is missing, empty, binary or of an unknown kind, at once or when the bad line is
-    reached.
+    Raises DataError for a source that is missing, binary or of an unknown kind, and for a field that it has not.
     """
-    name, passed_over = str(source), skipped or Skipped()
+    wanted, passed_over = Wanted.of(field, id_field, keep), skipped or Skipped()
+    if not isinstance(source, str | Path):
+        table = table_in_memory(source)
+        if table is not None:
+            return _of_table(table, NAME, wanted, passed_over)
+        rows = rows_given(source)  # type: ignore[arg-type]  # no frame: those are tables
+        return Source(NAME, lambda skipped: _streamed(rows, wanted), repeatable=False, kept=None)
+    name, path = str(source), Path(source)
     if name == DOCSTRINGS:
-        return _docstrings(field)
+        wanted.refused(repr(DOCSTRINGS), "are texts alone")
+        return Source(name, lambda skipped: (Record(one.name, one.text) for one in _library()))
     if name == STDIN:
-        stream = Stream("standard input", sys.stdin.buffer)
-        return _not_empty(_streamed(stream, field, passed_over), stream.name)
-    path = Path(source)
+        return _standard_input(wanted)
     if path.is_dir():
-        return _not_empty(_in_folder(path, field, passed_over), name)
+        return _in_folder(path, wanted, passed_over)
     check_file(path, (*ENDINGS, PLAIN), also=f", '{DOCSTRINGS}', or '-' for standard input")
-    found = _plain(path, field) if kind_of(path) == PLAIN else _records(open_table(path), field, passed_over)
-    return _not_empty(found, name)
+    if kind_of(path) == PLAIN:
+        wanted.refused(name, "is plain text")
+        return Source(name, lambda skipped: _plain(path))
+    return _of_table(open_table(path), name, wanted, passed_over)
 
 
-def count(source: str | Path, *, field: str | None = None, skipped: Skipped | None = None) -> int | None:
-    """Read a source to its end and return how many records it has; None for standard input, which is read only once.
+def read(
+    source: TextSource,
+    *,
+    field: str | Sequence[str] | None = None,
+    id_field: str | None = None,
+    keep: Sequence[str] | None = None,
+    skipped: Skipped | None = None,
+) -> Iterator[Record]:
+    """Yield the records of a source, in order: `open_source` and its records in one."""
+    passed_over = skipped or Skipped()
+    return open_source(source, field=field, id_field=id_field, keep=keep, skipped=passed_over).records(passed_over)
 
-    Raises what `read` raises, so a bad line is told before any work is done.
-    """
-    return None if str(source) == STDIN else sum(1 for _ in read(source, field=field, skipped=skipped))
+
+def _of_table(table: Table, name: str, wanted: Wanted, skipped: Skipped) -> Source:
+    if not table.columns:
+        return Source(name, lambda skipped: iter(()))
+    columns = TextColumns.of(table.columns, table.where, wanted)
+    columns.tell(table.columns, table.where, skipped, asked=wanted.texts is not None)
+    if wanted.texts is None and len(columns.texts) > 1:
+        logger.warning(
+            "%s: the fields %s are joined, a space between them; name one by --field (field=) to embed it alone.",
+            name, listed(columns.texts),
+            extra={"once": True},
+        )  # fmt: skip
+    return Source(name, lambda skipped: map(columns.record, table.rows(columns.needed, skipped)), kept=columns.kept)
 
 
-def _not_empty(records: Iterator[Record], name: str) -> Iterator[Record]:
-    first = next(records, None)
+def _standard_input(wanted: Wanted) -> Source:
+    """Return standard input, which cannot be looked through before: lines, or objects where a field is named."""
+    stream = Stream("standard input", sys.stdin.buffer)
+    if wanted.texts is None:
+        wanted.refused(stream.name, "is a text a line where no field is named")
+        return Source(stream.name, lambda skipped: _lines(stream), repeatable=False)
+    return Source(
+        stream.name, lambda skipped: _streamed(json_rows(stream, skipped), wanted), repeatable=False, kept=None
+    )
+
+
+def _streamed(rows: Iterator[Row], wanted: Wanted) -> Iterator[Record]:
+    """Yield the records of rows that can be gone through once: the first says which columns there are."""
+    first = next(rows, None)
     if first is None:
-        refuse(f"{name} is empty: there is no text in it to read.")
-    yield first
-    yield from records
+        return
+    columns = TextColumns.of(tuple(first.values), first.where, wanted, streamed=True)
+    yield from map(columns.record, chain([first], rows))
 
 
-def _plain(path: Path, field: str | None) -> Iterator[Record]:
+def _plain(path: Path) -> Iterator[Record]:
     with opened(path) as stream:
-        yield from _lines(stream, field)
+        yield from _lines(stream)
 
 
-def _streamed(stream: Stream, field: str | None, skipped: Skipped) -> Iterator[Record]:
-    """Yield the records of standard input, which cannot be looked through before."""
-    if field is None:
-        return _lines(stream, field)
-    return (_from_row(row, field) for row in json_rows(stream, skipped))
-
-
-def _lines(stream: Stream, field: str | None) -> Iterator[Record]:
+def _lines(stream: Stream) -> Iterator[Record]:
     """Yield a record for each line; blank lines at the end are none."""
-    if field is not None:
-        refuse(f"{stream.name} is plain text and has no field {field!r}; leave the field out.")
     blank: list[int] = []
     for number, line in stream.lines():
         text = line.rstrip("\r\n")
@@ -106,52 +167,33 @@ def _lines(stream: Stream, field: str | None) -> Iterator[Record]:
         yield Record(str(number), text_of(text, f"{stream.name}, line {number}", "text"))
 
 
-def _in_folder(folder: Path, field: str | None, skipped: Skipped) -> Iterator[Record]:
+def _in_folder(folder: Path, wanted: Wanted, skipped: Skipped) -> Source:
     beir = BeirFolder.at(folder)
-    if beir is None:
-        stored = stored_table(folder)
-        if stored is None:
-            refuse(f"{folder} is a folder; name a file in it, such as {folder / 'texts.jsonl'}.")
-        return _records(stored, field, skipped)
-    if field is not None:
-        refuse(f"{folder} is in BEIR layout, whose documents are title and text; leave the field {field!r} out.")
-    return (Record(document.id, document.whole) for document in beir.documents(skipped))
+    if beir is not None:
+        return _of_beir(beir, wanted)
+    stored = stored_table(folder)
+    if stored is None:
+        refuse(f"{folder} is a folder; name a file in it, such as {folder / 'texts.jsonl'}.")
+    return _of_table(stored, str(folder), wanted, skipped)
 
 
-def _records(table: Table, asked: str | None, skipped: Skipped) -> Iterator[Record]:
-    if not table.columns:
-        return iter(())
-    field = _text_field(table.columns, asked, table.where)
-    others = [name for name in (*TEXT_FIELDS, "title") if name in table.columns and name != field]
-    if others:
-        what = f"columns that hold text too: {listed(others)}"
-        skipped.add(what, table.where, "remove them, or make one column of them", number=len(others))
-    return (_from_row(row, field) for row in table.rows((field, *ID_FIELDS), skipped))
+def _of_beir(beir: BeirFolder, wanted: Wanted) -> Source:
+    Wanted(wanted.texts, wanted.identity, ()).refused(
+        str(beir.folder), "is in BEIR layout, whose documents are title and text,"
+    )
+    others = beir.others()
+    for name in wanted.keep or ():
+        if name not in others:
+            refuse(f"{beir.corpus} has no field {name!r} to keep; {among(name, others)}.")
+    kept = tuple(name for name in others if name not in OWN) if wanted.keep is None else wanted.keep
+    return Source(str(beir.folder), partial(_documents, beir, kept), kept=kept)
+
+
+def _documents(beir: BeirFolder, kept: tuple[str, ...], skipped: Skipped) -> Iterator[Record]:
+    return (Record(document.id, document.whole, document.rest) for document in beir.documents(skipped, rest=kept))
 
 
 @cache
 def _library() -> tuple[Docstring, ...]:
     """Parse the standard library once: it takes seconds, and a source may be read twice."""
     return tuple(harvest(standard_library()))
-
-
-def _docstrings(field: str | None) -> Iterator[Record]:
-    if field is not None:
-        refuse(f"'{DOCSTRINGS}' has no field {field!r}; leave the field out.")
-    return (Record(docstring.name, docstring.text) for docstring in _library())
-
-
-def _text_field(names: Sequence[str], asked: str | None, where: str) -> str:
-    """Return the field that holds the text, from the names that there are."""
-    found = [name for name in ((asked,) if asked is not None else TEXT_FIELDS) if name in names]
-    if not found:
-        wanted = repr(asked) if asked is not None else " or ".join(TEXT_FIELDS)
-        refuse(f"{where} has no field {wanted}, only {listed(names)}; name one by --field.")
-    return found[0]
-
-
-def _from_row(row: Row, field: str) -> Record:
-    text = value_of(row, field)
-    name = next((name for name in ID_FIELDS if name != field and name in row.values), None)
-    identity = str(row.number) if name is None else identity_of(row.values[name], row.where, name)
-    return Record(identity, text_of(text, row.where, field))

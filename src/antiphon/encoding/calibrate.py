@@ -35,7 +35,7 @@ def calibrate(
     *,
     method: str | Sequence[str] = "standardize",
     side: Literal["both", "query", "document"] = "both",
-    field: str | None = None,
+    field: str | Sequence[str] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> SentenceTransformer:
     """Return the model with an affine map behind its pooling that is fitted on unlabelled texts; nothing is trained.
@@ -82,12 +82,12 @@ def shipped_texts() -> list[str]:
     return [found[n * len(found) // number] for n in range(number)]
 
 
-def _opened(texts: Iterable[str] | str | Path | None, field: str | None) -> tuple[str, Iterator[str]]:
+def _opened(texts: Iterable[str] | str | Path | None, field: str | Sequence[str] | None) -> tuple[str, Iterator[str]]:
     """Return where texts come from, in words, and the texts."""
     if texts is None:
         return f"docstrings of Python {platform.python_version()}", iter(shipped_texts())
     if isinstance(texts, str | Path):
-        return Path(texts).name, (record.text for record in read(texts, field=field))
+        return Path(texts).name, (record.text for record in read(texts, field=field, keep=()))
     return "texts that were given", iter(texts)
 
 

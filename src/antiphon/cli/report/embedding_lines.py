@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -13,27 +14,37 @@ from rich.text import Text
 from antiphon.cli.report.terminal import console, say, table
 
 if TYPE_CHECKING:
-    from antiphon.corpus.embed import Hit
+    from antiphon.corpus.searching import Hit
     from antiphon.demo import Demo, Memory
     from antiphon.model.description import Description
 
 _POOLED = "bold black on green"
 
 
-def hits(found: Sequence[Hit]) -> None:
-    """Print what a search found: a table, or in a pipe score, id and text with tabs between them, a hit a line."""
+def hits(found: Sequence[Hit], shown: Sequence[str] = ("text",)) -> None:
+    """Print what a search found, with the fields asked for: a table, or in a pipe a hit a line, tabs between."""
     screen = console()
     if not screen.is_terminal:
         for hit in found:
-            say(f"{hit.score:.4f}\t{_one_line(hit.id)}\t{_one_line(hit.text)}")
+            say("\t".join((f"{hit.score:.4f}", _one_line(hit.id), *(_field(hit, name) for name in shown))))
         return
     out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     out.add_column("score", justify="right", style="cyan")
     out.add_column("id", style="bold", overflow="fold", max_width=40)
-    out.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
+    for name in shown:
+        out.add_column(name, no_wrap=True, overflow="ellipsis", ratio=1)
     for hit in found:
-        out.add_row(f"{hit.score:.4f}", Text(hit.id), Text(_one_line(hit.text)))
+        out.add_row(f"{hit.score:.4f}", Text(hit.id), *(Text(_field(hit, name)) for name in shown))
     screen.print(out)
+
+
+def _field(hit: Hit, name: str) -> str:
+    value = hit.fields.get(name, {"id": hit.id, "text": hit.text}.get(name))
+    return (
+        ""
+        if value is None
+        else _one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
+    )
 
 
 def description(shown: Description) -> None:

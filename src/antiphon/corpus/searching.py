@@ -1,0 +1,161 @@
+"""The texts nearest to a query, in a folder of vectors or in a source that is embedded on the way. N texts, D width."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from antiphon.corpus.conditions import parsed
+from antiphon.corpus.index import MANIFEST, Vectors, open_index
+from antiphon.corpus.makers import check_maker, reopened
+from antiphon.corpus.windows import BATCH_TOKENS, WINDOW, chunks_of, windows
+from antiphon.data.sources import Source, TextSource, open_source
+from antiphon.data.text_columns import Record
+from antiphon.encoding import Encoder
+from antiphon.errors import ConfigError, DataError
+from antiphon.model import parity
+from antiphon.model.unit_vectors import unit
+
+_BATCH_SIZE = 32
+_DIGITS = 6
+"""Digits of a score that count; the rest depends on the companions in a batch and must not order anything."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A text that was found, and its cosine to the query."""
+
+    id: str
+    text: str
+    score: float
+    fields: Mapping[str, Any] = dataclass_field(default_factory=dict)
+    """What is kept beside the text."""
+
+
+def search(  # noqa: PLR0913  (the public surface)
+    source: TextSource,
+    query: str,
+    *,
+    model: SentenceTransformer | None = None,
+    top: int = 10,
+    where: str | Sequence[str] = (),
+    field: str | Sequence[str] | None = None,
+    id_field: str | None = None,
+    verify: bool = False,
+    batch_tokens: int | None = None,
+    compile: bool = False,
+) -> list[Hit]:
+    """Return the `top` texts nearest to the query by cosine, best first; of equal scores the earlier text first.
+
+    `source` is a folder that `embed` wrote with this model, or a source of texts, which are then embedded on the way.
+    Without a model the one that made the folder is opened again, by what the folder says of it. `where` leaves texts
+    out: one or more conditions on what is kept beside them, such as "year>=2019" or "lang=en", all of which must hold.
+    Either is gone through in blocks, so memory does not grow with it. `verify` has every byte of such a folder's shards
+    checked before it is trusted; their sizes and footers always are.
+
+    Raises ConfigError for `top` below 1 and for a condition on a field that is not there; DataError for an empty query,
+    a bad source or a folder of another model.
+    """
+    if top < 1:
+        raise ConfigError(f"top is {top}; ask for at least 1 text.")
+    if not query.strip():
+        raise DataError(f"The query is {query!r}, which has no words; say what to search for.")
+    folder = Path(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
+    if folder is None and verify:
+        raise ConfigError(f"{source} is no folder that embed wrote, so there is nothing to verify; leave it out.")
+    if folder is not None and (field is not None or id_field is not None):
+        raise ConfigError(
+            f"{folder} holds vectors already, so the field {field or id_field!r} has no use; leave it out."
+        )
+    found: _Found = (
+        _Embedded(open_source(source, field=field, id_field=id_field), batch_tokens or BATCH_TOKENS, compile)
+        if folder is None
+        else _Stored(folder, verify)
+    )
+    conditions = parsed(where, found.kept)
+    if model is None:
+        model = reopened(Path(found.name))
+    query_D = unit(parity.encode(model, [query], side="query"), ["the query"])[0]
+    best: list[Hit] = []
+    for records, vectors_ND in found.blocks(model):
+        scores_N = np.round(vectors_ND @ query_D, _DIGITS)
+        rows = [n for n, record in enumerate(records) if all(one.holds(record) for one in conditions)]
+        first = sorted(rows, key=lambda n: -scores_N[n])[:top]  # stable, as is the next: the earlier text first
+        best += [Hit(records[n].id, records[n].text, float(scores_N[n]), records[n].fields) for n in first]
+        best = sorted(best, key=lambda hit: -hit.score)[:top]
+    return best
+
+
+class _Found(Protocol):
+    """Texts and their vectors, wherever they are."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
+    @property
+    def kept(self) -> Sequence[str] | None:
+        """The fields beside every text; None where they are not known beforehand."""
+        ...
+
+    def blocks(self, model: SentenceTransformer) -> Iterator[tuple[list[Record], Vectors]]:
+        """Yield records and their (N, D) vectors."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A folder that embed wrote."""
+
+    folder: Path
+    verify: bool
+
+    @property
+    def name(self) -> str:
+        return str(self.folder)
+
+    @property
+    def kept(self) -> Sequence[str]:
+        return tuple(open_index(self.folder).settings.columns)
+
+    def blocks(self, model: SentenceTransformer) -> Iterator[tuple[list[Record], Vectors]]:
+        index = open_index(self.folder)
+        check_maker(index, model)
+        if not index.complete:
+            rows = sum(shard.rows for shard in index.shards)
+            logger.warning(
+                "%s is not complete (see %s): only its first %d texts are searched.", self.folder, MANIFEST, rows
+            )
+        return index.blocks(verify=self.verify)
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    """A source of texts."""
+
+    source: Source
+    budget: int
+    compile: bool
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def kept(self) -> Sequence[str] | None:
+        return self.source.kept
+
+    def blocks(self, model: SentenceTransformer) -> Iterator[tuple[list[Record], Vectors]]:
+        encoder = Encoder(model, budget=self.budget, compile=self.compile)
+        for chunk in chunks_of(self.source.records(), _BATCH_SIZE * WINDOW):
+            yield chunk, np.concatenate(list(windows(encoder, chunk, side="document", batch_size=_BATCH_SIZE)))
