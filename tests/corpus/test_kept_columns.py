@@ -19,7 +19,14 @@ from antiphon.model.parity import unlike_texts
 
 TEXTS = unlike_texts()[:6]
 ROWS = [
-    {"id": f"t{n}", "text": text, "year": 2018 + n, "lang": "en" if n % 2 else "de", "tags": [f"tag{n}"], "more": {"n": n}}
+    {
+        "id": f"t{n}",
+        "text": text,
+        "year": 2018 + n,
+        "lang": "en" if n % 2 else "de",
+        "tags": [f"tag{n}"],
+        "more": {"n": n},
+    }
     for n, text in enumerate(TEXTS)
 ]
 

@@ -77,7 +77,6 @@ def test_strings_are_texts_named_by_their_number_and_may_be_read_once_or_twice()
 def test_an_unnamed_index_of_pandas_is_no_field():
     frame = pytest.importorskip("pandas", reason="pandas is not installed").DataFrame(ROWS)
     assert list(read(frame[frame["year"] > 2020])) == JOINED[1:]
-    assert next(read(frame.set_index("year"), keep=["year"])).fields == {"year": 2019}
 
 
 @pytest.mark.parametrize(

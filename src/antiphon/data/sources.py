@@ -89,7 +89,7 @@ def open_source(
         return Source(NAME, lambda skipped: _streamed(rows, wanted), repeatable=False, kept=None)
     name, path = str(source), Path(source)
     if name == DOCSTRINGS:
-        wanted.refused(repr(DOCSTRINGS), "are texts alone")
+        wanted.refused(repr(DOCSTRINGS))
         return Source(name, lambda skipped: (Record(one.name, one.text) for one in _library()))
     if name == STDIN:
         return _standard_input(wanted)
@@ -97,7 +97,7 @@ def open_source(
         return _in_folder(path, wanted, passed_over)
     check_file(path, (*ENDINGS, PLAIN), also=f", '{DOCSTRINGS}', or '-' for standard input")
     if kind_of(path) == PLAIN:
-        wanted.refused(name, "is plain text")
+        wanted.refused(f"{name} is plain text and")
         return Source(name, lambda skipped: _plain(path))
     return _of_table(open_table(path), name, wanted, passed_over)
 
@@ -133,7 +133,7 @@ def _standard_input(wanted: Wanted) -> Source:
     """Return standard input, which cannot be looked through before: lines, or objects where a field is named."""
     stream = Stream("standard input", sys.stdin.buffer)
     if wanted.texts is None:
-        wanted.refused(stream.name, "is a text a line where no field is named")
+        wanted.refused(f"{stream.name} is a text a line where no field is named, and")
         return Source(stream.name, lambda skipped: _lines(stream), repeatable=False)
     return Source(
         stream.name, lambda skipped: _streamed(json_rows(stream, skipped), wanted), repeatable=False, kept=None
@@ -178,9 +178,7 @@ def _in_folder(folder: Path, wanted: Wanted, skipped: Skipped) -> Source:
 
 
 def _of_beir(beir: BeirFolder, wanted: Wanted) -> Source:
-    Wanted(wanted.texts, wanted.identity, ()).refused(
-        str(beir.folder), "is in BEIR layout, whose documents are title and text,"
-    )
+    Wanted(wanted.texts, wanted.identity).refused(f"{beir.folder} is in BEIR layout, title before text, and")
     others = beir.others()
     for name in wanted.keep or ():
         if name not in others:

@@ -44,11 +44,11 @@ class Wanted:
         texts = (field,) if isinstance(field, str) else tuple(field or ()) or None
         return cls(texts, id_field, None if keep is None else (keep,) if isinstance(keep, str) else tuple(keep))
 
-    def refused(self, name: str, why: str) -> None:
+    def refused(self, subject: str) -> None:
         """Refuse what was asked of a source that has no columns; nothing where nothing was asked."""
         asked = (*(self.texts or ()), *([self.identity] if self.identity is not None else ()), *(self.keep or ()))
         if asked:
-            refuse(f"{name} {why} and has no field {asked[0]!r}; leave the field out.")
+            refuse(f"{subject} has no field {asked[0]!r}; leave the field out.")
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,10 @@ class TextColumns:
         return Record(self._identity(row), self._text(row), fields)
 
     def _identity(self, row: Row) -> str:
-        if self.identity is None or (not self.named and self.identity not in row.values):
-            return str(row.number)
-        return identity_of(value_of(row, self.identity), row.where, self.identity)
+        found = self.identity
+        if not self.named:  # of a stream the first row need not have one, and a later one may
+            found = next((name for name in ID_FIELDS if name in row.values and name not in self.texts), None)
+        return str(row.number) if found is None else identity_of(value_of(row, found), row.where, found)
 
     def _text(self, row: Row) -> str:
         if len(self.texts) == 1:
