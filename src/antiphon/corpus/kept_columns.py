@@ -40,7 +40,8 @@ class KeptColumns:
     @property
     def described(self) -> dict[str, str]:
         """The columns and their types in words."""
-        return {name: JSON if kind is None else str(_written(kind)) for name, kind in self.types.items()}
+        written = {name: _written(kind) for name, kind in self.types.items()}
+        return {name: JSON if kind is None else str(kind) for name, kind in written.items()}
 
     def arrays(self, records: Sequence[Record]) -> dict[str, pa.Array]:
         """Return the columns of some records; DataError where a value is not of the column's type."""
@@ -80,7 +81,7 @@ def _type_of(values: Sequence[Any]) -> pa.DataType | None:
 def _is_plain(kind: pa.DataType) -> bool:
     """Return whether Parquet gives the values back as they were: a struct gets the fields of others."""
     if pa.types.is_list(kind):
-        return not pa.types.is_null(kind.value_type) and _is_plain(kind.value_type)
+        return _is_plain(kind.value_type)
     return not pa.types.is_nested(kind)
 
 
@@ -94,19 +95,25 @@ def _common(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataType |
         return None
 
 
-def _written(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_null(kind) else kind  # a column without a value
+def _written(kind: pa.DataType | None) -> pa.DataType | None:
+    """Return the type in a shard, None for JSON; a column without a value is one of strings."""
+    if kind is None or pa.types.is_null(kind):
+        return None if kind is None else pa.string()
+    inner = kind
+    while pa.types.is_list(inner):
+        inner = inner.value_type
+    return None if pa.types.is_null(inner) else kind  # lists, and nothing in any of them
 
 
 def _array(name: str, kind: pa.DataType | None, records: Sequence[Record]) -> pa.Array:
-    values = [record.fields.get(name) for record in records]
-    if kind is None:
+    values, written = [record.fields.get(name) for record in records], _written(kind)
+    if written is None:
         return pa.array([None if value is None else spelled(value) for value in values], pa.string())
     try:
-        return pa.array(values, _written(kind))
+        return pa.array(values, written)
     except _UNTYPED as error:
         raise DataError(
             f"The field {name!r} of {records[0].id!r} or of one of the {len(records) - 1} texts behind it is not of "
-            f"the type {_written(kind)} that it has before ({first_line(error):.120}); mend it, or name by --keep what "
+            f"the type {written} that it has before ({first_line(error):.120}); mend it, or name by --keep what "
             "else to keep."
         ) from error
