@@ -74,7 +74,7 @@ def search(  # noqa: PLR0913  (the public surface)
         raise ConfigError(f"{source} is no folder that embed wrote, so there is nothing to verify; leave it out.")
     if folder is not None and (field is not None or id_field is not None):
         raise ConfigError(
-            f"{folder} holds vectors already, so the field {field or id_field!r} has no use; leave it out."
+            f"{folder} holds vectors already, so the field {field or id_field!r} has no use; leave the field out."
         )
     found: _Found = (
         _Embedded(open_source(source, field=field, id_field=id_field), batch_tokens or BATCH_TOKENS, compile)
