@@ -189,7 +189,7 @@ def records_digest(records: Sequence[Record], kept: Iterable[str] = ()) -> str:
 
 def _is_there(field: Field[Any], content: Mapping[str, Any]) -> bool:
     """Return whether a manifest has to have a setting: those with a default came later."""
-    return field.default is MISSING or field.name in content
+    return (field.default is MISSING and field.default_factory is MISSING) or field.name in content
 
 
 def open_index(folder: Path) -> Index:
