@@ -46,6 +46,8 @@ class Arm(Strict):
 class Quick(Strict):
     """What `--quick` replaces."""
 
+    arms: tuple[str, ...] = ()
+    """These alone; all without any."""
     settings: dict[str, Any] = {}
     seeds: tuple[int, ...] = (1,)
     tasks: tuple[str, ...] | None = None
@@ -105,14 +107,11 @@ class Experiment(Strict):
 
     def quickened(self) -> Experiment:
         """Return the experiment as `--quick` runs it."""
-        recipe = copy.deepcopy(self.recipe)
-        apply(recipe, self.quick.settings, f"{self.name}: quick.settings", tables=Recipe.model_fields)
-        known = {name for arm in self.arm.values() for name in arm.settings} & self.quick.settings.keys()
-        arms = {
-            name: arm.model_copy(
-                update={"settings": {**arm.settings, **{key: self.quick.settings[key] for key in known}}}
-            )
+        chosen = self.quick.arms or tuple(self.arm)
+        arms = {  # an arm's own settings first, as what stands later wins
+            name: arm.model_copy(update={"settings": arm.settings | self.quick.settings})
             for name, arm in self.arm.items()
+            if name in chosen
         }
         evaluation = self.evaluation.model_copy(
             update={
@@ -120,7 +119,7 @@ class Experiment(Strict):
                 "limit": self.quick.limit or self.evaluation.limit,
             }
         )
-        changed = {"recipe": recipe, "arm": arms, "evaluation": evaluation, "seeds": self.quick.seeds}
+        changed = {"arm": arms, "evaluation": evaluation, "seeds": self.quick.seeds}
         return self.model_copy(update={**changed, "name": f"{self.name}-quick"})
 
     def _table(self, arm: str) -> dict[str, Any]:
