@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import antiphon
 from antiphon.errors import ModelError
 from antiphon.model.parity import between
+from antiphon.training.plan import plan
+from antiphon.training.recipe import read
 
 gguf = pytest.importorskip("gguf", reason="the extra gguf is not installed")
 REAL = Path(__file__).resolve().parents[2] / ".cache" / "real"
@@ -87,6 +89,19 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def file(base, tmp_path_factory):
     return write_gguf(base, tmp_path_factory.mktemp("gguf") / "model.gguf")
+
+
+def test_a_run_over_a_file_is_planned_as_over_its_folder(base, file, tmp_path):
+    rows = [{"query": f"question {number}", "positive": f"answer {number}"} for number in range(8)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {
+        "name": "planned",
+        "data": {"sets": [{"name": "pairs", "source": str(tmp_path / "pairs.jsonl")}]},
+        "stage": [{"name": "one", "loss": "contrastive", "steps": 2, "batch_size": 4}],
+    }
+    of_file, of_folder = (plan(read({**recipe, "model": {"base": str(one)}})) for one in (file, base))
+    assert (of_file.shape, of_file.stages) == (of_folder.shape, of_folder.stages)
+    assert of_file.base == str(file)
 
 
 def test_a_file_or_its_folder_gives_the_vectors_of_the_folder_that_it_was_made_from(base, file, tmp_path):

@@ -13,6 +13,7 @@ from antiphon import compat
 from antiphon.data.mixtures import SetPlan
 from antiphon.errors import ConfigError
 from antiphon.model.flops import DecoderShape, forward_flops, shape_of, training_memory, vocabulary_flops
+from antiphon.model.gguf import plain_folder
 from antiphon.training.dataset import Library
 from antiphon.training.recipe import Recipe
 from antiphon.training.recipe_tables import Stage
@@ -91,9 +92,11 @@ def plan(recipe: Recipe) -> Plan:
         raise ConfigError(f"plan.gpu is {card!r}; take one of {', '.join(CARDS)}.")
     if any(stage.lora is not None for stage in recipe.stage):
         compat.check_lora()
-    shape = shape_of(recipe.model.base)
-    library = Library(recipe)
-    stages = tuple(_stage(recipe, stage, shape, workload(library, stage)) for stage in recipe.stage)
+    with plain_folder(recipe.model.base) as plain:  # a GGUF file's configuration and tokenizer
+        laid_down = recipe.model_copy(update={"model": recipe.model.model_copy(update={"base": plain.path})})
+        shape = shape_of(plain.path)
+        library = Library(laid_down)
+        stages = tuple(_stage(laid_down, stage, shape, workload(library, stage)) for stage in recipe.stage)
     return Plan(recipe.name, recipe.model.base, shape, card, recipe.plan.gpus, recipe.plan.utilization, stages)
 
 
