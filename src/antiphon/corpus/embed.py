@@ -65,6 +65,12 @@ def embed(  # noqa: PLR0913  (the public surface)
 
     Raises ConfigError for a setting that cannot be used; DataError for a bad source, a disk that is full, or a folder
     that others made or another process writes to; ModelError for a vector that is NaN or zero.
+
+    Example:
+        >>> import antiphon
+        >>> folder = antiphon.embed(antiphon.build("nano"), ["sort a list", "open a file"], "vectors")
+        >>> sorted(path.name for path in folder.glob("*.parquet"))
+        ['part-00000.parquet']
     """
     _check_settings(side, shard_size, batch_size)
     skipped = Skipped(strict=strict)

@@ -53,7 +53,7 @@ def mine(  # noqa: PLR0913  (the public surface)
     batch_tokens: int | None = None,
     compile: bool = False,
 ) -> Dataset:
-    """Return the pairs, in their order, with negatives that the model mined in place of any they had.
+    r"""Return the pairs, in their order, with negatives that the model mined in place of any they had.
 
     `pairs` are those of `antiphon.pairs.load`, or a source that it reads. Negatives come from `corpus` (texts, a source
     of them, or a folder that `embed` wrote with this model), without it from the positives and negatives of all pairs.
@@ -68,6 +68,17 @@ def mine(  # noqa: PLR0913  (the public surface)
 
     Raises DataError for a bad source, an empty corpus, vectors of another model, or a file `report` that cannot be
     written; ModelError for a vector that is NaN or zero.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> import antiphon
+        >>> things = "list file path line object key set table".split()
+        >>> rows = [{"query": f"sort a {thing}", "positive": f"Return the {thing} in order."} for thing in things]
+        >>> _ = Path("pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        >>> mined = antiphon.mine(antiphon.build("nano", max_tokens=32), "pairs.jsonl")
+        >>> len(mined), "negative_1" in mined.column_names
+        (8, True)
     """
     chosen = settings or MiningSettings()
     if report is not None:

@@ -64,6 +64,12 @@ def search(  # noqa: PLR0913  (the public surface)
 
     Raises ConfigError for `top` below 1 and for a condition on a field that is not there; DataError for an empty query,
     a bad source or a folder of another model.
+
+    Example:
+        >>> import antiphon
+        >>> model, texts = antiphon.build("nano"), ["sort a list", "open a file"]
+        >>> [hit.text for hit in antiphon.search(texts, "open a file", model=model, top=1)]
+        ['open a file']
     """
     if top < 1:
         raise ConfigError(f"top is {top}; ask for at least 1 text.")

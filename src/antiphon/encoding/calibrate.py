@@ -48,6 +48,13 @@ def calibrate(
 
     Raises ConfigError for a method or side that cannot be used, DataError for texts that are no strings, too few or all
     alike, ModelError for a vector that is not finite.
+
+    Example:
+        >>> import antiphon
+        >>> texts = [f"A paragraph of number {number}, of {number % 7} kinds." for number in range(64)]
+        >>> model = antiphon.calibrate(antiphon.build("nano", max_tokens=64), texts)
+        >>> [type(module).__name__ for module in model]
+        ['TemplateInput', 'SpanPooling', 'Dense']
     """
     steps = parsed(method)
     if side not in (BOTH, *SIDES):

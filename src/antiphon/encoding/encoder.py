@@ -47,6 +47,12 @@ class Encoder:
     runs only where it is pooled. A model that cannot be run so is handed to `model.encode`; `reason` says why.
 
     One call runs at a time; the model's weights may change between calls, its modules too.
+
+    Example:
+        >>> import antiphon
+        >>> encoder = antiphon.Encoder(antiphon.build("nano"))
+        >>> encoder.encode(["sort a list", "open a file"]).shape
+        (2, 256)
     """
 
     def __init__(
@@ -93,7 +99,13 @@ class Encoder:
             self._take_other_layers(Runner(model, budget=budget, attention=attention, compiled=compile, linear=linear))
 
     def require_fast(self) -> Encoder:
-        """Return the Encoder itself; raise a ModelError where its `fault` says that something faster is off."""
+        """Return the Encoder itself; raise a ModelError where its `fault` says that something faster is off.
+
+        Example:
+            >>> import antiphon
+            >>> antiphon.Encoder(antiphon.build("nano")).require_fast().fault is None
+            True
+        """
         if self.fault is not None:
             raise ModelError(self.fault)
         return self
@@ -158,6 +170,13 @@ class Encoder:
 
         Raises DataError for a text that is no string, ConfigError for a prompt or precision that there is not,
         ModelError for a vector that is not finite.
+
+        Example:
+            >>> import antiphon
+            >>> encoder = antiphon.Encoder(antiphon.build("nano", "echo"))
+            >>> vectors = encoder.encode(["sort a list", "open a file"], prompt="Find the function", truncate_dim=64)
+            >>> vectors.shape, vectors.dtype
+            ((2, 64), dtype('float32'))
         """
         if precision not in PRECISIONS:
             raise ConfigError(f"There is no precision {precision!r}; take one of {', '.join(PRECISIONS)}.")
@@ -171,11 +190,24 @@ class Encoder:
         return vectors[0] if single else vectors
 
     def encode_query(self, texts: str | Sequence[str], **settings: Any) -> Any:
-        """Return the vectors of queries: `encode` with the query's prompt and task."""
+        """Return the vectors of queries: `encode` with the query's prompt and task.
+
+        Example:
+            >>> import antiphon
+            >>> model = antiphon.build("nano", "echo", prompts={"query": "Find the function"})
+            >>> antiphon.Encoder(model).encode_query(["sort a list"]).shape
+            (1, 256)
+        """
         return self.encode(texts, **self._of_side("query", settings))
 
     def encode_document(self, texts: str | Sequence[str], **settings: Any) -> Any:
-        """Return the vectors of documents: `encode` with the documents' prompt and task."""
+        """Return the vectors of documents: `encode` with the documents' prompt and task.
+
+        Example:
+            >>> import antiphon
+            >>> antiphon.Encoder(antiphon.build("nano")).encode_document("Return a sorted list.").shape
+            (256,)
+        """
         return self.encode(texts, **self._of_side("document", settings))
 
     def encode_iter(
@@ -188,7 +220,14 @@ class Encoder:
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
     ) -> Iterator[Vectors]:
-        """Yield the vector (D,) of every text in order; memory does not grow with the texts."""
+        """Yield the vector (D,) of every text in order; memory does not grow with the texts.
+
+        Example:
+            >>> import antiphon
+            >>> encoder = antiphon.Encoder(antiphon.build("nano"))
+            >>> sum(len(vector) for vector in encoder.encode_iter(f"text {number}" for number in range(3)))
+            768
+        """
         reading = self._reading(prompt, prompt_name, task)
         iterator = iter(texts)
         while window := list(islice(iterator, WINDOW)):

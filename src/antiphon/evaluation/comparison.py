@@ -89,12 +89,22 @@ class Comparison:
 
 
 def compare(runs: Sequence[str | Path | Scores], *, published: Sequence[str] = ()) -> Comparison:
-    """Compare runs; the first one is what the others are measured against.
+    r"""Compare runs; the first one is what the others are measured against.
 
     A run is a folder that `evaluate` wrote, the folder of a training run (its curves are read, and its scores where it
     has any), or `Scores`. `published` names tables of papers to stand beside: anchor, echo-zero-shot, echo, llm2vec.
 
     Raises ConfigError for fewer than one run with scores or no common task, DataError for a folder that is no run.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import antiphon
+        >>> _ = Path("pairs.tsv").write_text("sentence1\tsentence2\tscore\n" + "".join(
+        ...     f"sort {a} items\tsort {b} items\t{5 - abs(a - b)}\n" for a in range(4) for b in range(4)))
+        >>> runs = [antiphon.evaluate(antiphon.build("nano", form), ["pairs.tsv"], label=form, cache=False)
+        ...         for form in ("classical-write", "echo-rewrite")]
+        >>> [system.label for system in antiphon.compare(runs).systems]
+        ['classical-write', 'echo-rewrite']
     """
     found, curves = _read(runs)
     if not found:

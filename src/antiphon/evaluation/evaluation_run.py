@@ -67,7 +67,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     own_document: OwnDocument = "auto",
     strict: bool = False,
 ) -> Scores:
-    """Score a model on tasks, by mteb's metrics; `scores["STSBenchmark"].main` is a float between 0 and 1.
+    r"""Score a model on tasks, by mteb's metrics; `scores["STSBenchmark"].main` is a float between 0 and 1.
 
     `tasks` are names of mteb's tasks, named sets (`antiphon.evaluation.SETS`), or local files and folders. `limit` caps
     the examples of local tasks, drawn with the seed. `instructions` is a table or JSON file by task name, over the
@@ -84,6 +84,15 @@ def evaluate(  # noqa: PLR0913  (the public surface)
 
     Raises ConfigError for a task or setting that cannot be used and for an instruction that is missing, DataError for
     data that cannot be scored honestly, ModelError for a vector that is NaN or zero.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import antiphon
+        >>> _ = Path("pairs.tsv").write_text("sentence1\tsentence2\tscore\n" + "".join(
+        ...     f"sort {a} items\tsort {b} items\t{5 - abs(a - b)}\n" for a in range(4) for b in range(4)))
+        >>> scores = antiphon.evaluate(antiphon.build("nano"), ["pairs.tsv"], cache=False)
+        >>> -1 <= scores["pairs"].main <= 1
+        True
     """
     folder = None if cache is False else default_folder() if cache is True else Path(cache)
     settings = Settings(

@@ -77,6 +77,12 @@ def export(
     Raises ConfigError for a setting that cannot be used, ModelError, with the way out, for what the form cannot say,
     CheckpointError where something stands at `out`, ParityError where the export gives other vectors than the model.
     Nothing is left at `out` then.
+
+    Example:
+        >>> import antiphon
+        >>> exported = antiphon.export(antiphon.build("nano", pooling="last", layers=1), to="portable", out="portable")
+        >>> exported.form, exported.parity.equal
+        ('portable', True)
     """
     if to not in FORMS:
         raise ConfigError(f"There is no form {to!r}; take one of {', '.join(FORMS)}.")

@@ -58,6 +58,12 @@ def build(
     modules.
 
     Raises ConfigError for a setting that cannot be used, ModelError for a base that cannot be an embedder.
+
+    Example:
+        >>> import antiphon
+        >>> model = antiphon.build("nano", "echo", max_tokens=64, prompts={"query": "Find the function"})
+        >>> model.encode_query(["sort a list"]).shape
+        (1, 256)
     """
     spec = _checked(template, pooling, max_tokens, dtype)
     spec = spec if eos is None else replace(spec, eos=eos)

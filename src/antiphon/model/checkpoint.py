@@ -42,6 +42,11 @@ def save(model: SentenceTransformer, path: str | Path) -> Path:
     """Write the model to a new folder and return it; the vectors of the reloaded model are the same.
 
     Raises CheckpointError where something stands at `path`, where the disk is full, or where the head cannot be found.
+
+    Example:
+        >>> import antiphon
+        >>> antiphon.save(antiphon.build("nano"), "saved").name
+        'saved'
     """
     with held(path, "save", kind=CheckpointError) as place:
         place.check_free()
@@ -89,6 +94,12 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
 
     A folder of `antiphon.train` stands for the model of its last finished stage. Raises CheckpointError where it is
     broken or wants code that is not antiphon's, ModelError where EOS or attention is not what it should be.
+
+    Example:
+        >>> import antiphon
+        >>> folder = antiphon.save(antiphon.build("nano"), "embedder")
+        >>> antiphon.load(folder).encode(["sort a list"]).shape
+        (1, 256)
     """
     source = str(model_folder(path))
     entries = _check_modules(source)

@@ -24,7 +24,14 @@ SHAPE = ("template", "pooling", "max_tokens", "layers", "bidirectional")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """How a model is opened; None leaves what `build` or the saved embedder says."""
+    """How a model is opened; None leaves what `build` or the saved embedder says.
+
+    Example:
+        >>> import antiphon
+        >>> options = antiphon.ModelOptions(template="classical-write", pooling="mean", max_tokens=64)
+        >>> antiphon.open_model("nano", options).get_embedding_dimension()
+        256
+    """
 
     template: str | Template | None = None
     """For a language model: a template's name, or a text with a {text} slot."""

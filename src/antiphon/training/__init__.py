@@ -39,7 +39,7 @@ def train(  # noqa: PLR0913  (the public surface)
     until: str | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> Path:
-    """Train what a recipe says and return the run's folder, which `antiphon.load` takes for its last stage's model.
+    r"""Train what a recipe says and return the run's folder, which `antiphon.load` takes for its last stage's model.
 
     `overrides` are settings by dotted name (see `antiphon.training.recipe.read`), `first` and `until` name the stages
     to begin and to end with, and `resume` goes on with a run that stands in the folder: finished stages are kept, the
@@ -50,6 +50,22 @@ def train(  # noqa: PLR0913  (the public surface)
     Raises ConfigError, DataError and ModelError for what the recipe names and is not to be had, CheckpointError where
     a run stands in the folder and is not resumed or where another process trains there, TrainingError where the loss
     is not finite.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> import antiphon
+        >>> rows = [{"query": f"sort by {key}", "positive": f"Return it ordered by {key}."} for key in "abcdefgh"]
+        >>> _ = Path("pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        >>> run = antiphon.train({
+        ...     "name": "small",
+        ...     "out": "small",
+        ...     "model": {"base": "nano", "max_tokens": 32},
+        ...     "data": {"sets": [{"name": "pairs", "source": "pairs.jsonl"}]},
+        ...     "stage": [{"name": "contrastive", "loss": "contrastive", "steps": 1, "batch_size": 4}],
+        ... })
+        >>> antiphon.load(run).encode_query(["sort by a"]).shape
+        (1, 256)
     """
     read_recipe = read(recipe, overrides=overrides, variant=variant)
     state = processes()
