@@ -60,7 +60,6 @@ def mine(  # noqa: PLR0913  (the public surface)
     A source is gone through twice as a stream, so memory grows with the queries and not with it. Of a query's
     positives the least similar sets the margin. A pair for which fewer are found keeps those ('' and the column label,
     as everywhere); none is dropped.
-
     Vectors are kept in the folder `cache`, by the model's fingerprint, so that other margins cost no encoding and a run
     that died goes on. With a cross-encoder in `rescore` its scores of the nearest texts and of the positive take the
     place of cosines. `report` is a Markdown file to write: counts, scores, examples. What is passed over in a source is
@@ -70,22 +69,19 @@ def mine(  # noqa: PLR0913  (the public surface)
     written; ModelError for a vector that is NaN or zero.
 
     Example:
-        >>> import json
         >>> from pathlib import Path
         >>> import antiphon
-        >>> things = "list file path line object key set table".split()
-        >>> rows = [{"query": f"sort a {thing}", "positive": f"Return the {thing} in order."} for thing in things]
-        >>> _ = Path("pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-        >>> mined = antiphon.mine(antiphon.build("nano", max_tokens=32), "pairs.jsonl")
+        >>> rows = [f"sort a {thing}\tReturn the {thing} in order." for thing in "list file line key set".split()]
+        >>> _ = Path("pairs.tsv").write_text("\n".join(["query\tpositive", *rows]))
+        >>> mined = antiphon.mine(antiphon.build("nano", max_tokens=32), "pairs.tsv")
         >>> len(mined), "negative_1" in mined.column_names
-        (8, True)
+        (5, True)
     """
     chosen = settings or MiningSettings()
     if report is not None:
         check_report(Path(report))
     table = pairs if not isinstance(pairs, str | Path) else load(pairs, skipped=Skipped(strict=strict))
-    kept = None if cache is None else Path(cache)
-    encoder = Encoder(model, budget=batch_tokens, compile=compile)
+    kept, encoder = None if cache is None else Path(cache), Encoder(model, budget=batch_tokens, compile=compile)
     queries = VectorSource(encoder, "query", instruction=instruction, cache=kept)
     documents = VectorSource(encoder, "document", instruction=document_instruction, cache=kept)
     searched, total = _corpus(table, corpus, documents, strict=strict)
@@ -96,16 +92,22 @@ def mine(  # noqa: PLR0913  (the public surface)
     if rescore is not None:
         windows = _rescored(windows, texts, searched, Rescorer(rescore, cache=kept))
     taken = [window.chosen(query, chosen) for query, window in enumerate(windows)]
+    rows = _with_negatives(table, texts, taken, searched)
+    _tell(rows, chosen)
+    if report is not None:
+        MiningReport(chosen, rows, texts.row_queries, taken, [one.positive for one in windows]).write(Path(report))
+    return to_dataset(rows, "the mined pairs")
+
+
+def _with_negatives(
+    table: Dataset, texts: PairTexts, taken: Sequence[Sequence[Negative]], searched: MinedCorpus
+) -> list[Pair]:
+    """Return the table's pairs with the texts of what was taken for their queries."""
     words = texts_at(searched, {one.row for negatives in taken for one in negatives})
-    rows = [
+    return [
         Pair(anchor, positive, tuple(words[one.row] for one in taken[query]))
         for anchor, positive, query in zip(table[ANCHOR], table[POSITIVE], texts.row_queries, strict=True)
     ]
-    _tell(rows, chosen)
-    if report is not None:
-        positives = [window.positive for window in windows]
-        MiningReport(chosen, rows, texts.row_queries, taken, positives).write(Path(report))
-    return to_dataset(rows, "the mined pairs")
 
 
 def _corpus(

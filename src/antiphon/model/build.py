@@ -53,20 +53,17 @@ def build(
     `base` is a hub id, a local folder, a GGUF file or "nano". `prompts` maps names to instructions ("query" and
     "document" are those of `encode_query` and `encode_document`). `eos` says whether an EOS ends every sequence; the
     template's own word without it. `max_tokens` counts a sequence with one copy of the text. `layers` keeps the first
-    so many of the decoder, with its final norm behind them. The model is stock sentence-transformers where that can say
-    the same (the last token, with a prefix or with a template that fits into the tokenizer), else it has antiphon's two
-    modules.
+    so many of the decoder, with its final norm behind them. The model is stock sentence-transformers where that says
+    the same (last token, a prefix or a template that fits into the tokenizer), else it has antiphon's two modules.
 
     Raises ConfigError for a setting that cannot be used, ModelError for a base that cannot be an embedder.
 
     Example:
         >>> import antiphon
-        >>> model = antiphon.build("nano", "echo", max_tokens=64, prompts={"query": "Find the function"})
-        >>> model.encode_query(["sort a list"]).shape
+        >>> antiphon.build("nano", "echo", prompts={"query": "Find it"}).encode_query(["sort a list"]).shape
         (1, 256)
     """
-    spec = _checked(template, pooling, max_tokens, dtype)
-    spec = spec if eos is None else replace(spec, eos=eos)
+    spec = _checked(template, eos, pooling, max_tokens, dtype)
     if layers is not None:
         check_layers(layers)
     source = str(nano.folder()) if base == "nano" else str(base)
@@ -84,13 +81,12 @@ def build(
         keep_layers(module.model, layers)
     if bidirectional:
         causality.make_bidirectional(module.model)
-    width = module.get_embedding_dimension()
     instructions = {"query": "", "document": "", **(prompts or {})}
     if stock:
         module.template_spec = spec
         instructions = _as_prefixes(spec, instructions)
     model = SentenceTransformer(
-        modules=[module, Pooling(width, pooling_mode="lasttoken") if stock else SpanPooling(width, pooling)],
+        modules=[module, _pooling(module.get_embedding_dimension(), pooling, stock=stock)],
         prompts=instructions,
         # no task means the query variant, also where that variant is a prefix
         default_prompt_name="query" if stock and instructions["query"] else None,
@@ -110,7 +106,7 @@ def check_ready(model: SentenceTransformer) -> None:
     causality.check(module.model)
 
 
-def _checked(template: str | Template, pooling: str, max_tokens: int, dtype: str) -> Template:
+def _checked(template: str | Template, eos: bool | None, pooling: str, max_tokens: int, dtype: str) -> Template:
     spec = named(template)
     if pooling not in POOLINGS:
         raise ConfigError(f"There is no pooling {pooling!r}; take one of {', '.join(POOLINGS)}.")
@@ -118,7 +114,11 @@ def _checked(template: str | Template, pooling: str, max_tokens: int, dtype: str
         raise ConfigError(f"There is no dtype {dtype!r}; take one of {', '.join(DTYPES)}.")
     if not isinstance(max_tokens, int) or max_tokens < 8:
         raise ConfigError(f"max_tokens is {max_tokens!r}; a whole number of at least 8 is wanted.")
-    return spec
+    return spec if eos is None else replace(spec, eos=eos)
+
+
+def _pooling(width: int, pooling: str, *, stock: bool) -> Pooling | SpanPooling:
+    return Pooling(width, pooling_mode="lasttoken") if stock else SpanPooling(width, pooling)
 
 
 def _load_module(
