@@ -5,7 +5,7 @@ What a folder looks like is index.py's business, how a source is read that of so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -68,20 +68,18 @@ def embed(  # noqa: PLR0913  (the public surface)
 
     Example:
         >>> import antiphon
-        >>> folder = antiphon.embed(antiphon.build("nano"), ["sort a list", "open a file"], "vectors")
-        >>> sorted(path.name for path in folder.glob("*.parquet"))
-        ['part-00000.parquet']
+        >>> antiphon.embed(antiphon.build("nano"), ["sort a list", "open a file"], "vectors").name
+        'vectors'
     """
     _check_settings(side, shard_size, batch_size)
     skipped = Skipped(strict=strict)
     opened = open_source(source, field=field, id_field=id_field, keep=keep, skipped=skipped)
     total, kept = _looked_through(opened, skipped)
-    width = _width(model)
     chunks = chunks_of(opened.records(None if opened.repeatable else skipped), shard_size)
     first = next(chunks, [])  # before anything is written: an empty standard input leaves no folder behind
     kept = kept if kept is not None else KeptColumns().with_values_of(first)
     budget = batch_tokens or BATCH_TOKENS
-    origin = Origin.of(model).to_dict()
+    origin, width = Origin.of(model).to_dict(), _width(model)
     settings = Settings(fingerprint(model), side, shard_size, width, budget, compile, origin, kept.described)
     with held(out, "embed") as place:
         index = prepare(place, settings, force=force)
@@ -91,15 +89,21 @@ def embed(  # noqa: PLR0913  (the public surface)
         for number, records in enumerate(chain([first], chunks), start=1):
             kept.tell_missing(records, opened.name, skipped)
             if not index.holds(number - 1, records, opened.name):
-                vectors: list[Vectors] = []
-                for window in windows(encoder, records, side=side, batch_size=batch_size):
-                    vectors.append(window)
-                    tell(done + sum(map(len, vectors)), total)
-                index = index.with_shard(number - 1, records, np.concatenate(vectors), kept)
+                found = windows(encoder, records, side=side, batch_size=batch_size)
+                index = index.with_shard(number - 1, records, _joined(found, tell, done, total), kept)
             done += len(records)
             tell(done, total)
         skipped.tell(opened.name)
         return _finished(index, number, opened.name).folder
+
+
+def _joined(found: Iterable[Vectors], tell: Progress, done: int, total: int | None) -> Vectors:
+    """Return the vectors of a shard (N, D), and tell after each window how many texts are done."""
+    vectors: list[Vectors] = []
+    for window in found:
+        vectors.append(window)
+        tell(done + sum(map(len, vectors)), total)
+    return np.concatenate(vectors)
 
 
 def _looked_through(source: Source, skipped: Skipped) -> tuple[int | None, KeptColumns | None]:
