@@ -83,8 +83,7 @@ def embed(  # noqa: PLR0913  (the public surface)
     settings = Settings(fingerprint(model), side, shard_size, width, budget, compile, origin, kept.described)
     with held(out, "embed") as place:
         index = prepare(place, settings, force=force)
-        tell = on_progress or (lambda done, total: None)
-        encoder = Encoder(model, budget=budget, compile=compile)
+        tell, encoder = on_progress or _silent, Encoder(model, budget=budget, compile=compile)
         done = number = 0
         for number, records in enumerate(chain([first], chunks), start=1):
             kept.tell_missing(records, opened.name, skipped)
@@ -95,6 +94,10 @@ def embed(  # noqa: PLR0913  (the public surface)
             tell(done, total)
         skipped.tell(opened.name)
         return _finished(index, number, opened.name).folder
+
+
+def _silent(done: int, total: int | None) -> None:
+    """Tell nobody."""
 
 
 def _joined(found: Iterable[Vectors], tell: Progress, done: int, total: int | None) -> Vectors:
