@@ -57,7 +57,8 @@ COMMANDS = {
     "parity": f"side {MODEL}",
     "doctor": f"model side {MODEL}",
     "demo": "model pairs query zero-shot out",
-    "serve": f"host port name api-key allow-host batch-tokens max-queue compile {MODEL}",
+    "serve": f"host port name api-key allow-host batch-tokens max-queue compile upstream {MODEL}",
+    "tokens": f"input field side {MODEL}",
 }
 
 

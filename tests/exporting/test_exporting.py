@@ -389,7 +389,7 @@ def test_the_card_says_what_the_model_is_where_it_came_from_and_what_is_not_know
     shutil.copytree(Path(model[0].config._name_or_path), licensed)
     (licensed / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# base\n")
     model = antiphon.build(licensed, max_tokens=64)
-    assert "\nlicense: mit\n" in card(model, Settings(), form="hub with code", folder=Path())
+    assert "\nlicense: mit\n" in card(model, Settings(), [])
 
 
 def test_the_card_of_a_trained_model_tells_its_stages_results_and_recipe(rewrite, tmp_path):
@@ -412,10 +412,10 @@ def test_the_card_of_a_trained_model_tells_its_stages_results_and_recipe(rewrite
         name="a-run", recipe={"seed": 7}, seed=7, versions=versions, machine="m", processes=1, stages=[stage]
     )
     write(record, tmp_path)
-    text = card(rewrite, Settings(source=str(tmp_path / "contrastive" / "model")), form="hub", folder=Path())
+    text = card(rewrite, Settings(source=str(tmp_path / "contrastive" / "model")), [])
     assert "None is recorded" in text  # there is no such folder
     (tmp_path / "contrastive" / "model").mkdir(parents=True)
-    text = card(rewrite, Settings(source=str(tmp_path / "contrastive" / "model")), form="hub", folder=Path())
+    text = card(rewrite, Settings(source=str(tmp_path / "contrastive" / "model")), [])
     for part in (
         "base_model: Qwen/Qwen3-0.6B",
         "docstrings (321 rows) | 10 | 1.5 |",

@@ -79,7 +79,7 @@ def test_the_command_line_says_the_length(chatty, tmp_path, capsys):
         main(["export", str(chatty), "--to", "portable", "--out", str(tmp_path / "served"), *arguments])
     assert end.value.code in (None, 0)
     longest = read(tmp_path / "served", "config.json")["model_max_length"]
-    assert f"vllm       --max-model-len {longest}\n" in capsys.readouterr().out
+    assert f"engine     vllm serve --max-model-len {longest}\n" in capsys.readouterr().out
 
 
 def test_cards_say_what_reads_them(exported, model, tiny_base, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,14 +16,26 @@ from antiphon.cli import main
 from antiphon.errors import DataError
 from antiphon.model import parity, variants
 from antiphon.model.doctor import Folder, examine
+from antiphon.model.server import Server
 from antiphon.model.variants import Variant
 
 QUERY = "Given a question, find the answer"
+CHAT = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
 
 
 @pytest.fixture(scope="module")
 def model(tiny_base):
     return antiphon.build(tiny_base, "classical", prompts={"query": QUERY}, pooling="last", max_tokens=96)
+
+
+@pytest.fixture(scope="module")
+def models(model, tiny_base):
+    """The right models, by what the faults need."""
+    echo = antiphon.build(tiny_base, "echo-rewrite", pooling="last", max_tokens=96)
+    chatty = antiphon.build(tiny_base, "classical", pooling="last", max_tokens=96)
+    chatty.tokenizer.chat_template = CHAT
+    calibrated = antiphon.calibrate(model, parity.unlike_texts())
+    return {"plain": model, "echo": echo, "chatty": chatty, "calibrated": calibrated}
 
 
 class Endpoint:
@@ -61,12 +74,27 @@ def noisy(model):
     return lambda texts: unit(right(model)(texts) + draw.normal(size=(len(texts), 32)) * 0.1)
 
 
-def other_weights(tiny_base):
-    model = antiphon.build(tiny_base, "classical", prompts={"query": QUERY}, pooling="last", max_tokens=96)
+def other_weights(model):
+    other = copy.deepcopy(model)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in other.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
-    return right(model)
+    return right(other)
+
+
+def coarse(model):
+    """Weights of about four bits."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            step = parameter.abs().max() / 100
+            parameter.copy_((parameter / step).round() * step)
+    return right(other)
+
+
+def other_tokenizer(model):
+    """Reads what a user types with every other letter a token of its own."""
+    return lambda texts: right(model)(["".join(letter + "\u200b" for letter in text) for text in texts])
 
 
 def swapped(model):
@@ -74,44 +102,66 @@ def swapped(model):
 
 
 FAULTS = {
-    "loses EOS": (lambda m: changed(m, eos=False), "EOS"),
-    "loses BOS": (lambda m: changed(m, bos=False), "BOS"),
-    "pools the mean": (lambda m: changed(m, pooling="mean"), "pooling"),
-    "pools the first": (lambda m: changed(m, pooling="first"), "alike"),
-    "pools weighted": (lambda m: changed(m, pooling="weighted_mean"), "pooling"),
-    "leaves the prompt out": (lambda m: changed(m, prompt=""), "prompt"),
-    "no prompt and no EOS": (lambda m: changed(m, prompt="", eos=False), "EOS and prompt"),
-    "mean and no prompt": (lambda m: changed(m, prompt="", pooling="mean"), "prompt and pooling"),
-    "cuts at 64": (lambda m: changed(m, max_tokens=64), "truncation"),
-    "not of length 1": (lambda m: lambda texts: 7 * right(m)(texts), "normalisation"),
-    "always the same": (lambda m: lambda texts: np.ones((len(texts), 32)), "alike"),
-    "zero": (lambda m: lambda texts: np.zeros((len(texts), 32)), "numbers"),
-    "no numbers": (lambda m: lambda texts: np.full((len(texts), 32), np.nan), "numbers"),
-    "companions": (beside, "companion"),
-    "answers in another order": (swapped, "companion"),
-    "at random": (noisy, "repeated"),
-    "half the dimensions": (lambda m: lambda texts: unit(right(m)(texts)[:, :16]), "dimensions"),
-    "lower case": (lambda m: lambda texts: right(m)([text.lower() for text in texts]), "weights"),
+    "loses EOS": ("plain", lambda m: changed(m, eos=False), "EOS"),
+    "loses BOS": ("plain", lambda m: changed(m, bos=False), "BOS"),
+    "says BOS twice": ("plain", lambda m: changed(m, bos=2), "BOS"),
+    "pools the mean": ("plain", lambda m: changed(m, pooling="mean"), "pooling"),
+    "pools the first": ("plain", lambda m: changed(m, pooling="first"), "alike"),
+    "pools weighted": ("plain", lambda m: changed(m, pooling="weighted_mean"), "pooling"),
+    "leaves the prompt out": ("plain", lambda m: changed(m, prompt=""), "prompt"),
+    "no prompt and no EOS": ("plain", lambda m: changed(m, prompt="", eos=False), "EOS and prompt"),
+    "mean and no prompt": ("plain", lambda m: changed(m, prompt="", pooling="mean"), "prompt and pooling"),
+    "no template": ("echo", lambda m: changed(m, reading="bare"), "template"),
+    "no template and no EOS": ("echo", lambda m: changed(m, reading="bare", eos=False), "EOS and template"),
+    "a chat": ("chatty", lambda m: changed(m, reading="chat"), "template"),
+    "no Dense": ("calibrated", lambda m: changed(m, dense=False), "Dense"),
+    "cuts texts at 64": ("plain", lambda m: changed(m, max_tokens=64), "truncation"),
+    "cuts texts at 50": ("plain", lambda m: changed(m, max_tokens=50), "truncation"),
+    "cuts the second copy": ("echo", lambda m: changed(m, sequence=96), "truncation"),
+    "cuts at the beginning": ("echo", lambda m: changed(m, sequence=-96), "truncation"),
+    "cuts long texts at 150": ("echo", lambda m: changed(m, sequence=150), "truncation"),
+    "lower case": ("plain", lambda m: changed(m, text="lowered"), "letter case"),
+    "not of length 1": ("plain", lambda m: lambda texts: 7 * right(m)(texts), "normalisation"),
+    "always the same": ("plain", lambda m: lambda texts: np.ones((len(texts), 32)), "alike"),
+    "zero": ("plain", lambda m: lambda texts: np.zeros((len(texts), 32)), "numbers"),
+    "no numbers": ("plain", lambda m: lambda texts: np.full((len(texts), 32), np.nan), "numbers"),
+    "companions": ("plain", beside, "companion"),
+    "answers in another order": ("plain", swapped, "companion"),
+    "at random": ("plain", noisy, "repeated"),
+    "half the dimensions": ("plain", lambda m: lambda texts: unit(right(m)(texts)[:, :16]), "dimensions"),
+    "other weights": ("plain", other_weights, "weights"),
+    "other tokenizer": ("plain", other_tokenizer, "tokenizer"),
+    "weights of four bits": ("plain", coarse, "dtype"),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_named_first(name, model):
-    make, topic = FAULTS[name]
-    outcome = examine(Endpoint(make(model)), model)
+def test_a_fault_of_a_server_is_named_first(name, models, serve):
+    which, make, topic = FAULTS[name]
+    server = Server(serve(make(models[which]), ids=by_ids(models[which])))
+    outcome = examine(server, models[which], engine=server.engine)
     assert not outcome.healthy
     assert outcome.findings[0].topic == topic, outcome.findings
     assert outcome.findings[0].remedy
 
 
-def test_other_weights_are_no_known_cause(model, tiny_base):
-    outcome = examine(Endpoint(other_weights(tiny_base)), model)
+def test_other_weights_are_no_known_cause(model):
+    outcome = examine(Endpoint(other_weights(model)), model)
     assert outcome.findings[0].topic == "weights"
     assert "by no known cause; nearest comes" in outcome.findings[0].sentence
 
 
+@pytest.mark.parametrize("dialect", ["openai", "bare", "tei", "ollama"])
+@pytest.mark.parametrize("which", ["plain", "echo", "calibrated"])
+def test_a_right_server_is_told_so_whatever_it_speaks(dialect, which, models, serve):
+    outcome = examine(Server(serve(right(models[which]), dialect=dialect)), models[which])
+    assert outcome.healthy, outcome.findings
+
+
+@pytest.mark.parametrize("which", ["plain", "echo", "calibrated"])
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16, torch.float16])
-def test_a_right_endpoint_is_told_so_in_16_bits_too(model, dtype):
+def test_a_right_endpoint_is_told_so_in_16_bits_too(models, which, dtype):
+    model = models[which]
     outcome = examine(Endpoint(changed(model, dtype=dtype) if dtype else right(model)), model)
     assert outcome.healthy, outcome.findings
     told = {found.topic: found.sentence for found in outcome.findings}
@@ -125,7 +175,7 @@ def test_without_a_model_it_says_what_can_be_told(model):
     assert "white space at the end of a text is heard" in told["white space"]
     assert "what follows is cut" in told["length"]
     for name in ("not of length 1", "always the same", "companions", "at random", "answers in another order"):
-        make, topic = FAULTS[name]
+        _, make, topic = FAULTS[name]
         assert examine(Endpoint(make(model))).findings[0].topic == topic
 
 
@@ -143,38 +193,77 @@ def test_what_is_refused_and_what_is_taken_off_is_said(tiny_base):
     assert told["white space"].sentence.endswith("taken off")
 
 
+def by_ids(model):
+    """What the right weights give for ids."""
+
+    def encode(rows):
+        with torch.inference_mode():
+            features = [
+                model({"input_ids": torch.tensor([row]), "attention_mask": torch.ones(1, len(row)).long()})
+                for row in rows
+            ]
+        return unit(np.stack([one["sentence_embedding"][0].float().numpy() for one in features]))
+
+    return encode
+
+
 @pytest.fixture
-def address(model):
-    """A server with OpenAI's API that calls itself vLLM and pools the mean."""
-    encode = changed(model, pooling="mean")
+def serve():
+    """Start small servers, each in a dialect of its own."""
+    servers = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self, content):
-            body = json.dumps(content).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def start(encode, *, ids=None, dialect="openai", owner="vllm"):
+        listed = {"data": [{"id": "it", "owned_by": owner}]}
+        about = {
+            "openai": {"/v1/models": listed},
+            "bare": {"/models": listed},
+            "tei": {"/info": {"model_id": "it", "max_input_length": 512}},
+            "ollama": {"/api/tags": {"models": [{"name": "it"}]}},
+        }[dialect]
+        paths = {"openai": "/v1/embeddings", "bare": "/embeddings", "tei": "/embed", "ollama": "/api/embed"}
 
-        def do_GET(self):
-            self.answer({"data": [{"id": "it", "owned_by": "vllm"}]})
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self, content, status=200):
+                body = json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
-        def do_POST(self):
-            texts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
-            rows = encode(texts).tolist()
-            self.answer({"data": [{"index": number, "embedding": row} for number, row in enumerate(rows)]})
+            def do_GET(self):
+                found = about.get(self.path)
+                self.answer(found or {"error": "nothing here"}, 200 if found else 404)
 
-        def log_message(self, *_):
-            pass
+            def do_POST(self):
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.path != paths[dialect]:
+                    return self.answer({"error": "nothing here"}, 404)
+                given = asked["inputs" if dialect == "tei" else "input"]
+                if isinstance(given[0], list):
+                    if ids is None:
+                        return self.answer({"error": "strings are wanted"}, 422)
+                    rows = ids(given).tolist()
+                else:
+                    rows = np.asarray(encode(given), dtype=np.float32).tolist()
+                data = [{"index": number, "embedding": row} for number, row in enumerate(rows)]
+                self.answer({"tei": rows, "ollama": {"embeddings": rows}}.get(dialect, {"data": data}))
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
-def test_the_command_line_gives_the_verdict_first_and_the_engines_remedy(address, model, tmp_path, capsys):
+def test_the_command_line_gives_the_verdict_first_and_the_engines_remedy(serve, model, tmp_path, capsys):
+    address = serve(changed(model, pooling="mean"))
     folder = antiphon.save(model, tmp_path / "saved")
     with pytest.raises(SystemExit) as end:
         main(["doctor", address, "--model", str(folder)])

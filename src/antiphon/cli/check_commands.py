@@ -72,7 +72,10 @@ def doctor(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="TARGET", help="The address of a server with OpenAI's API, or " + MODEL_HELP, show_default=False
+            metavar="TARGET",
+            help="The address of a server (OpenAI's API, text-embeddings-inference, llama.cpp, Ollama, infinity), or "
+            + MODEL_HELP,
+            show_default=False,
         ),
     ],
     model: Annotated[
@@ -92,7 +95,7 @@ def doctor(
     from antiphon.model.server import Server, is_url
 
     server = Server(target, os.environ.get("OPENAI_API_KEY")) if is_url(target) else None
-    engine = "" if server is None else server.owner()
+    engine = "" if server is None else server.engine
     opened = None if model is None else open_named(model, options, side=side.side)
     from antiphon.model.doctor import Folder, examine
 

@@ -22,6 +22,13 @@ class FormOption(StrEnum):
     hub = "hub"
     onnx = "onnx"
     onnx_int8 = "onnx-int8"
+    gguf = "gguf"
+    gguf_bf16 = "gguf-bf16"
+    gguf_q8_0 = "gguf-q8_0"
+
+
+LENGTH_FLAGS = {"portable": "vllm serve --max-model-len", "gguf": "llama-server --ctx-size"}
+"""How an engine is told the length of a sequence, by the form."""
 
 
 @app.command(
@@ -38,7 +45,8 @@ def export(
         FormOption,
         typer.Option(
             help="portable: stock files for sentence-transformers and servers; hub: with its own code, for "
-            "trust_remote_code; onnx, onnx-int8: a graph and tokenizer.json."
+            "trust_remote_code; onnx, onnx-int8: a graph and tokenizer.json; gguf (float16), gguf-bf16, gguf-q8_0: "
+            "a file for llama.cpp and tokenizer.json."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write; it must not be there.")],
@@ -69,6 +77,6 @@ def export(
         report.say(f"{name:<10} {folder}")
     report.say(f"{'parity':<10} {done.parity}")
     if done.longest is not None:
-        report.say(f"{'vllm':<10} --max-model-len {done.longest}")
+        report.say(f"{'engine':<10} {LENGTH_FLAGS[to.value.partition('-')[0]]} {done.longest}")
     if done.cost is not None:
         report.say(f"{'cost':<10} {done.cost}")

@@ -1,13 +1,14 @@
-"""The command that serves a model: serve."""
+"""Commands for who asks servers: serve, and tokens, which engines without a template are sent."""
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antiphon.cli.application import Model, app, examples
+from antiphon.cli.application import SOURCE_HELP, Field, Model, SideOption, app, examples
 from antiphon.cli.model_options import Compile, open_named, with_model_options
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ KEY = "ANTIPHON_API_KEY"
     epilog=examples(
         "antiphon serve nano",
         "antiphon serve my-embedder --port 9000 --name search",
+        "antiphon serve my-embedder --upstream http://localhost:8080",
         "ANTIPHON_API_KEY=secret antiphon serve Qwen/Qwen3-0.6B --template echo --host 0.0.0.0",
     )
 )
@@ -48,6 +50,14 @@ def serve(  # noqa: PLR0913  (the options of the command)
         4096
     ),
     compile: Compile = False,
+    upstream: Annotated[
+        str | None,
+        typer.Option(
+            help="A llama.cpp or vLLM server of the same weights: it is sent token ids and computes the vectors. Its "
+            "key is read from OPENAI_API_KEY.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     options: ModelOptions,
 ) -> None:
@@ -68,6 +78,8 @@ def serve(  # noqa: PLR0913  (the options of the command)
         max_queue=max_queue,
         host=host,
         allow_hosts=tuple(allow_host or ()),
+        upstream=upstream,
+        upstream_key=os.environ.get("OPENAI_API_KEY"),
     )
     with bind(host, port) as listener:
         opened = open_named(model, options)
@@ -77,3 +89,35 @@ def serve(  # noqa: PLR0913  (the options of the command)
             report.note(f"Anyone who reaches {host} can use this server; --api-key asks for a key.")
         ready = f"Serving {settings.name} at {url(listener)} (Ctrl-C stops it)."
         run(opened, listener, settings, on_ready=lambda: report.note(ready))
+
+
+@app.command(
+    epilog=examples(
+        "antiphon tokens my-embedder --input texts.jsonl > ids.jsonl",
+        "echo 'a question' | antiphon tokens my-embedder --input - --side query",
+    )
+)
+@with_model_options
+def tokens(
+    model: Model,
+    source: Annotated[str, typer.Option("--input", help=SOURCE_HELP, show_default=False)],
+    field: Field = None,
+    side: Annotated[SideOption, typer.Option(help="Read texts as documents or as queries.")] = SideOption.document,
+    *,
+    options: ModelOptions,
+) -> None:
+    """Print the token ids that a model reads of texts, a JSON object a line: what engines without its template need."""
+    from antiphon.cli import report
+
+    opened = open_named(model, options, side=side.side)
+    from antiphon.data.skipped import Skipped
+    from antiphon.data.sources import read
+    from antiphon.encoding.tokenised import Reading, token_ids
+    from antiphon.model.prompts import prompt_of
+
+    reading = Reading(prompt_of(opened, side.side), side.side)
+    passed_over = Skipped()
+    for record in read(source, field=field, skipped=passed_over):
+        (ids,) = token_ids(opened, [record.text], reading)
+        report.say(json.dumps({"id": record.id, "ids": ids}))
+    passed_over.tell(source)

@@ -8,10 +8,12 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 
 from antiphon.errors import ConfigError
 from antiphon.modules import frequencies_bound
+from antiphon.text.tokens import check_texts
 
 CHUNK = 64
 """Texts that are tokenised at a time: the module pads them to the longest of them."""
@@ -48,6 +50,20 @@ def read(module: Transformer, texts: Sequence[str], reading: Reading) -> list[To
         found.update(zip(chunk, _unpadded(features), strict=True))
     _check_lengths(module, found.values())
     return [found[number] for number in range(len(texts))]
+
+
+def token_ids(model: SentenceTransformer, texts: Sequence[str], reading: Reading) -> list[list[int]]:
+    """Return the ids that a model reads of texts (N lists), with template, prompt, special tokens and cutting.
+
+    They are what an engine without the template is to be sent. Raises DataError for a text that is no string.
+
+    Example:
+        >>> import antiphon
+        >>> ids = token_ids(antiphon.build("nano", "echo"), ["a text"], Reading(prompt="", task="query"))
+        >>> len(ids), ids[0][0]
+        (1, 1)
+    """
+    return [tokens.ids for tokens in read(model[0], check_texts(texts), reading)]
 
 
 def _check_lengths(module: Transformer, rows: Iterable[Tokens]) -> None:

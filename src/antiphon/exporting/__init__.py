@@ -10,11 +10,11 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import CheckpointError, ConfigError
-from antiphon.exporting import hub, onnx_form, portable
+from antiphon.exporting import gguf_form, hub, onnx_form, portable
 from antiphon.exporting.onnx_form import INT8_LIMIT, Cost
 from antiphon.exporting.readings import probes, readings
 from antiphon.exporting.stock_files import longest_sequence
-from antiphon.exporting.verified import ONNX, PLAIN, Call, Settings, ask, check, reference
+from antiphon.exporting.verified import GGUF, ONNX, PLAIN, Call, Settings, ask, check, reference
 from antiphon.files import HeldFolder, held
 from antiphon.model.adapters import is_adapted, merge
 from antiphon.model.checkpoint import LAST
@@ -39,7 +39,12 @@ FORMS: Mapping[str, Form] = {
     "hub": Form(hub.write, PLAIN),
     "onnx": Form(onnx_form.write, ONNX),
     "onnx-int8": Form(onnx_form.write_small, ONNX, INT8_LIMIT, onnx_form.finish),
+    "gguf": Form(gguf_form.writes("f16"), GGUF, LIMITS["float16"]),
+    "gguf-bf16": Form(gguf_form.writes("bf16"), GGUF, INT8_LIMIT),
+    "gguf-q8_0": Form(gguf_form.writes("q8_0"), GGUF, INT8_LIMIT),
 }
+COUNTED = ("portable", "gguf", "gguf-bf16", "gguf-q8_0")
+"""The forms of which an engine must be told the length of a sequence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +60,7 @@ class Exported:
     cost: Cost | None = None
     """What 8 bits cost."""
     longest: int | None = None
-    """Of a portable folder: the most tokens of a sequence, which vLLM is told by --max-model-len."""
+    """Of a portable folder and a GGUF file: the most tokens of a sequence, which engines are told."""
 
 
 def export(
@@ -70,9 +75,10 @@ def export(
 
     `to` is "portable" (stock files: the template in tokenizer.json, a sub-folder for every prompt that reads
     differently), "hub" (with its own module file, for what stock files cannot say), "onnx" or "onnx-int8" (graph and
-    tokenizer.json, pooled and normalised). `freeze_prompts` puts prompts that are prefixes into the tokenizer as well.
-    `dimensions` are the widths that a Matryoshka model's vectors may be cut to. Adapters are merged into what is
-    written; vectors come out at length 1.
+    tokenizer.json, pooled and normalised), "gguf", "gguf-bf16" or "gguf-q8_0" (a file for llama.cpp in float16,
+    bfloat16 or blocks of 8 bits, and the tokenizer.json that gives the ids to send). `freeze_prompts` puts prompts that
+    are prefixes into the tokenizer as well. `dimensions` are the widths that a Matryoshka model's vectors may be cut
+    to. Adapters are merged into what is written; vectors come out at length 1.
 
     Raises ConfigError for a setting that cannot be used, ModelError, with the way out, for what the form cannot say,
     CheckpointError where something stands at `out`, ParityError where the export gives other vectors than the model.
@@ -119,7 +125,7 @@ def _written(
                 limit=form.limit,
             )
             cost = form.finish(calls) if form.finish else None
-            folders = {call.folder for call in calls.values()} if to == "portable" else set()
+            folders = {call.folder for call in calls.values()} if to in COUNTED else set()
             longest = max(map(longest_sequence, folders), default=None)
             for file in temporary.rglob("*"):  # a server seldom runs as the user who exported
                 file.chmod(0o755 if file.is_dir() else 0o644)

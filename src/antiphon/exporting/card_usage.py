@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 OLDEST_STOCK, OLDEST_OWN = "3.4", "6.0"
@@ -10,8 +12,25 @@ OLDEST_STOCK, OLDEST_OWN = "3.4", "6.0"
 whose modules have their names since then."""
 
 
-def use_sections(form: str, folder: Path, frozen: str | None) -> list[str]:
-    """Return the sections on use; a portable folder's configuration must be there, for the length of a sequence."""
+@dataclass(frozen=True, kw_only=True)
+class GgufUse:
+    """What a GGUF file's card says of use."""
+
+    file: str
+    pooling: str
+    longest: int
+    """The most tokens of a sequence."""
+    takes_texts: bool
+    """Whether llama.cpp makes the model's ids of a text by itself, a prompt put before it."""
+    readings: Mapping[str, str]
+    """The folder of each reading's tokenizer.json, by the reading's name."""
+
+
+def use_sections(form: str, folder: Path, frozen: str | None = None) -> list[str]:
+    """Return the sections on use; a portable folder's configuration must be there, for the length of a sequence.
+
+    `form` is portable, hub or "hub with code". `frozen` is the prompt that the folder's tokenizer holds.
+    """
     if form == "portable":
         return [_python(frozen), _needs_portable(), _engines(folder)]
     return [_python(frozen, own_code=form == "hub with code"), _needs_hub(form == "hub with code")]
@@ -61,4 +80,43 @@ def _engines(folder: Path) -> str:
         f"## Engines\n\n```console\nvllm serve path/or/id --runner pooling --max-model-len {longest}\n```\n\n"
         f"A text that is too long makes {longest} tokens here, and engines count those. vLLM refuses a longer text; do "
         "not let it cut (`truncate_prompt_tokens`, `truncate`): it would cut the sequence and not the text in it."
+    )
+
+
+def gguf_sections(use: GgufUse) -> list[str]:
+    """Return the sections on use of a GGUF file's card."""
+    start = (
+        f"## Use\n\n```console\nllama-server -m {use.file} --embeddings --pooling {use.pooling} "
+        f"--ctx-size {use.longest} --batch-size {use.longest} --ubatch-size {use.longest} --parallel 1\n```\n\n"
+        "Vectors have length 1 unless `--embd-normalize` says otherwise."
+    )
+    places = ", ".join(
+        f"`{Path(folder, 'tokenizer.json').as_posix()}` for {name}" for name, folder in use.readings.items()
+    )
+    ids = (
+        "## What to send\n\n"
+        f"Token ids, made by {places}, which say the template and cut what is too long:\n\n"
+        "```python\nimport json\nimport urllib.request\n\nfrom tokenizers import Tokenizer\n\n"
+        f'tokenizer = Tokenizer.from_file("{Path(next(iter(use.readings.values())), "tokenizer.json").as_posix()}")\n'
+        'body = json.dumps({"input": tokenizer.encode("a text").ids}).encode()\n'
+        'request = urllib.request.Request("http://127.0.0.1:8080/v1/embeddings", body, '
+        '{"Content-Type": "application/json"})\n'
+        'vector = json.load(urllib.request.urlopen(request))["data"][0]["embedding"]\n```\n\n'
+        "`antiphon tokens` prints the same ids, and `antiphon serve MODEL --upstream URL` sends them for clients that "
+        "have texts."
+    )
+    return [start, ids, _strings(use.takes_texts)]
+
+
+def _strings(takes_texts: bool) -> str:
+    """Return what a card says of clients that send strings, as those of Ollama and LM Studio do."""
+    if takes_texts:
+        return (
+            "A text may also be sent as a string, the prompt put before it: llama.cpp adds BOS and EOS as the file "
+            "says. A text that spells a special token is that token then, and one that is too long is refused or cut "
+            "by the engine. Ollama and LM Studio take strings only."
+        )
+    return (
+        "A string is not enough: this file holds no template, and the template written into the string gives other "
+        "tokens where its pieces meet. Ollama and LM Studio take strings only, so they are not for this model."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import load_file_path
 
 from antiphon import __version__, compat, nano
-from antiphon.exporting.card_usage import use_sections
 from antiphon.exporting.verified import Settings
 from antiphon.model.calibration import calibration_of
 from antiphon.model.checkpoint import RUN
@@ -23,10 +23,10 @@ _LEVELS = 3
 _LICENCE = re.compile(r"\A---\n.*?^license:\s*(\S+)\s*$.*?^---\s*$", re.MULTILINE | re.DOTALL)
 
 
-def card(model: SentenceTransformer, settings: Settings, *, form: str, folder: Path, frozen: str | None = None) -> str:
+def card(model: SentenceTransformer, settings: Settings, use: Sequence[str]) -> str:
     """Return the card of a folder in Markdown with the hub's front matter; what is not known is said to be so.
 
-    `form` is portable, hub or "hub with code". `frozen` is the prompt that the folder's tokenizer holds.
+    `use` are the sections on use, which the form writes.
     """
     run = _run(settings.source)
     base = run.stages[0].base if run is not None and run.stages else _base_of(model)
@@ -42,16 +42,13 @@ def card(model: SentenceTransformer, settings: Settings, *, form: str, folder: P
         *([f"base_model: {base}"] if _is_hub_id(base) else []),
         "---",
     ]
-    sections = [_what(model, base), *use_sections(form, folder, frozen), *_how(run), _licence_note(base, licence)]
+    sections = [_what(model, base), *use, *_how(run), _licence_note(base, licence)]
     return "\n".join(front) + "\n\n" + "\n\n".join(sections) + "\n"
 
 
-def write_card(
-    folder: Path, model: SentenceTransformer, settings: Settings, *, form: str, frozen: str | None = None
-) -> None:
+def write_card(folder: Path, model: SentenceTransformer, settings: Settings, use: Sequence[str]) -> None:
     """Write a folder's card where the hub looks for it."""
-    text = card(model, settings, form=form, folder=folder, frozen=frozen)
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(card(model, settings, use), encoding="utf-8")
 
 
 def licence_of(base: str) -> str | None:

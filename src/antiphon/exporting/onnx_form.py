@@ -14,7 +14,7 @@ from antiphon.data.docstrings import evenly, harvest, pairs, standard_library
 from antiphon.evaluation.statistics import Interval, bootstrap, ndcg
 from antiphon.exporting import onnx_graph as graph
 from antiphon.exporting.readings import freeze, readings
-from antiphon.exporting.stock_files import cut_length, link
+from antiphon.exporting.stock_files import cut_length, link, write_text_tokenizer
 from antiphon.exporting.verified import ONNX, Call, Settings, ask
 from antiphon.model.unit_vectors import unit
 from antiphon.model.variants import in_dtype
@@ -47,7 +47,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
         inside = folder / reading.folder
         inside.mkdir(parents=True, exist_ok=True)
         tokenizer = freeze(model, reading, mark_span=graph.marks_span(model))
-        graph.write_text_tokenizer(tokenizer, inside / "tokenizer.json", cut_at=cut_length(model, tokenizer))
+        write_text_tokenizer(tokenizer, inside / "tokenizer.json", cut_at=cut_length(model, tokenizer))
         written = next((call.folder for call in calls.values()), None)
         if written is None:
             with in_dtype(model, torch.float32):

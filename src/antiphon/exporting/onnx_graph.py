@@ -1,11 +1,10 @@
-"""A graph for ONNX Runtime, from token ids to the pooled, normalised vector, and the tokenizer.json beside it.
+"""A graph for ONNX Runtime, from token ids to the pooled, normalised vector.
 
 Shapes: B batch, T tokens, D width.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -16,10 +15,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from antiphon.errors import ConfigError, ModelError, first_line
-from antiphon.exporting.stock_files import cutting_and_padding
 from antiphon.modules import SpanPooling, TemplateInput
 
 OPSET = 20
@@ -112,19 +109,6 @@ def quantise(path: Path, small: Path) -> None:
 
     with quietly():
         quantize_dynamic(path, small, weight_type=QuantType.QInt8, per_channel=True)
-
-
-def write_text_tokenizer(tokenizer: PreTrainedTokenizerBase, file: Path, *, cut_at: int) -> None:
-    """Write tokenizer.json for who reads nothing beside it: what a user types is text, also where it spells a special.
-
-    That switch is no part of the file, so where the model reads so, added tokens with a visible character are left out
-    of it; the template's own stand in the post-processor by their ids.
-    """
-    raw = json.loads(tokenizer.backend_tokenizer.to_str())
-    raw.update(cutting_and_padding(tokenizer, cut_at))
-    if getattr(tokenizer, "split_special_tokens", False):
-        raw["added_tokens"] = [token for token in raw["added_tokens"] if not token["content"].strip()]
-    file.write_text(json.dumps(raw, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager

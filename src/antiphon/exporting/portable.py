@@ -8,6 +8,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 
 from antiphon.errors import ModelError
+from antiphon.exporting.card_usage import use_sections
 from antiphon.exporting.model_card import write_card
 from antiphon.exporting.readings import Reading, freeze, kept, readings
 from antiphon.exporting.stock_files import write_folder
@@ -33,7 +34,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
         write_folder(
             model, folder, kept(model), mode=mode, prompts=model.prompts, dimensions=settings.dimensions, weights=None
         )
-        write_card(folder, model, settings, form="portable")
+        write_card(folder, model, settings, use_sections("portable", folder))
         return {
             reading.name: Call(
                 folder,
@@ -55,7 +56,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
             weights=first,
         )
         place = folder / reading.folder
-        write_card(place, model, settings, form="portable", frozen=reading.name)
+        write_card(place, model, settings, use_sections("portable", place, reading.name))
         calls[reading.name] = Call(place)
     return calls
 

@@ -91,6 +91,19 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path, *, cut_at:
     write_json(file, {key: value for key, value in kept.items() if key not in dropped})
 
 
+def write_text_tokenizer(tokenizer: PreTrainedTokenizerBase, file: Path, *, cut_at: int) -> None:
+    """Write tokenizer.json for who reads nothing beside it: what a user types is text, also where it spells a special.
+
+    That switch is no part of the file, so where the model reads so, added tokens with a visible character are left out
+    of it; the template's own stand in the post-processor by their ids.
+    """
+    raw = json.loads(tokenizer.backend_tokenizer.to_str())
+    raw.update(cutting_and_padding(tokenizer, cut_at))
+    if getattr(tokenizer, "split_special_tokens", False):
+        raw["added_tokens"] = [token for token in raw["added_tokens"] if not token["content"].strip()]
+    file.write_text(json.dumps(raw, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def _write_for_readers(folder: Path) -> None:
     """Take out of a tokenizer's files what some reader would act upon: type ids, and chat templates.
 

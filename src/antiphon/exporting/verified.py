@@ -19,7 +19,7 @@ from antiphon.files import scratch
 from antiphon.model.parity import LIMITS, Parity, Vectors, check_finite, compare
 from antiphon.model.variants import in_dtype
 
-PLAIN, ONNX = "plain_encode.py", "onnx_encode.py"
+PLAIN, ONNX, GGUF = "plain_encode.py", "onnx_encode.py", "gguf_encode.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Call:
     """Handed over as it is; None leaves the target's own."""
     trust: bool = False
     file: str = ""
-    """The graph, for an ONNX folder."""
+    """The graph or the GGUF file."""
 
 
 def ask(program: str, calls: Mapping[str, Call], texts: Sequence[str]) -> dict[str, Vectors]:

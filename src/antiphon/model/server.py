@@ -1,4 +1,4 @@
-"""Vectors from a server that speaks OpenAI's `/v1/embeddings`: ours, vLLM, text-embeddings-inference, infinity.
+"""Vectors from a server: ours, vLLM, llama.cpp, infinity, text-embeddings-inference, Ollama; its dialect is found out.
 
 N texts, D width.
 """
@@ -10,16 +10,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from antiphon.errors import DataError, ParityError
+from antiphon.model.dialects import Dialect, Texts, candidates
 
 _BATCH = 16
 _TIMEOUT = 120.0
-_ENDPOINT = "/embeddings"
+_REFUSED = (400, 413, 422)
+_NOT_HERE = (404, 405)
 
 
 def is_url(name: object) -> bool:
@@ -35,9 +38,24 @@ class Endpoint(Protocol):
         ...
 
 
+class _NotHereError(ParityError):
+    """The server answers, and has nothing at this path."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where and how a server is asked."""
+
+    root: str
+    """What stands before the dialect's paths."""
+    dialect: Dialect
+    model: str
+    engine: str
+
+
 @dataclass(frozen=True)
 class Server:
-    """An address such as http://localhost:8000/v1, with or without `/embeddings`; without a path `/v1` is added."""
+    """An address such as http://localhost:8000, with or without `/v1` and `/embeddings`, `/embed` or `/api/embed`."""
 
     address: str
     key: str | None = None
@@ -45,51 +63,77 @@ class Server:
 
     @property
     def root(self) -> str:
-        """What stands before `/embeddings` and `/models`."""
-        bare = self.address.rstrip("/").removesuffix(_ENDPOINT)
-        return bare if "/" in bare.split("://", 1)[1] or self.address.rstrip("/").endswith(_ENDPOINT) else f"{bare}/v1"
+        """What stands before the paths of the server."""
+        return self._place.root
 
+    @property
     def model(self) -> str:
-        """Return the name of the first model that the server offers."""
-        offered = self._ask("/models", None).get("data") or []
-        if not offered:
-            raise ParityError(f"The server at {self.root} offers no model.")
-        return str(offered[0]["id"])
+        """The name of the first model that the server offers."""
+        return self._place.model
 
-    def owner(self) -> str:
-        """Return what the server calls the owner of its first model, by which engines can be told apart."""
-        offered = self._ask("/models", None).get("data") or [{}]
-        return str(offered[0].get("owned_by", ""))
+    @property
+    def engine(self) -> str:
+        """What the server runs on, as `remedies` names it; nothing where it does not tell."""
+        return self._place.engine
 
-    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return (N, D) vectors.
+    @property
+    def takes_ids(self) -> bool:
+        """Whether it can be asked with token ids."""
+        return self._place.dialect.takes_ids
+
+    def encode(self, texts: Texts) -> npt.NDArray[np.float32]:
+        """Return (N, D) vectors of texts, or of the token ids of each, which a server takes as they are.
 
         Raises ParityError where the server cannot be reached or answers otherwise, DataError where it refuses texts.
         """
-        model = self.model()
+        place = self._place
         rows: list[list[float]] = []
         for start in range(0, len(texts), _BATCH):
-            batch = list(texts[start : start + _BATCH])
-            answer = self._ask(_ENDPOINT, {"model": model, "input": batch, "encoding_format": "float"})
-            found = sorted(answer.get("data") or [], key=lambda one: one["index"])
+            batch: Any = texts[start : start + _BATCH]
+            asked = place.dialect.body(place.model, batch)
+            found = self._read(place.root + place.dialect.path, place.dialect.vectors, asked)
             if len(found) != len(batch):
-                raise ParityError(f"The server at {self.root} gave {len(found)} vectors for {len(batch)} texts.")
-            rows += [one["embedding"] for one in found]
+                raise ParityError(f"The server at {place.root} gave {len(found)} vectors for {len(batch)} texts.")
+            rows += found
         return np.array(rows, dtype=np.float32)
 
-    def _ask(self, path: str, content: dict[str, Any] | None) -> dict[str, Any]:
+    @cached_property
+    def _place(self) -> _Place:
+        """Find out where and how the server is asked; ParityError where it cannot be reached or speaks otherwise."""
+        tried = candidates(self.address)
+        for number, (root, dialect) in enumerate(tried, start=1):
+            try:
+                model, engine = self._read(root + dialect.about, dialect.served)
+            except _NotHereError:
+                if number == len(tried):
+                    raise
+                continue
+            return _Place(root, dialect, model, engine)
+        raise AssertionError("an address stands for something")
+
+    def _read(self, url: str, reader: Any, content: dict[str, Any] | None = None) -> Any:
+        """Return what a dialect's function reads in the answer at an address."""
+        answer = self._ask(url, content)
+        try:
+            return reader(answer)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            shown = json.dumps(answer)[:80]
+            kind = ParityError if content is not None else _NotHereError
+            raise kind(f"The server at {url} gave an answer of another shape ({shown}).") from error
+
+    def _ask(self, url: str, content: dict[str, Any] | None) -> Any:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         body = None if content is None else json.dumps(content).encode()
-        request = urllib.request.Request(self.root + path, data=body, headers=headers)
+        request = urllib.request.Request(url, data=body, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-                read = json.loads(answer.read())
+                return json.loads(answer.read())
         except urllib.error.HTTPError as error:
             said = error.read(500).decode(errors="replace")
-            kind = DataError if error.code in (400, 413, 422) else ParityError
-            raise kind(f"The server at {self.root}{path} answered {error.code}: {said}") from error
-        except (OSError, ValueError) as error:
-            raise ParityError(f"The server at {self.root}{path} gave no answer that can be read: {error}") from error
-        if not isinstance(read, dict):
-            raise ParityError(f"The server at {self.root}{path} answered with a {type(read).__name__}, not an object.")
-        return read
+            kind = DataError if error.code in _REFUSED else _NotHereError if error.code in _NOT_HERE else ParityError
+            raise kind(f"The server at {url} answered {error.code}: {said}") from error
+        except ValueError as error:  # a page, as some servers give at any path
+            kind = ParityError if content is not None else _NotHereError
+            raise kind(f"The server at {url} gave no answer that can be read: {error}") from error
+        except OSError as error:
+            raise ParityError(f"The server at {url} gave no answer that can be read: {error}") from error

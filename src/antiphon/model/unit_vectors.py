@@ -45,3 +45,14 @@ def unit(vectors_ND: Vectors, names: Sequence[str] | None = None) -> Vectors:
     """
     scaled: Vectors = (vectors_ND / norms(vectors_ND, names)).astype(np.float32)
     return scaled
+
+
+def apart(a_ND: Vectors, b_ND: Vectors) -> float:
+    """Return the largest distance between a row of one set of vectors (N, D) and that of another, at length 1.
+
+    Example:
+        >>> one = np.array([[2.0, 0.0]], dtype=np.float32)
+        >>> round(apart(one, one[:, ::-1]), 3)
+        1.414
+    """
+    return float(np.linalg.norm(unit(a_ND) - unit(b_ND), axis=1).max())

@@ -20,6 +20,7 @@ TYPES: Mapping[int, str] = {
     401: "authentication_error",
     429: "rate_limit_error",
     500: "server_error",
+    502: "server_error",
     503: "server_error",
 }
 """OpenAI's error types; every other one is an invalid_request_error."""

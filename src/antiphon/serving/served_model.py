@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,12 @@ class Embedder:
         self.model = model
         self.tokenizer = TextTokenizer(model)
         self.width = _width(model)
-        self._encoder = Encoder(model, compile=compile)
+        self._compile = compile
         self._views: dict[str, SentenceTransformer] = {}
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder(self.model, compile=self._compile)
 
     @property
     def prompt_names(self) -> list[str]:
@@ -92,14 +97,17 @@ class Embedder:
         if limit is None:
             return None
         side: Side = "document" if reading.task == "document" else "query"
-        prompt = reading.prompt
-        if prompt is None:
-            prompt = prompt_of(self.model, reading.task, prompt_name=reading.prompt_name)
-        features = self.model.preprocess([SHORT], prompt=prompt or None, task=side)
+        features = self.model.preprocess([SHORT], prompt=self.prompt(reading) or None, task=side)
         template = template_of(self.model)
         copies = 1 if template is None else template.copies(side)
         frame = int(features["attention_mask"].sum()) - copies * self.tokenizer.counts([SHORT])[0]
         return Space(longest=max(limit - frame - EDGES, 0), frame=frame, copies=copies)
+
+    def prompt(self, reading: Reading) -> str:
+        """Return the prompt that texts of a reading are read with."""
+        if reading.prompt is not None:
+            return reading.prompt
+        return prompt_of(self.model, reading.task, prompt_name=reading.prompt_name)
 
     def view(self, template: str, pooling: str) -> Reading:
         """Return the reading of a text under another template; ConfigError where that cannot be."""

@@ -30,6 +30,10 @@ class ServerSettings:
     """The time in which the whole of a request's body has to arrive."""
     host: str = "127.0.0.1"
     """What the server is bound to; it answers to the names that belong to it."""
+    upstream: str | None = None
+    """The address of a server of the same weights that computes the vectors of token ids; None computes them here."""
+    upstream_key: str | None = None
+    """What that server is sent as a bearer token."""
     allow_hosts: tuple[str, ...] = ()
     """Further names that clients may ask for and pages may come from; `*` is any."""
 

@@ -13,6 +13,7 @@ from fastapi import Request
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError
+from antiphon.model.server import Server
 from antiphon.serving.batching import Batcher
 from antiphon.serving.cutting import Cutting
 from antiphon.serving.error_responses import ApiError
@@ -20,6 +21,7 @@ from antiphon.serving.metrics import Metrics
 from antiphon.serving.schema import Prompted
 from antiphon.serving.served_model import Embedder, Reading, Vectors
 from antiphon.serving.server_settings import ServerSettings
+from antiphon.serving.upstream import UpstreamEmbedder
 
 Answer = TypeVar("Answer")
 
@@ -49,7 +51,7 @@ class Service:
         self, model: SentenceTransformer, settings: ServerSettings, *, on_death: Callable[[], None] = lambda: None
     ) -> None:
         self.settings = settings
-        self.embedder = Embedder(model, compile=settings.compile)
+        self.embedder = _embedder(model, settings)
         self.metrics = Metrics(lambda: self.batcher.open_texts)
         self.batcher: Batcher[Reading] = Batcher(
             self.embedder.encode,
@@ -122,6 +124,12 @@ class Service:
                 )
             if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
                 raise ApiError(400, f"Text {number} of {field} holds half of a surrogate pair.", param=field)
+
+
+def _embedder(model: SentenceTransformer, settings: ServerSettings) -> Embedder:
+    if settings.upstream is None:
+        return Embedder(model, compile=settings.compile)
+    return UpstreamEmbedder(model, Server(settings.upstream, settings.upstream_key))
 
 
 async def answered(future: Future[Answer], request: Request) -> Answer:

