@@ -138,7 +138,7 @@ FAULTS = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_of_a_server_is_named_first(name, models, serve):
     which, make, topic = FAULTS[name]
-    server = Server(serve(make(models[which]), ids=by_ids(models[which])))
+    server = Server(serve(make(models[which]), ids=by_ids(models[which]) if topic == "tokenizer" else None))
     outcome = examine(server, models[which], engine=server.engine)
     assert not outcome.healthy
     assert outcome.findings[0].topic == topic, outcome.findings

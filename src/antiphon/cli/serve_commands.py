@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from antiphon.model.opening import ModelOptions
 
 KEY = "ANTIPHON_API_KEY"
+Upstream = Annotated[
+    str | None,
+    typer.Option(
+        help="A llama.cpp or vLLM server of the same weights: it is sent token ids and computes the vectors. Its key is "
+        "read from OPENAI_API_KEY.",
+        show_default=False,
+    ),
+]
 
 
 @app.command(
@@ -50,14 +58,7 @@ def serve(  # noqa: PLR0913  (the options of the command)
         4096
     ),
     compile: Compile = False,
-    upstream: Annotated[
-        str | None,
-        typer.Option(
-            help="A llama.cpp or vLLM server of the same weights: it is sent token ids and computes the vectors. Its "
-            "key is read from OPENAI_API_KEY.",
-            show_default=False,
-        ),
-    ] = None,
+    upstream: Upstream = None,
     *,
     options: ModelOptions,
 ) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from gguf import GGUFReader, PoolingType
 from tokenizers import Tokenizer
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 
 
 def opened(file: Path) -> tuple[Any, str]:
@@ -25,9 +25,10 @@ def opened(file: Path) -> tuple[Any, str]:
     reader = GGUFReader(file)
     said = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
     architecture = said["general.architecture"]
-    # transformers takes the width of a head from the file for some families only
-    head_width = int(said[f"{architecture}.attention.key_length"])
-    model = AutoModel.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32, head_dim=head_width).eval()
+    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    if hasattr(config, "head_dim"):  # which transformers takes from the file for some families only
+        config.head_dim = int(said[f"{architecture}.attention.key_length"])
+    model = AutoModel.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32, config=config).eval()
     factors = next((one.data for one in reader.tensors if one.name == "rope_freqs.weight"), None)
     if factors is not None:  # which transformers passes over
         model.rotary_emb.inv_freq /= torch.tensor(np.array(factors))

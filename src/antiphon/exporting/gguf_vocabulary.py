@@ -40,15 +40,12 @@ class Vocabulary:
     """What is written of a tokenizer."""
 
     split: str
-    """One of SPLITS, or UNKNOWN_SPLIT: then llama.cpp's own ids of a text are not the model's."""
+    """One of SPLITS, or UNKNOWN_SPLIT."""
+    reads_texts: bool
+    """Whether llama.cpp's own ids of a text are the tokenizer's."""
     tokens: list[str]
     types: list[int]
     merges: list[str]
-
-    @property
-    def reads_texts(self) -> bool:
-        """Whether llama.cpp splits texts as the tokenizer does."""
-        return self.split != UNKNOWN_SPLIT
 
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
@@ -69,7 +66,13 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
         by_id[added["id"]] = (added["content"], kinds.CONTROL if added["special"] else kinds.USER_DEFINED)
     listed = [by_id.get(index, (f"[PAD{index}]", kinds.UNUSED)) for index in range(rows)]
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in raw["model"]["merges"]]
-    return Vocabulary(split, [token for token, _ in listed], [int(kind) for _, kind in listed], merges)
+    return Vocabulary(
+        split=split,
+        reads_texts=split != UNKNOWN_SPLIT and raw["normalizer"] in (None, _NORMALIZED.get(split)),
+        tokens=[token for token, _ in listed],
+        types=[int(kind) for _, kind in listed],
+        merges=merges,
+    )
 
 
 def write_vocabulary(
@@ -101,6 +104,6 @@ def _split_name(raw: Mapping[str, Any]) -> str | None:
         same = len(steps) == len(wanted) and all(
             known.items() <= step.items() for known, step in zip(wanted, steps, strict=True)
         )
-        if same and raw["normalizer"] in (None, _NORMALIZED.get(name)):
+        if same:
             return name
     return UNKNOWN_SPLIT if any(step.get("type") == "ByteLevel" for step in steps) else None

@@ -79,15 +79,15 @@ def _unexplained(
         return wrong("truncation", _CUT, engine)
     spread = spread_of(unit(own))
     ids = [variants.tokens(model, text, prompt_of(model, side), side)[0] for text in unlike_texts()]
-    if isinstance(target, Server) and target.takes_ids and _right_by_ids(target, ids, own, limit):
-        sentence = "given the model's token ids it gives the model's vectors, so its tokenizer reads texts otherwise"
-        return wrong("tokenizer", sentence, engine)
     differ = np.linalg.norm(unit(own) - unit(vectors), axis=1) > limit * spread
     long = sorted(len(row) for row, other in zip(ids, differ, strict=True) if other)
     short = sorted(len(row) for row, other in zip(ids, differ, strict=True) if not other)
     if short and long and long[0] > short[-1]:
         sentence = f"sequences of up to {short[-1]} tokens agree, those of {long[0]} and more do not: it cuts between"
         return wrong("truncation", sentence, engine)
+    if isinstance(target, Server) and target.takes_ids and _right_by_ids(target, ids, own, limit):
+        sentence = "given the model's token ids it gives the model's vectors, so its tokenizer reads texts otherwise"
+        return wrong("tokenizer", sentence, engine)
     near = min(found.tested, key=lambda cause: cause.parity.error_against_spread, default=None)
     hint = "" if near is None else f"; nearest comes: {near.sentence} ({near.parity.error_against_spread:.2e})"
     if error <= COARSE:
