@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from antiphon.cli.application import SOURCE_HELP, Field, Model, SideOption, app, examples
+from antiphon.cli.application import SOURCE_HELP, Fields, IdField, Model, SideOption, app, examples
 from antiphon.cli.model_options import Compile, open_named, with_model_options
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def serve(  # noqa: PLR0913  (the options of the command)
 def tokens(
     model: Model,
     source: Annotated[str, typer.Option("--input", help=SOURCE_HELP, show_default=False)],
-    field: Field = None,
+    field: Fields = None,
+    id_field: IdField = None,
     side: Annotated[SideOption, typer.Option(help="Read texts as documents or as queries.")] = SideOption.document,
     *,
     options: ModelOptions,
@@ -118,7 +119,7 @@ def tokens(
 
     reading = Reading(prompt_of(opened, side.side), side.side)
     passed_over = Skipped()
-    for record in read(source, field=field, skipped=passed_over):
+    for record in read(source, field=field, id_field=id_field, skipped=passed_over):
         (ids,) = token_ids(opened, [record.text], reading)
         report.say(json.dumps({"id": record.id, "ids": ids}))
     passed_over.tell(source)
