@@ -58,7 +58,7 @@ COMMANDS = {
     "doctor": f"model side {MODEL}",
     "demo": "model pairs query zero-shot out",
     "serve": f"host port name api-key allow-host batch-tokens max-queue compile upstream {MODEL}",
-    "tokens": f"input field id-field side {MODEL}",
+    "tokens": f"input field id side {MODEL}",
 }
 
 

@@ -18,8 +18,8 @@ KEY = "ANTIPHON_API_KEY"
 Upstream = Annotated[
     str | None,
     typer.Option(
-        help="A llama.cpp or vLLM server of the same weights: it is sent token ids and computes the vectors. Its key is "
-        "read from OPENAI_API_KEY.",
+        help="A llama.cpp or vLLM server of the same weights: it is sent token ids and computes the vectors. Its key "
+        "is read from OPENAI_API_KEY.",
         show_default=False,
     ),
 ]
