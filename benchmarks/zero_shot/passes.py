@@ -1,0 +1,165 @@
+"""Passes of a language model over a text, and what is kept of each: pooled states of several layers.
+
+A pass is one template. A reading is a pooling at a layer: "mean 24" is what `build(..., layers=24)` pools, the final
+norm behind its layers; "mean 24 raw" is the stream before the norm, which no stock folder gives. B batch, T tokens,
+D width, R readings.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+
+import antiphon
+from antiphon.model.flops import forward_flops, shape_of_decoder
+
+MAX_TOKENS = 64
+"""Of a sequence with one copy of the text."""
+CHARACTERS = 8000
+"""Of a batch, about."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A template, and the pooling that is read at every kept layer; the other two are read at the last one."""
+
+    template: str
+    pooling: str
+    source: str
+
+
+PASSES: Mapping[str, Pass] = {
+    "classical": Pass("classical-write", "mean", "Echo (2402.15449), section 4.2"),
+    "echo": Pass("echo-rewrite", "mean", "Echo (2402.15449), section 4.2"),
+    "echo-matched": Pass("echo-rewrite-matched", "mean", "Echo (2402.15449), section 4.7: all copies in one's tokens"),
+    "echo3": Pass(
+        "Rewrite the following paragraph: {text}. The rewritten paragraph: {text}. Once more: [{text}]",
+        "mean",
+        "Echo with a third copy",
+    ),
+    "eol": Pass("eol", "last", "PromptEOL (2307.16645)"),
+    "echo-eol": Pass('This text: "{text}" Again: "[{text}]" means in one word: "', "last", "Echo before PromptEOL"),
+    # four questions of our own, where the paper has eight
+    "topic": Pass('The topic of this text: "[{text}]" in one word: "', "last", "MetaEOL (2402.18458)"),
+    "feeling": Pass('The feeling in this text: "[{text}]" in one word: "', "last", "MetaEOL (2402.18458)"),
+    "kind": Pass('What kind of thing is told or asked in: "[{text}]" in one word: "', "last", "MetaEOL (2402.18458)"),
+    "fact": Pass('The main person, thing or place in: "[{text}]" in one word: "', "last", "MetaEOL (2402.18458)"),
+}
+
+
+def layers_kept(layers: int) -> list[int]:
+    """Return the layers whose states are kept: every other one from a third of the depth on, and the last
+    three, the last first."""
+    return sorted({*range(layers, layers // 3, -2), layers - 1}, reverse=True)
+
+
+def readings(layers: int, pooling: str) -> list[str]:
+    """Return what is kept of a pass over a model of so many layers, in the order of the columns."""
+    kept = [f"{pooling} {layer}" for layer in layers_kept(layers)]
+    early = {round(0.8 * layers), layers - 2} & set(layers_kept(layers))
+    others = [one for one in ("mean", "weighted", "last") if one != pooling and pooling != "last"]
+    return [*kept, *(f"{pooling} {layer} raw" for layer in sorted(early)), *(f"{one} {layers}" for one in others)]
+
+
+@dataclass
+class Spent:
+    """What a pass cost so far, over all runs of the script."""
+
+    layers: int
+    width: int
+    texts: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    cpu_seconds: float = 0.0
+    readings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: Path) -> Spent:
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+
+class Reader:
+    """Runs one pass over texts; returns (N, R * D), and keeps account of the cost in a file."""
+
+    def __init__(self, source: str, name: str, account: Path) -> None:
+        kind = PASSES[name]
+        pooling = "last" if kind.pooling == "last" else "mean"
+        self.model: SentenceTransformer = antiphon.build(
+            source, kind.template, pooling=pooling, max_tokens=MAX_TOKENS, dtype="float32", device="cpu"
+        )
+        self.decoder = self.model[0].model
+        self.shape = shape_of_decoder(self.decoder)
+        layers = len(self.decoder.layers)
+        self.readings = readings(layers, kind.pooling)
+        self.account = account
+        fresh = Spent(layers, self.shape.width, readings=self.readings)
+        self.spent = Spent.read(account) if account.exists() else fresh
+        self._before_norm: torch.Tensor | None = None
+        self.decoder.norm.register_forward_pre_hook(self._keep)
+
+    def _keep(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._before_norm = inputs[0]
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[str], prompt: str, side: str) -> np.ndarray:
+        out: dict[int, np.ndarray] = {}
+        began = time.process_time()
+        for batch in batches(texts):
+            pooled = self._pooled([texts[n] for n in batch], side)
+            out.update(zip(batch, pooled, strict=True))
+        self.spent.cpu_seconds += time.process_time() - began
+        self.spent.texts += len(texts)
+        self.spent.write(self.account)
+        return np.stack([out[n] for n in range(len(texts))])
+
+    def _pooled(self, texts: list[str], side: str) -> np.ndarray:
+        features = self.model.preprocess(texts, prompt=None, task=side)
+        ids, mask = features["input_ids"], features["attention_mask"]
+        lengths = mask.sum(1).tolist()
+        self.spent.tokens += sum(lengths)
+        self.spent.flops += sum(forward_flops(self.shape, length) for length in lengths)
+        states = self.decoder(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+        weights = _weights(mask, features.get("pool_mask"))
+        rows = [self._states(states, reading, weights) for reading in self.readings]
+        return torch.cat(rows, dim=1).numpy()
+
+    def _states(self, states: Sequence[torch.Tensor], reading: str, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+        pooling, layer, *raw = reading.split()
+        if int(layer) == len(self.decoder.layers):
+            hidden = states[-1]
+        else:
+            hidden = states[int(layer)] if raw else self.decoder.norm(states[int(layer)])
+        return torch.einsum("bt,btd->bd", weights[pooling], hidden)
+
+
+def _weights(mask_BT: torch.Tensor, span_BT: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    """Return the weights (B, T) of each pooling; texts are padded behind."""
+    ends = torch.nn.functional.one_hot(mask_BT.sum(1) - 1, mask_BT.shape[1]).float()
+    if span_BT is None:
+        return {"last": ends}
+    span = span_BT.float()
+    ramp = span.cumsum(1) * span
+    return {"last": ends, "mean": span / span.sum(1, keepdim=True), "weighted": ramp / ramp.sum(1, keepdim=True)}
+
+
+def batches(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yield numbers of texts, alike in length, a batch at a time."""
+    batch: list[int] = []
+    for number in sorted(range(len(texts)), key=lambda n: len(texts[n])):
+        if batch and (len(batch) + 1) * (len(texts[number]) + 30) > CHARACTERS:
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
