@@ -39,14 +39,16 @@ DOCUMENTS = 80
 """Of a corpus."""
 RELEVANT = 60
 """Of those, relevant to a drawn query; queries are drawn until there are so many."""
-QUESTIONS = 70
+QUESTIONS = 50
 """Of a set of questions and passages that is read as a retrieval task."""
 RERANKED = 14
 """Queries of a reranking task."""
 OF_LABEL = 8
 """Training texts of a label: what mteb draws for a classifier."""
-LABELS = 25
+LABELS = 12
 """Of a classification task."""
+TESTED = 60
+"""Texts that are to be classified."""
 FITTED = 150
 
 
@@ -122,7 +124,8 @@ def _classification(source: Path, place: Path) -> None:
     draw = random.Random(SEED)
     labels = draw.sample(sorted(by_label), min(LABELS, len(by_label)))
     _write(place / "train.jsonl", (row for one in labels for row in draw.sample(by_label[one], OF_LABEL)))
-    _write(place / "test.jsonl", (row for row in _rows(source / "test.jsonl") if row["label"] in labels))
+    tested = [row for row in _rows(source / "test.jsonl") if row["label"] in labels]
+    _write(place / "test.jsonl", draw.sample(tested, min(TESTED, len(tested))))
 
 
 def _reranking(source: Path, place: Path) -> None:
@@ -130,11 +133,24 @@ def _reranking(source: Path, place: Path) -> None:
 
 
 def fitting_texts(data: Path) -> dict[str, list[str]]:
-    """Return the texts that maps are fitted on: paragraphs of encyclopedia, and docstrings of this Python."""
+    """Return the texts that maps are fitted on: paragraphs of encyclopedia, and docstrings of this Python.
+
+    "halves" are the paragraphs cut in two, one behind the other: what a choice of layer is judged by.
+    """
     lines = (data / "text" / "wikitext2.txt").read_text(encoding="utf-8").splitlines()
-    paragraphs = [line.strip() for line in lines if 100 <= len(line) <= 500]
+    paragraphs = _evenly([line.strip() for line in lines if 100 <= len(line) <= 500])
     docstrings = [one.text for one in harvest(standard_library(), minimum=100) if len(one.text) <= 500]
     return {
-        name: [texts[n * len(texts) // FITTED] for n in range(FITTED)]
-        for name, texts in (("wikipedia", paragraphs), ("docstrings", docstrings))
+        "wikipedia": paragraphs,
+        "halves": [half for text in paragraphs for half in _halves(text)],
+        "docstrings": _evenly(docstrings),
     }
+
+
+def _evenly(texts: list[str]) -> list[str]:
+    return [texts[n * len(texts) // FITTED] for n in range(FITTED)]
+
+
+def _halves(text: str) -> tuple[str, str]:
+    words = text.split()
+    return " ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])

@@ -8,8 +8,8 @@ from pathlib import Path
 from statistics import mean
 
 import antiphon
-from antiphon.cli.report import png
 from antiphon.cli.report.charts import Chart, Mark, Series
+from antiphon.cli.report.svg import drawing
 from antiphon.evaluation.comparison import Comparison, System
 from antiphon.evaluation.statistics import Interval
 
@@ -80,8 +80,8 @@ def _difference(interval: Interval | None) -> str:
 
 
 def write_plot(found: Mapping[str, Sequence[Path]], folder: Path) -> None:
-    """Write, for each model, its rows' averages over what a text costs, plain ones and calibrated ones apart."""
-    charts = []
+    """Write, for each model, an SVG of its rows' averages over what a text costs, plain and standardised ones."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, places in found.items():
         rows = Rows(places)
         systems = rows.systems(BASELINES[0])
@@ -89,20 +89,16 @@ def write_plot(found: Mapping[str, Sequence[Path]], folder: Path) -> None:
             Series(title, tuple(_mark(facts, systems) for facts in rows.facts.values() if test(facts)), number)
             for number, (title, test) in enumerate(_SERIES.items())
         ]
-        charts.append(
-            Chart(
-                f"zero-shot-{name}",
-                f"Score against compute, without training: {name}",
-                "points",
-                "GFLOP for one text, by formula (logarithmic)",
-                f"average of {len(rows.compared[BASELINES[0]].tasks)} tasks x 100",
-                tuple(one for one in series if one.marks),
-                logarithmic=True,
-            )
+        chart = Chart(
+            f"zero-shot-{name}",
+            f"Score against compute, without training: {name}",
+            "points",
+            "GFLOP for one text, by formula (logarithmic)",
+            f"average of {len(rows.compared[BASELINES[0]].tasks)} tasks x 100",
+            tuple(one for one in series if one.marks),
+            logarithmic=True,
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in png.write(charts, folder):
-        print(path)
+        (folder / f"{chart.name}.svg").write_text(drawing(chart), encoding="utf-8")
 
 
 _SERIES = {

@@ -255,3 +255,40 @@ def test_without_texts_docstrings_stand_in():
     assert 300 <= len(texts) <= 1000
     assert len(set(texts)) == len(texts)
     assert all(100 <= len(text) <= 800 for text in texts)
+
+
+def test_a_cut_and_calibrated_model_runs_packed(tmp_path):
+    base = make_base(tmp_path / "base", num_hidden_layers=3)
+    cut = antiphon.build(base, "classical-write", max_tokens=128, layers=2, dtype="float32")
+    done = antiphon.calibrate(cut, TEXTS, method="whiten:0.5")
+    encoder = antiphon.Encoder(done)
+    assert encoder.reason is None
+    assert compare(encoder.encode(TEXTS), vectors(done, TEXTS)).equal
+
+
+def test_a_hundred_thousand_texts_are_read_as_a_stream(model, monkeypatch):
+    # an oracle's share of the work: what a window embeds is made up, what is streamed and kept is the real thing
+    alive, most = 0, 0
+
+    class Text(str):
+        def __new__(cls, *arguments):
+            nonlocal alive, most
+            alive, most = alive + 1, max(most, alive + 1)
+            return super().__new__(cls, *arguments)
+
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    class Drawn:
+        def __init__(self, model):
+            self.random, self.width = np.random.default_rng(0), model.get_embedding_dimension()
+
+        def encode_query(self, texts):
+            return self.random.normal(2.0, 3.0, size=(len(texts), self.width)).astype(np.float32)
+
+    monkeypatch.setattr("antiphon.encoding.calibrate.Encoder", Drawn)
+    done = antiphon.calibrate(model, (Text(f"text {number}") for number in range(100_000)))
+    assert calibration_of(done).rows == 100_000
+    assert most < 2_000
+    np.testing.assert_allclose(done[2].linear.weight.diagonal().numpy(), 1 / 3.0, rtol=0.02)

@@ -12,6 +12,7 @@ from conftest import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import antiphon
+from antiphon.encoding.calibrate import shipped_texts
 from antiphon.errors import ModelError
 from antiphon.model.parity import between
 from antiphon.training.plan import plan
@@ -181,3 +182,19 @@ def test_a_real_model_says_the_same_after_saving(tmp_path, name):
     with torch.inference_mode():
         said, again = (model.generate(ids, max_new_tokens=12, do_sample=False) for model in (before, after))
     assert torch.equal(said, again)
+    assert "Paris" in tokenizer.decode(said[0])
+    paragraphs = shipped_texts()[:200]
+    wanted, found = (perplexity(model, tokenizer, paragraphs) for model in (before, after))
+    assert found == pytest.approx(wanted, rel=1e-6)
+    assert wanted < 200  # of unpacked weights that are the model's, not noise: a vocabulary of ten thousands of tokens
+
+
+def perplexity(model, tokenizer, texts):
+    """Return e to the mean negative log-likelihood of a token, text by text, 64 tokens of each at most."""
+    losses, counts = [], []
+    for text in texts:
+        ids = tokenizer(text, return_tensors="pt", truncation=True, max_length=64)["input_ids"]
+        with torch.inference_mode():
+            losses.append(model(input_ids=ids, labels=ids).loss.double() * (ids.shape[1] - 1))
+        counts.append(ids.shape[1] - 1)
+    return float((sum(losses) / sum(counts)).exp())

@@ -1,0 +1,117 @@
+"""Echo at one pass: a calibrated echo model's vectors distilled into its single-pass form, on unlabelled text.
+
+    python benchmarks/distillation.py BASE OUT [--texts FILE] [--steps 200] [--lora 16] [--layers N]
+
+The teacher is BASE said twice (echo-rewrite, mean) and calibrated; the student is BASE said once (classical-write,
+mean), standardised the same way, so that every dimension of both has one scale and the student begins where it is best
+without training. sentence-transformers' own MSELoss brings the student's vectors to the teacher's. OUT/before and
+OUT/after are the student's folders, to be scored by `antiphon evaluate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import MSELoss
+
+import antiphon
+from antiphon.data.docstrings import harvest, standard_library
+from antiphon.model.adapters import Lora, attach, merge
+
+HELD_OUT = 200
+"""Texts on which the distance to the teacher is told before and after."""
+BATCH = 16
+
+
+def read_texts(path: Path | None, wanted: int) -> list[str]:
+    """Return distinct texts of 60 characters or more: lines of a file, or docstrings."""
+    if path is None:
+        found = [one.text for one in harvest(standard_library(), minimum=60)]
+    else:
+        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if len(line.strip()) >= 60]
+    distinct = list(dict.fromkeys(text[:600] for text in found))
+    return [distinct[n * len(distinct) // wanted] for n in range(min(wanted, len(distinct)))]
+
+
+def distil(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    texts = read_texts(arguments.texts, arguments.steps * BATCH + HELD_OUT)
+    held, taught = texts[:HELD_OUT], texts[HELD_OUT:]
+
+    def built(template: str, layers: int | None) -> SentenceTransformer:
+        model = antiphon.build(
+            arguments.base, template, max_tokens=arguments.max_tokens, layers=layers, dtype="float32", device="cpu"
+        )
+        return antiphon.calibrate(model, held)
+
+    teacher = antiphon.Encoder(built("echo-rewrite", None))
+    began = time.process_time()
+    wanted = torch.from_numpy(teacher.encode(texts))
+    print(f"teacher: {len(texts)} texts in {time.process_time() - began:.0f} s of CPU", flush=True)
+    del teacher
+    student = built("classical-write", arguments.layers)
+    before = agreement(student, held, wanted[:HELD_OUT])
+    antiphon.save(student, arguments.out / "before")
+    attach(student, Lora(rank=arguments.lora))
+    train(student, taught, wanted[HELD_OUT:], arguments)
+    student.eval()
+    after = agreement(student, held, wanted[:HELD_OUT])
+    merge(student)
+    antiphon.save(student, arguments.out / "after")
+    facts = {"texts": len(taught), "before": before, "after": after}
+    (arguments.out / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+    print(f"mean cosine to the teacher, {HELD_OUT} texts that were not trained on: {before:.4f}, then {after:.4f}")
+
+
+def agreement(student: SentenceTransformer, texts: list[str], wanted_ND: torch.Tensor) -> float:
+    """Return the mean cosine of a student's vectors with the teacher's."""
+    found_ND = student.encode(texts, convert_to_tensor=True, show_progress_bar=False)
+    return float(torch.nn.functional.cosine_similarity(found_ND, wanted_ND).mean())
+
+
+def train(
+    student: SentenceTransformer, texts: list[str], wanted_ND: torch.Tensor, arguments: argparse.Namespace
+) -> None:
+    rows = Dataset.from_dict({"sentence": texts, "label": wanted_ND.tolist()})
+    settings = SentenceTransformerTrainingArguments(
+        output_dir=str(arguments.out / "trainer"),
+        max_steps=arguments.steps,
+        per_device_train_batch_size=BATCH,
+        learning_rate=arguments.rate,
+        warmup_steps=arguments.steps // 20,
+        lr_scheduler_type="linear",
+        logging_steps=10,
+        save_strategy="no",
+        report_to=[],
+        seed=1,
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    SentenceTransformerTrainer(model=student, args=settings, train_dataset=rows, loss=MSELoss(student)).train()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("base")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--texts", type=Path)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--rate", type=float, default=2e-4)
+    parser.add_argument("--lora", type=int, default=16)
+    parser.add_argument("--layers", type=int)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    distil(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
