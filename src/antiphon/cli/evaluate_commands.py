@@ -26,8 +26,9 @@ class OwnDocumentOption(StrEnum):
 
 
 TASKS_HELP = (
-    "Tasks with commas between: mteb's names, sets (mteb-eng-v1, mteb-eng-v2, mteb-mini, llm2vec-15, nano-beir), "
-    "probes (probe:geometry), local files and folders. May be given more than once."
+    "Tasks with commas between: mteb's names, sets (mteb-eng-v1, mteb-eng-v2, mteb-mini, llm2vec-15, nano-beir, "
+    "mteb-multilingual-v2, rteb, bright, longembed, nano-beir-multilingual), probes (probe:geometry), local files and "
+    "folders. May be given more than once."
 )
 
 OwnDocument = Annotated[

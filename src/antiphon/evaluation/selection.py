@@ -123,7 +123,7 @@ def _is_of_mteb(name: str) -> bool:
 def _english(name: str) -> AbsTask:
     """Return mteb's task of a name, as MTEB English has it where it is in there: its English pairs, its split."""
     for chosen in SETS.values():
-        for task in _benchmark(chosen.benchmark):
+        for task in _benchmark(chosen.benchmark if chosen.english else None):
             if task.metadata.name == name:
                 return task
     task = mteb.get_task(name)
