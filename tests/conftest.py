@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 import pytest
 import torch
+import warm_process
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
@@ -168,6 +170,24 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def vectors(model: SentenceTransformer, texts: list[str], **given_: object) -> np.ndarray:
     """What a model's own `encode` makes of texts, (N, D) in float32: the judge of every faster way."""
     return np.asarray(model.encode(texts, show_progress_bar=False, **given_), dtype=np.float32)
+
+
+@pytest.fixture(scope="session")
+def programs() -> Iterator[Path]:
+    """A folder with an `antiphon` and a `python` whose processes begin with everything imported."""
+    with TemporaryDirectory(prefix="antiphon-") as folder:  # a socket's path may have 107 bytes, pytest's are longer
+        place, server = warm_process.commands(Path(folder))
+        yield place
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(scope="module")
+def warm_checks(programs: Path) -> Iterator[None]:
+    """Exports are checked in processes that begin with everything imported: there are some forty of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("antiphon.exporting.verified.PYTHON", str(programs / "python"))
+        yield
 
 
 @pytest.fixture(scope="session")

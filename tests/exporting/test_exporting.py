@@ -29,6 +29,8 @@ from antiphon.model.adapters import Lora, attach, is_adapted
 from antiphon.model.parity import compare, encode, unlike_texts
 from antiphon.training.record import RunRecord, StageRecord, write
 
+pytestmark = pytest.mark.usefixtures("warm_checks")
+
 PROMPT = "Given a question, find the answer"
 
 

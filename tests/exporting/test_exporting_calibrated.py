@@ -11,6 +11,8 @@ from antiphon.exporting.verified import ONNX, Call, ask
 from antiphon.model.calibration import calibration_of
 from antiphon.model.parity import compare, encode, unlike_texts
 
+pytestmark = pytest.mark.usefixtures("warm_checks")
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):

@@ -15,6 +15,8 @@ from antiphon.exporting.onnx_form import INT8_LIMIT
 from antiphon.exporting.verified import ONNX, Call, ask
 from antiphon.model.parity import compare, encode, unlike_texts
 
+pytestmark = pytest.mark.usefixtures("warm_checks")
+
 onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
 TYPED = "</s> and <s> typed by a user"
 

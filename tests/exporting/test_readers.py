@@ -13,6 +13,8 @@ import antiphon
 from antiphon.cli import main
 from antiphon.model.prompts import prompt_of
 
+pytestmark = pytest.mark.usefixtures("warm_checks")
+
 CHAT = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
 LONG = "a word and another " * 300
 

@@ -20,6 +20,8 @@ from antiphon.model.parity import LIMITS, Parity, Vectors, check_finite, compare
 from antiphon.model.variants import in_dtype
 
 PLAIN, ONNX, GGUF = "plain_encode.py", "onnx_encode.py", "gguf_encode.py"
+PYTHON = sys.executable
+"""The interpreter of the target's process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,7 @@ def ask(program: str, calls: Mapping[str, Call], texts: Sequence[str]) -> dict[s
         }
         request.write_text(json.dumps(content), encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "-P", str(Path(__file__).with_name(program)), str(request)],
+            [PYTHON, "-P", str(Path(__file__).with_name(program)), str(request)],
             capture_output=True,
             text=True,
             cwd=folder,
