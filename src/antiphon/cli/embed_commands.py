@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,6 +41,30 @@ Where = Annotated[
     typer.Option(
         help="Search only texts of which this holds: FIELD=VALUE, or != < <= > >=; again for more.", show_default=False
     ),
+]
+
+
+class PrecisionOption(StrEnum):
+    """What a number of a vector is stored as."""
+
+    float32 = "float32"
+    float16 = "float16"
+    int8 = "int8"
+    binary = "binary"
+
+
+EmbedOut = Annotated[
+    Path, typer.Option(help="The folder to write: Parquet shards, or a Lance table where it ends in .lance.")
+]
+TruncateDim = Annotated[
+    int | None,
+    typer.Option(help="Keep so many of the first dimensions (Matryoshka); all without it.", show_default=False),
+]
+ShardSize = Annotated[
+    int | None, typer.Option(help="Texts in a shard: 1024, in a Lance table 8192 without it.", show_default=False)
+]
+VerifyEmbedded = Annotated[
+    bool, typer.Option("--verify", help="Write nothing: read every byte of OUT and compare its rows with SOURCE.")
 ]
 
 
@@ -104,14 +129,19 @@ def build(
 def embed(  # noqa: PLR0913  (the options of the command)
     model: Model,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)],
-    out: Annotated[Path, typer.Option(help="The folder for the Parquet shards; made if it is not there.")],
+    out: Annotated[
+        Path, typer.Option(help="The folder to write: Parquet shards, or a Lance table where it ends in .lance.")
+    ],
     field: Fields = None,
     id_field: IdField = None,
     keep: Keep = None,
     side: Annotated[SideOption, typer.Option(help="Embed texts as documents or as queries.")] = SideOption.document,
-    shard_size: Annotated[int, typer.Option(help="Texts in a shard.")] = 1024,
+    precision: Annotated[PrecisionOption, typer.Option(help="What vectors are stored as.")] = PrecisionOption.float32,
+    truncate_dim: TruncateDim = None,
+    shard_size: ShardSize = None,
     batch_size: Annotated[int, typer.Option(help="Texts in a batch.")] = 32,
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier embed wrote there.")] = False,
+    verify: VerifyEmbedded = False,
     strict: Strict = False,
     batch_tokens: BatchTokens = None,
     compile: Compile = False,
@@ -133,9 +163,12 @@ def embed(  # noqa: PLR0913  (the options of the command)
             id_field=id_field,
             keep=() if keep == [NOTHING] else keep,
             side=side.side,
+            precision=precision.value,
+            truncate_dim=truncate_dim,
             shard_size=shard_size,
             batch_size=batch_size,
             force=force,
+            verify=verify,
             on_progress=tell,
             strict=strict,
             batch_tokens=batch_tokens,

@@ -7,7 +7,6 @@ a block, D width.
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from antiphon.corpus.index import Index, open_index
 from antiphon.corpus.makers import check_maker
 from antiphon.corpus.neighbours import BLOCK, Ids, Vectors, VectorSource
+from antiphon.corpus.seen import Seen
 from antiphon.data.pairs import ANCHOR, POSITIVE, reading
 from antiphon.errors import ConfigError, DataError
 from antiphon.model.prompts import prompt_of
@@ -50,32 +49,6 @@ class MinedCorpus(Protocol):
     def rows(self) -> Iterator[str]:
         """Yield every text, in order."""
         ...
-
-
-class Seen:
-    """Knows texts that read the same again, by 64 bits of a digest: eight bytes a text."""
-
-    def __init__(self) -> None:
-        self.known: list[npt.NDArray[np.uint64]] = []
-        """Sorted runs, each less than half as long as the one before it."""
-
-    def new(self, documents: Sequence[Document]) -> list[int]:
-        """Return the numbers of those that are seen for the first time, and remember them."""
-        digests = (hashlib.blake2b(one.key.encode(), digest_size=8).digest() for one in documents)
-        hashes = np.frombuffer(b"".join(digests), dtype=np.uint64)
-        values, first = np.unique(hashes, return_index=True)
-        fresh = np.ones(len(values), dtype=bool)
-        for run in self.known:
-            places = np.minimum(np.searchsorted(run, values), len(run) - 1)
-            fresh &= run[places] != values
-        self._remember(values[fresh])
-        return sorted(int(number) for number in first[fresh])
-
-    def _remember(self, run: npt.NDArray[np.uint64]) -> None:
-        while self.known and len(self.known[-1]) <= 2 * len(run):
-            run = np.sort(np.concatenate([self.known.pop(), run]))
-        if len(run):
-            self.known.append(run)
 
 
 @dataclass(frozen=True)
@@ -125,7 +98,7 @@ class StoredCorpus:
         for records, vectors_ND in self.index.blocks():
             documents = [Document(first + n, one.text, reading(one.text)) for n, one in enumerate(records)]
             first += len(documents)
-            new = seen.new(documents)
+            new = seen.new([one.key for one in documents])
             if new:
                 yield [documents[n] for n in new], vectors_ND[new]
 
@@ -138,7 +111,7 @@ def distinct(texts: Iterable[str], seen: Seen) -> Iterator[Document]:
     """Yield the texts that have any words and were not seen before, the first of those that read the same."""
     documents = (Document(row, text, reading(text)) for row, text in enumerate(texts) if text.strip())
     while block := list(islice(documents, BLOCK)):
-        yield from (block[n] for n in seen.new(block))
+        yield from (block[n] for n in seen.new([one.key for one in block]))
 
 
 def texts_at(corpus: MinedCorpus, rows: Collection[int]) -> dict[int, str]:

@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon.corpus.index import MANIFEST
-from antiphon.corpus.mined_texts import Document, EncodedCorpus, MinedCorpus, PairTexts, Seen, StoredCorpus, texts_at
+from antiphon.corpus.mined_texts import Document, EncodedCorpus, MinedCorpus, PairTexts, StoredCorpus, texts_at
 from antiphon.corpus.mining_report import MiningReport, Negative, check_report
 from antiphon.corpus.mining_settings import MiningSettings
 from antiphon.corpus.neighbours import BLOCK, NOTHING, Ids, Nearest, VectorSource, blocks
 from antiphon.corpus.rescoring import Rescorer
+from antiphon.corpus.seen import Seen
 from antiphon.data.pairs import ANCHOR, POSITIVE, Pair, load, negative_columns, texts_of, to_dataset
 from antiphon.data.skipped import Skipped
 from antiphon.encoding import Encoder

@@ -11,8 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antiphon.corpus.index import MANIFEST, RECORDS, Index, Settings, open_index
+from antiphon.corpus.index import MANIFEST, Index, open_index
 from antiphon.corpus.makers import differences
+from antiphon.corpus.parquet_shards import RECORDS, ParquetShards
+from antiphon.corpus.shards import Settings
 from antiphon.errors import DataError
 from antiphon.files import OURS, HeldFolder, is_free, reason
 
@@ -37,15 +39,15 @@ def prepare(place: HeldFolder, settings: Settings, *, force: bool) -> Index:
         )
     before = _before(folder, force=force) if found else None
     if before is not None and not force:
-        _check_same(before, settings)
+        check_same(before, settings)
     left = _left(folder, before)
     try:
         for path in left:
             path.unlink()
         if before is not None and not force:
             return before
-        for number in range(len(before.shards) if before is not None else 0):
-            Index(folder, settings).shard_path(number).unlink(missing_ok=True)
+        if before is not None:
+            before.store.remove(len(before.shards))
     except OSError as error:
         raise DataError(f"{folder} cannot be written to ({reason(error)}); name another folder by --out.") from error
     return Index(folder, settings).written()
@@ -67,7 +69,9 @@ def _before(folder: Path, *, force: bool) -> Index | None:
 
 def _left(folder: Path, index: Index | None) -> list[Path]:
     """Return the shards that a killed run left and no manifest lists; DataError for files that only look like them."""
-    listed = set() if index is None else {index.shard_path(number).name for number in range(len(index.shards))}
+    listed = (
+        set() if index is None else {ParquetShards(folder).path(number).name for number in range(len(index.shards))}
+    )
     names = sorted(path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name))
     unlisted = [folder / name for name in names if name not in listed]
     foreign = [path.name for path in unlisted if not _is_ours(path)]
@@ -86,7 +90,8 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _check_same(index: Index, settings: Settings) -> None:
+def check_same(index: Index, settings: Settings) -> None:
+    """Raise a DataError, naming the setting that differs, unless a run with these settings can go on with a folder."""
     trouble = "; ".join(differences(index.settings.origin, settings.origin))
     if trouble:
         raise DataError(

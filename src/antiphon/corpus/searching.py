@@ -13,7 +13,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus.conditions import parsed
-from antiphon.corpus.index import MANIFEST, Vectors, open_index
+from antiphon.corpus.index import MANIFEST, open_index
 from antiphon.corpus.makers import check_maker, reopened
 from antiphon.corpus.windows import BATCH_TOKENS, WINDOW, chunks_of, windows
 from antiphon.data.sources import Source, TextSource, open_source
@@ -21,7 +21,7 @@ from antiphon.data.text_columns import Record
 from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError, DataError
 from antiphon.model import parity
-from antiphon.model.unit_vectors import unit
+from antiphon.model.unit_vectors import Vectors, unit
 
 _BATCH_SIZE = 32
 _DIGITS = 6
@@ -164,4 +164,5 @@ class _Embedded:
     def blocks(self, model: SentenceTransformer) -> Iterator[tuple[list[Record], Vectors]]:
         encoder = Encoder(model, budget=self.budget, compile=self.compile)
         for chunk in chunks_of(self.source.records(), _BATCH_SIZE * WINDOW):
-            yield chunk, np.concatenate(list(windows(encoder, chunk, side="document", batch_size=_BATCH_SIZE)))
+            texts, names = [one.text for one in chunk], [one.id for one in chunk]
+            yield chunk, np.concatenate(list(windows(encoder, texts, names, side="document", batch_size=_BATCH_SIZE)))

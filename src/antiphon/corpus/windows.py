@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from antiphon.corpus.index import Vectors
-from antiphon.data.text_columns import Record
+import numpy as np
+
+from antiphon.corpus.codec import cut
 from antiphon.encoding import Encoder
-from antiphon.model.unit_vectors import unit
+from antiphon.model.unit_vectors import Vectors, unit
 
 WINDOW = 8
 """Batches that are sorted by length together: progress is told as often."""
@@ -26,9 +28,33 @@ def chunks_of(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield chunk
 
 
-def windows(encoder: Encoder, records: Sequence[Record], *, side: str, batch_size: int) -> Iterator[Vectors]:
-    """Yield the unit vectors of some batches at a time."""
+def windows(
+    encoder: Encoder, texts: Sequence[str], names: Sequence[str], *, side: str, batch_size: int
+) -> Iterator[Vectors]:
+    """Yield the unit vectors of some batches at a time; `names` are what messages call the texts."""
     verb = encoder.encode_document if side == "document" else encoder.encode_query
-    for window in chunks_of(records, batch_size * WINDOW):
-        vectors = verb([record.text for record in window])
-        yield unit(vectors, [record.id for record in window])
+    size = batch_size * WINDOW
+    for first in range(0, len(texts), size):
+        yield unit(verb(list(texts[first : first + size])), names[first : first + size])
+
+
+@dataclass(frozen=True)
+class ShardEncoder:
+    """Gives a shard's texts their vectors, the same ones whoever calls it."""
+
+    encoder: Encoder
+    side: str
+    batch_size: int
+    width: int
+    """Dimensions that are kept, the first of them."""
+
+    def __call__(
+        self, texts: Sequence[str], names: Sequence[str], on_texts: Callable[[int], None] | None = None
+    ) -> Vectors:
+        """Return unit vectors (N, width); `on_texts` is told how many texts are done."""
+        found: list[Vectors] = []
+        for window in windows(self.encoder, texts, names, side=self.side, batch_size=self.batch_size):
+            found.append(cut(window, self.width))
+            if on_texts is not None:
+                on_texts(sum(map(len, found)))
+        return np.concatenate(found)
