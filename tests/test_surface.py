@@ -45,9 +45,11 @@ COMMANDS = {
     "build": f"out {MODEL}",
     "export": f"to out freeze-prompts dimensions {MODEL}",
     "show": f"side health {MODEL}",
-    "embed": f"out field id keep side shard-size batch-size force strict {ENCODER} {MODEL}",
+    "embed": "out field id keep side precision truncate-dim shard-size batch-size force verify strict "
+    f"{ENCODER} {MODEL}",
     "calibrate": f"out method side field {MODEL}",
-    "search": f"model top where show field id verify {ENCODER} {MODEL}",
+    "search": f"model top where mode show field id verify {ENCODER} {MODEL}",
+    "index": "kind recall",
     "train": "set variant plan resume accept-changed-data from until strict",
     "reconstruct": f"side length temperature seed {MODEL}",
     "mine": "out corpus negatives range-min range-max relative-margin absolute-margin max-score min-score sampling "

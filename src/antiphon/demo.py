@@ -17,7 +17,7 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon import nano
-from antiphon.corpus.searching import Hit
+from antiphon.corpus.hits import Hit
 from antiphon.data.docstrings import DocstringPair, evenly, harvest, pairs, standard_library
 from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError

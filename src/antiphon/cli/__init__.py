@@ -11,6 +11,7 @@ from antiphon.cli.application import app, run_app
 
 # each registers its commands; this is their order in --help
 from antiphon.cli import embed_commands  # noqa: F401  # isort: skip
+from antiphon.cli import index_commands  # noqa: F401  # isort: skip
 from antiphon.cli import calibrate_commands  # noqa: F401  # isort: skip
 from antiphon.cli import train_commands  # noqa: F401  # isort: skip
 from antiphon.cli import mine_commands  # noqa: F401  # isort: skip

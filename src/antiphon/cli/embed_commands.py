@@ -53,6 +53,14 @@ class PrecisionOption(StrEnum):
     binary = "binary"
 
 
+class ModeOption(StrEnum):
+    """What a search compares."""
+
+    vector = "vector"
+    text = "text"
+    hybrid = "hybrid"
+
+
 EmbedOut = Annotated[
     Path, typer.Option(help="The folder to write: Parquet shards, or a Lance table where it ends in .lance.")
 ]
@@ -198,6 +206,7 @@ def search(  # noqa: PLR0913  (the options of the command)
     ] = None,
     top: Annotated[int, typer.Option(help="How many texts to print.")] = 10,
     where: Where = None,
+    mode: Annotated[ModeOption, typer.Option(help="Of a Lance table: by vector, words, or both.")] = ModeOption.vector,
     show: Show = None,
     field: Fields = None,
     id_field: IdField = None,
@@ -222,6 +231,7 @@ def search(  # noqa: PLR0913  (the options of the command)
         model=opened,
         top=top,
         where=where or (),
+        mode=mode.value,
         field=field,
         id_field=id_field,
         verify=verify,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from antiphon.corpus.hits import Hit
 from antiphon.data.text_columns import OWN, Record
 from antiphon.errors import ConfigError, among
 
@@ -19,6 +21,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
+_WHOLE, _FLOATS = ("int", "uint"), ("float", "double")
 _CONDITION = re.compile(r"\s*(?P<field>.+?)\s*(?P<sign>!=|<=|>=|==|=|<|>)\s*(?P<value>.*?)\s*", re.DOTALL)
 
 
@@ -43,7 +46,28 @@ class Condition:
             raise ConfigError(f"{words!r} is no condition; write FIELD=VALUE, or one of {' '.join(_OPERATORS)} for =.")
         return cls(found["field"], "=" if found["sign"] == "==" else found["sign"], found["value"])
 
-    def holds(self, record: Record) -> bool:
+    def sql(self, kind: str) -> str | None:
+        """Return the condition as SQL on a column of an Arrow type, None where SQL would judge otherwise than `holds`.
+
+        Example:
+            >>> Condition.parse("year >= 2019").sql("int64")
+            '`year` >= 2019'
+        """
+        asked = _number(self.value)
+        if "`" in self.field:
+            return None
+        if kind.startswith(_WHOLE) and asked is not None and asked.is_integer():
+            value = str(int(asked))
+        elif kind in _FLOATS and asked is not None and math.isfinite(asked):
+            value = repr(asked)
+        elif kind == "string" and asked is None:
+            value = "'" + self.value.replace("'", "''") + "'"
+        else:
+            return None
+        said = f"`{self.field}` {self.sign} {value}"
+        return f"({said} OR `{self.field}` IS NULL)" if self.sign == "!=" else said
+
+    def holds(self, record: Record | Hit) -> bool:
         """Return whether a record meets the condition; of a list one item is enough, of != all must differ.
 
         Numbers are compared as numbers, also where they are written in a string; all else as words. What has no value
@@ -63,6 +87,13 @@ class Condition:
         if mine is not None and asked is not None:
             return compare(mine, asked)
         return compare(str(value), self.value)
+
+
+def sql_of(conditions: Sequence[Condition], columns: Mapping[str, str]) -> str | None:
+    """Return those of some conditions that SQL can say, joined; None where it can say none."""
+    types = {**columns, "id": "string", "text": "string"}
+    said = [words for one in conditions if (words := one.sql(types[one.field])) is not None]
+    return " AND ".join(said) or None
 
 
 def parsed(where: str | Sequence[str], known: Collection[str] | None) -> list[Condition]:

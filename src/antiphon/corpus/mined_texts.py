@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from antiphon.corpus.index import Index, open_index
+from antiphon.corpus.index import MANIFEST, Index, open_index
 from antiphon.corpus.makers import check_maker
 from antiphon.corpus.neighbours import BLOCK, Ids, Vectors, VectorSource
 from antiphon.corpus.seen import Seen
@@ -105,6 +105,12 @@ class StoredCorpus:
     def rows(self) -> Iterator[str]:
         """Yield every text, in order."""
         return (record.text for records, _ in self.index.blocks() for record in records)
+
+
+def stored_width(corpus: Iterable[str] | str | Path | None) -> int | None:
+    """Return how wide the vectors of a folder are that `embed` wrote; None for any other corpus."""
+    is_stored = isinstance(corpus, str | Path) and (Path(corpus) / MANIFEST).exists()
+    return open_index(Path(corpus)).settings.dimensions if is_stored else None  # type: ignore[arg-type]
 
 
 def distinct(texts: Iterable[str], seen: Seen) -> Iterator[Document]:

@@ -10,14 +10,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from antiphon.corpus.index import MANIFEST
-from antiphon.corpus.mined_texts import Document, EncodedCorpus, MinedCorpus, PairTexts, StoredCorpus, texts_at
+from antiphon.corpus.mined_texts import (
+    Document,
+    EncodedCorpus,
+    MinedCorpus,
+    PairTexts,
+    StoredCorpus,
+    stored_width,
+    texts_at,
+)
 from antiphon.corpus.mining_report import MiningReport, Negative, check_report
 from antiphon.corpus.mining_settings import MiningSettings
 from antiphon.corpus.neighbours import BLOCK, NOTHING, Ids, Nearest, VectorSource, blocks
@@ -83,8 +91,8 @@ def mine(  # noqa: PLR0913  (the public surface)
         check_report(Path(report))
     table = pairs if not isinstance(pairs, str | Path) else load(pairs, skipped=Skipped(strict=strict))
     kept, encoder = None if cache is None else Path(cache), Encoder(model, budget=batch_tokens, compile=compile)
-    queries = VectorSource(encoder, "query", instruction=instruction, cache=kept)
-    documents = VectorSource(encoder, "document", instruction=document_instruction, cache=kept)
+    source = partial(VectorSource, encoder, cache=kept, width=stored_width(corpus))
+    queries, documents = source("query", instruction=instruction), source("document", instruction=document_instruction)
     searched, total = _corpus(table, corpus, documents, strict=strict)
     texts = PairTexts.of(table)
     tell = _Teller(on_progress, None if total is None else total + len(texts.queries))
@@ -116,7 +124,7 @@ def _corpus(
 ) -> tuple[MinedCorpus, int | None]:
     """Return what is mined, and how many texts that is where it is known; DataError where there is none."""
     if isinstance(corpus, str | Path):
-        if (Path(corpus) / MANIFEST).exists():
+        if stored_width(corpus) is not None:
             stored = StoredCorpus.of(Path(corpus), documents)
             return stored, stored.index.row_count
         skipped = Skipped(strict=strict)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from antiphon.corpus.codec import cut
 from antiphon.encoding import Encoder
 from antiphon.errors import DataError
 from antiphon.files import clean, reason, write_whole
@@ -47,9 +48,13 @@ class VectorSource:
         *,
         instruction: str | None = None,
         cache: Path | None = None,
+        width: int | None = None,
     ) -> None:
-        """Take the model and what it is told; without an instruction it hears its own prompt of that side."""
-        self.encoder, self.side, self.cache = encoder, side, cache
+        """Take the model and what it is told; without an instruction it hears its own prompt of that side.
+
+        `width` is how many of the first dimensions are kept, all without it.
+        """
+        self.encoder, self.side, self.cache, self.width = encoder, side, cache, width
         self.prompt = prompt_of(encoder.model, side, instruction=instruction)
         # what decides a vector: the weights and all else of the model, never its name or place
         self.key = f"{fingerprint(encoder.model)} {side} {self.prompt!r}" if cache is not None else ""
@@ -59,6 +64,10 @@ class VectorSource:
 
         Raises ModelError naming the text whose vector has no length.
         """
+        vectors_ND = self._whole(texts)
+        return vectors_ND if self.width is None else cut(vectors_ND, self.width)
+
+    def _whole(self, texts: Sequence[str]) -> Vectors:
         file = None if self.cache is None else self.cache / f"{self._digest(texts)}.npy"
         kept = None if file is None else read_kept(file, (len(texts), None))
         if file is not None and kept is not None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from dataclasses import field as dataclass_field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from antiphon.corpus.codec import cut
 from antiphon.corpus.conditions import parsed
-from antiphon.corpus.index import MANIFEST, open_index
+from antiphon.corpus.hits import DIGITS, Hit
+from antiphon.corpus.index import MANIFEST, Index, open_index
+from antiphon.corpus.lance_search import MODES, LanceSearch, Mode, VectorIndex
+from antiphon.corpus.lance_table import ENDING
 from antiphon.corpus.makers import check_maker, reopened
+from antiphon.corpus.shards import LANCE
 from antiphon.corpus.windows import BATCH_TOKENS, WINDOW, chunks_of, windows
 from antiphon.data.sources import Source, TextSource, open_source
 from antiphon.data.text_columns import Record
@@ -24,21 +28,10 @@ from antiphon.model import parity
 from antiphon.model.unit_vectors import Vectors, unit
 
 _BATCH_SIZE = 32
-_DIGITS = 6
-"""Digits of a score that count; the rest depends on the companions in a batch and must not order anything."""
+INDEX_FROM = 100_000
+"""Rows from which on a Lance table without an index says that one would be faster."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A text that was found, and its cosine to the query."""
-
-    id: str
-    text: str
-    score: float
-    fields: Mapping[str, Any] = dataclass_field(default_factory=dict)
-    """What is kept beside the text."""
 
 
 def search(  # noqa: PLR0913  (the public surface)
@@ -48,6 +41,7 @@ def search(  # noqa: PLR0913  (the public surface)
     model: SentenceTransformer | None = None,
     top: int = 10,
     where: str | Sequence[str] = (),
+    mode: Mode = "vector",
     field: str | Sequence[str] | None = None,
     id_field: str | None = None,
     verify: bool = False,
@@ -59,8 +53,10 @@ def search(  # noqa: PLR0913  (the public surface)
     `source` is a folder that `embed` wrote with this model, or a source of texts, which are then embedded on the way.
     Without a model the one that made the folder is opened again, by what the folder says of it. `where` leaves texts
     out: one or more conditions on what is kept beside them, such as "year>=2019" or "lang=en", all of which must hold.
-    Either is gone through in blocks, so memory does not grow with it. `verify` has every byte of such a folder's shards
-    checked before it is trusted; their sizes and footers always are.
+    `mode` is vector, or of a Lance table text (words, by BM25) or hybrid (both, by their ranks); such a table is asked
+    over its index where `antiphon index` made one. Everything else is gone through in blocks, so memory does not grow
+    with it. `verify` has every byte of such a folder's shards checked before it is trusted; their sizes and footers
+    always are.
 
     Raises ConfigError for `top` below 1 and for a condition on a field that is not there; DataError for an empty query,
     a bad source or a folder of another model.
@@ -88,17 +84,54 @@ def search(  # noqa: PLR0913  (the public surface)
         else _Stored(folder, verify)
     )
     conditions = parsed(where, found.kept)
+    table = _lance_table(folder, mode, verify=verify)
+    if table is not None and mode == "text":
+        return LanceSearch(table, conditions).hits(mode, query, None, top)
     if model is None:
         model = reopened(Path(found.name))
     query_D = unit(parity.encode(model, [query], side="query"), ["the query"])[0]
+    if table is not None:
+        check_maker(table, model)
+        return LanceSearch(table, conditions).hits(mode, query, cut(query_D[None], table.settings.dimensions)[0], top)
     best: list[Hit] = []
     for records, vectors_ND in found.blocks(model):
-        scores_N = np.round(vectors_ND @ query_D, _DIGITS)
+        query_D = cut(query_D[None], vectors_ND.shape[1])[0]
+        scores_N = np.round(vectors_ND @ query_D, DIGITS)
         rows = [n for n, record in enumerate(records) if all(one.holds(record) for one in conditions)]
         first = sorted(rows, key=lambda n: -scores_N[n])[:top]  # stable, as is the next: the earlier text first
         best += [Hit(records[n].id, records[n].text, float(scores_N[n]), records[n].fields) for n in first]
         best = sorted(best, key=lambda hit: -hit.score)[:top]
     return best
+
+
+def _lance_table(folder: Path | None, mode: Mode, *, verify: bool) -> Index | None:
+    """Return the Lance table that is asked by LanceDB; None for what is gone through instead.
+
+    Raises ConfigError for a mode that there is not, or not there.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"There is no mode {mode!r}; take one of {', '.join(MODES)}.")
+    index = None if folder is None else open_index(folder)
+    if index is None or index.settings.store != LANCE:
+        if mode != "vector":
+            raise ConfigError(f"A search by words needs a Lance table; embed into a folder that ends in {ENDING}.")
+        return None
+    if mode == "vector" and (verify or index.settings.precision == "int8"):  # LanceDB does not compare int8
+        return None
+    if verify:
+        raise ConfigError("verify reads all rows, and a search by words none; search by vector, or leave it out.")
+    _tell_size(index)
+    return index
+
+
+def _tell_size(index: Index) -> None:
+    if not index.complete:
+        logger.warning("%s is not complete: only its first %d texts are searched.", index.folder, index.row_count)
+    elif index.row_count >= INDEX_FROM and VectorIndex.of(index.folder) is None:
+        logger.warning(
+            "%s has %s rows and no index, so all are compared; `antiphon index %s` makes one.",
+            index.folder, f"{index.row_count:,}", index.folder,
+        )  # fmt: skip
 
 
 class _Found(Protocol):

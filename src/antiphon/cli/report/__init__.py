@@ -5,7 +5,7 @@ What goes into a pipe is plain: no colour, no boxes cut to a width. NO_COLOR is 
 
 from __future__ import annotations
 
-from antiphon.cli.report.embedding_lines import demo, description, hits
+from antiphon.cli.report.embedding_lines import demo, description, hits, vector_index
 from antiphon.cli.report.parity_lines import diagnosis, examination
 from antiphon.cli.report.plan_lines import plan
 from antiphon.cli.report.score_report import comparison, evaluating, scores, write_comparison
@@ -28,5 +28,6 @@ __all__ = [
     "scores",
     "strings",
     "table",
+    "vector_index",
     "write_comparison",
 ]

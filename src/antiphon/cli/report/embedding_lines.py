@@ -14,7 +14,8 @@ from rich.text import Text
 from antiphon.cli.report.terminal import console, say, table
 
 if TYPE_CHECKING:
-    from antiphon.corpus.searching import Hit
+    from antiphon.corpus.hits import Hit
+    from antiphon.corpus.lance_search import VectorIndex
     from antiphon.demo import Demo, Memory
     from antiphon.model.description import Description
 
@@ -36,6 +37,15 @@ def hits(found: Sequence[Hit], shown: Sequence[str] = ("text",)) -> None:
     for hit in found:
         out.add_row(f"{hit.score:.4f}", Text(hit.id), *(Text(_field(hit, name)) for name in shown))
     screen.print(out)
+
+
+def vector_index(found: VectorIndex, *, wanted: float) -> None:
+    """Print what an index of vectors is and what it was measured to find."""
+    built = f"{found.partitions:,} partitions, {found.seconds:.1f} s to build"
+    say(f"index      {found.kind} of {found.rows:,} rows in {built}")
+    say(f"asked      {found.probes:,} of the partitions; {found.refine} times the rows asked for are compared in full")
+    short = "" if found.recall >= wanted else f" (less than the {wanted} asked for: take another --kind)"
+    say(f"recall@10  {found.recall:.4f} against exact search, {found.queries} stored vectors{short}")
 
 
 def _field(hit: Hit, name: str) -> str:
