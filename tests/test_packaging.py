@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 IN_EXTRA = {"serving": "serve", "exporting": "onnx", "training": "gpu", "corpus": "scale"}
-NOT_IN_TESTS = {"liger_kernel", "lancedb", "ray"}
 """The room that may import what an extra brings."""
+NOT_IN_TESTS = {"liger_kernel", "lancedb", "ray"}
+"""What no environment of the tests has: a GPU's kernel, and what scales beyond a machine."""
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -49,7 +50,7 @@ def test_everything_imported_is_declared():
     homes = packages_distributions()
     for package, rooms in imported().items():
         if package not in homes:
-            assert package in NOT_IN_TESTS  # a GPU's kernel, and what scales beyond a machine
+            assert package in NOT_IN_TESTS
             continue
         distributions = {canonicalize_name(name) for name in homes[package]}
         for room in rooms:

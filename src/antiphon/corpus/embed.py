@@ -91,15 +91,12 @@ def embed(  # noqa: PLR0913  (the public surface)
         >>> antiphon.embed(antiphon.build("nano"), ["sort a list", "open a file"], "vectors").name
         'vectors'
     """
-    store = LANCE if is_lance(Path(out)) else PARQUET
-    shard_size = SHARD_SIZES[store] if shard_size is None else shard_size
-    _check_settings(side, shard_size, batch_size)
-    width = _width(model, truncate_dim)
-    check_precision(precision, width)
-    skipped = Skipped(strict=strict)
-    job = _Job.of(open_source(source, field=field, id_field=id_field, keep=keep, skipped=skipped), shard_size, skipped)
+    store, skipped = LANCE if is_lance(Path(out)) else PARQUET, Skipped(strict=strict)
+    size, width = SHARD_SIZES[store] if shard_size is None else shard_size, _width(model, truncate_dim)
+    _check_settings(side, size, batch_size, precision, width)
+    job = _Job.of(open_source(source, field=field, id_field=id_field, keep=keep, skipped=skipped), size, skipped)
     settings = Settings(
-        fingerprint(model), side, shard_size, width, batch_tokens or BATCH_TOKENS, compile, Origin.of(model).to_dict(),
+        fingerprint(model), side, size, width, batch_tokens or BATCH_TOKENS, compile, Origin.of(model).to_dict(),
         job.kept.described, precision, store,
     )  # fmt: skip
     if verify:
@@ -107,9 +104,9 @@ def embed(  # noqa: PLR0913  (the public surface)
     with held(out, "embed") as place:
         index = prepare(place, settings, force=force)
         encode = ShardEncoder(Encoder(model, budget=settings.batch_tokens, compile=compile), side, batch_size, width)
-        index = _filled(index, job, encode, on_progress or _silent)
+        folder = _filled(index, job, encode, on_progress or _silent).folder
         skipped.tell(job.source.name)
-        return index.folder
+        return folder
 
 
 @dataclass(frozen=True)
@@ -225,7 +222,8 @@ def _width(model: SentenceTransformer, truncate_dim: int | None) -> int:
     return truncate_dim
 
 
-def _check_settings(side: str, shard_size: int, batch_size: int) -> None:
+def _check_settings(side: str, shard_size: int, batch_size: int, precision: str, width: int) -> None:
+    check_precision(precision, width)
     if side not in SIDES:
         raise ConfigError(f"There is no side {side!r}; take one of {', '.join(SIDES)}.")
     for name, value in (("shard_size", shard_size), ("batch_size", batch_size)):

@@ -67,17 +67,8 @@ def search(  # noqa: PLR0913  (the public surface)
         >>> [hit.text for hit in antiphon.search(texts, "open a file", model=model, top=1)]
         ['open a file']
     """
-    if top < 1:
-        raise ConfigError(f"top is {top}; ask for at least 1 text.")
-    if not query.strip():
-        raise DataError(f"The query is {query!r}, which has no words; say what to search for.")
-    folder = Path(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
-    if folder is None and verify:
-        raise ConfigError(f"{source} is no folder that embed wrote, so there is nothing to verify; leave it out.")
-    if folder is not None and (field is not None or id_field is not None):
-        raise ConfigError(
-            f"{folder} holds vectors already, so the field {field or id_field!r} has no use; leave the field out."
-        )
+    _check_query(query, top)
+    folder = _folder(source, verify=verify, asked=field or id_field)
     found: _Found = (
         _Embedded(open_source(source, field=field, id_field=id_field), batch_tokens or BATCH_TOKENS, compile)
         if folder is None
@@ -102,6 +93,23 @@ def search(  # noqa: PLR0913  (the public surface)
         best += [Hit(records[n].id, records[n].text, float(scores_N[n]), records[n].fields) for n in first]
         best = sorted(best, key=lambda hit: -hit.score)[:top]
     return best
+
+
+def _check_query(query: str, top: int) -> None:
+    if top < 1:
+        raise ConfigError(f"top is {top}; ask for at least 1 text.")
+    if not query.strip():
+        raise DataError(f"The query is {query!r}, which has no words; say what to search for.")
+
+
+def _folder(source: TextSource, *, verify: bool, asked: str | Sequence[str] | None) -> Path | None:
+    """Return the folder of vectors that a source is, None for texts; ConfigError for what has no use there."""
+    folder = Path(source) if isinstance(source, str | Path) and Path(source).is_dir() else None
+    if folder is None and verify:
+        raise ConfigError(f"{source} is no folder that embed wrote, so there is nothing to verify; leave it out.")
+    if folder is not None and asked is not None:
+        raise ConfigError(f"{folder} holds vectors already, so the field {asked!r} has no use; leave the field out.")
+    return folder
 
 
 def _lance_table(folder: Path | None, mode: Mode, *, verify: bool) -> Index | None:
