@@ -18,8 +18,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 EXTRAS = PROJECT["optional-dependencies"]
 IN_EXTRA = {"serving": "serve", "exporting": "onnx", "training": "gpu", "corpus": "scale"}
 """The room that may import what an extra brings."""
-NOT_IN_TESTS = {"liger_kernel", "lancedb", "ray"}
-"""What no environment of the tests has: a GPU's kernel, and what scales beyond a machine."""
+NOT_IN_TESTS = {"liger_kernel", "lancedb"}
+"""What no environment of the tests has: a GPU's kernel, and the tables of antiphon[scale]."""
 
 
 def names(requirements: list[str]) -> set[str]:
