@@ -2,8 +2,8 @@
 
     python benchmarks/mining.py --model MODEL --texts texts.jsonl --sizes 5000 50000
 
-MODEL and the texts may be those of million.py. Each size runs in a process of its own; of the smallest the negatives are
-compared with a full matrix of cosines.
+MODEL and the texts may be those of million.py. Each size runs in a process of its own; of up to 5,000 texts the
+negatives are compared with a full matrix of cosines.
 """
 
 from __future__ import annotations
@@ -85,17 +85,9 @@ def main() -> None:
         print(measured(options.model, options.texts, options.sizes[0], brute_force=options.sizes[0] <= 5000))
         return
     for size in options.sizes:
-        command = [
-            sys.executable,
-            __file__,
-            "--model",
-            options.model,
-            "--texts",
-            str(options.texts),
-            "--sizes",
-            str(size),
-        ]
-        print(subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout, end="", flush=True)
+        command = [sys.executable, __file__, "--model", options.model, "--texts", str(options.texts)]
+        done = subprocess.run([*command, "--sizes", str(size)], check=True, text=True, stdout=subprocess.PIPE)
+        print(done.stdout, end="", flush=True)
 
 
 if __name__ == "__main__":
