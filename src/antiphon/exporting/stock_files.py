@@ -24,6 +24,13 @@ from antiphon.model import causality
 CLASSIC = "sentence_transformers.models"
 """The home of the modules in every version of sentence-transformers."""
 NORMALIZE = f"{CLASSIC}.Normalize"
+DEFAULTS: Mapping[str, object] = {
+    "module_input_name": "sentence_embedding",
+    "module_output_name": "sentence_embedding",
+    "use_residual": False,
+}
+"""Of a Dense: sentence-transformers 5 and older know no such settings, and newer ones take these without them."""
+_NO_DEFAULT = object()
 _FLAGS = {
     "cls": "pooling_mode_cls_token",
     "mean": "pooling_mode_mean_tokens",
@@ -203,6 +210,7 @@ def _write_modules(model: SentenceTransformer, folder: Path, mode: str) -> None:
             write_json(path / "config.json", pooling_config(module.embedding_dimension, mode))
         else:
             module.save(str(path))
+            _drop_defaults(path / "config.json")
         listed.append((kind, path.name))
     if listed[-1][0] != "Normalize":
         (folder / f"{len(listed)}_Normalize").mkdir()
@@ -211,6 +219,13 @@ def _write_modules(model: SentenceTransformer, folder: Path, mode: str) -> None:
         {"idx": n, "name": str(n), "path": path, "type": f"{CLASSIC}.{kind}"} for n, (kind, path) in enumerate(listed)
     ]
     write_json(folder / "modules.json", entries)
+
+
+def _drop_defaults(file: Path) -> None:
+    """Take out of a module's settings those that older sentence-transformers refuse, where they say nothing new."""
+    if file.exists():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        write_json(file, {key: value for key, value in kept.items() if DEFAULTS.get(key, _NO_DEFAULT) != value})
 
 
 def pooling_config(width: int, mode: str) -> dict[str, Any]:
