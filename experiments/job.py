@@ -65,6 +65,10 @@ class Job:
             )
         return True
 
+    def is_trained(self) -> bool:
+        """Return whether the record of its training is there."""
+        return (self.kept / RUN).exists()
+
     def asked(self) -> dict[str, Any]:
         """Return what was asked for, as JSON has it."""
         arm = self.experiment.arm[self.arm]

@@ -13,8 +13,9 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 from antiphon.errors import AntiphonError, ConfigError
@@ -51,37 +52,45 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def run_all(jobs: Sequence[Job], processes: int) -> bool:
-    """Do the jobs that are not done, one process each, and return whether all of them went well."""
+    """Do the jobs that are not done and return whether all of them went well."""
     left = [one for one in jobs if not one.is_done()]
     _tell(f"{len(jobs) - len(left)} of {len(jobs)} runs are done")
     if not left:
         return True
     _write_texts(left[0].experiment, left[0].work)
-    well = True
+    if processes == 1:
+        return all(
+            [_went_well(one.name, partial(job.run, one)) for one in left]
+        )  # a list: one that fails stops no other
     # a process for each run: its memory goes back with it, and one that dies takes no other with it
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1) as pool:
         futures = {pool.submit(job.run, one): one for one in left}
-        for future in as_completed(futures):
-            try:
-                _tell(future.result())
-            except AntiphonError as error:
-                well = False
-                _tell(f"{futures[future].name}: {error}")
-    return well
+        went_well = [_went_well(futures[future].name, future.result) for future in as_completed(futures)]
+    return all(went_well)
+
+
+def _went_well(name: str, result: Callable[[], str]) -> bool:
+    """Tell what became of a run and return whether it was done."""
+    try:
+        _tell(result())
+    except AntiphonError as error:
+        _tell(f"{name}: {error}")
+        return False
+    return True
 
 
 def report(experiment: Experiment, jobs: Sequence[Job]) -> None:
-    """Print the table of the runs that are done, and write it with the report and the curves.
+    """Print the tables of the runs that are scored, or trained at least, and write them with a picture.
 
-    Raises ConfigError where none is done.
+    Raises ConfigError where there is none.
     """
     from experiments.tables import write_report
 
-    done = [one for one in jobs if one.is_done()]
-    if not done:
+    begun = [one for one in jobs if one.is_done() or one.is_trained()]
+    if not begun:
         raise ConfigError(f"No run of {experiment.name} is done, so there is nothing to report.")
-    print(write_report(experiment, done, work=done[0].work / "report", results=done[0].results))
+    print(write_report(experiment, begun, work=begun[0].work / "report", results=begun[0].results))
 
 
 def _tell(line: str) -> None:

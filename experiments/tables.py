@@ -15,6 +15,7 @@ from antiphon.cli.report.charts import HUNDRED, Chart, Mark, Series, charts
 from antiphon.cli.report.svg import drawing
 from antiphon.evaluation import compare
 from antiphon.evaluation.comparison import Comparison, System
+from antiphon.evaluation.curves import Curve, read_curves
 from antiphon.evaluation.scores import ordered
 from antiphon.evaluation.statistics import Interval
 from antiphon.files import write_whole
@@ -26,65 +27,115 @@ _TOLD = "probe:reconstruction"
 _NATS = ("query to document, nats a token", "document to query, nats a token")
 _SHORT = {"PairClassification": "pairs", "Classification": "class.", "Clustering": "clust.", "Reranking": "rerank."}
 _TERA = 1e12
+_QUARTERS = 4
 
 
 def write_report(experiment: Experiment, jobs: Sequence[Job], *, work: Path, results: Path) -> str:
-    """Write the HTML report into `work`, table and picture into `results`, and return the table."""
-    outcome = compare([job.kept for job in jobs])
-    write_comparison(outcome, work)
-    table = table_of(experiment, outcome, jobs)
-    write_whole(results / TABLE, f"{table}\n".encode())
-    write_whole(results / CHART, drawing(chart_of(experiment, outcome)).encode())
-    return table
+    """Write the HTML report into `work`, tables and picture into `results`, and return the tables."""
+    outcome, curves = read_results(jobs)
+    if outcome is not None:
+        write_comparison(outcome, work)
+    tables = tables_of(experiment, outcome, curves, jobs)
+    write_whole(results / TABLE, f"{tables}\n".encode())
+    write_whole(results / CHART, drawing(chart_of(experiment, outcome, curves)).encode())
+    return tables
 
 
-def table_of(experiment: Experiment, outcome: Comparison, jobs: Sequence[Job]) -> str:
+def read_results(jobs: Sequence[Job]) -> tuple[Comparison | None, list[Curve]]:
+    """Return the runs that are scored side by side, None where none is, and the curves of all."""
+    scored = [job.kept for job in jobs if job.is_done()]
+    curves = [curve for job in jobs if job.is_trained() for curve in read_curves(job.kept)]
+    return (compare(scored) if scored else None), curves
+
+
+def tables_of(experiment: Experiment, outcome: Comparison | None, curves: Sequence[Curve], jobs: Sequence[Job]) -> str:
+    """Return the scores of each arm, how it got there, how its losses fell, and what the arms are."""
+    unscored = [job.name for job in jobs if not job.is_done()]
+    notes = [f"Trained and not scored: {', '.join(unscored)}."] if unscored else []
+    listed = "\n".join(f"- `{name}`: {arm.about}" for name, arm in experiment.arm.items())
+    scores = [] if outcome is None else _scores(outcome, [job for job in jobs if job.is_done()])
+    return "\n\n".join([*scores, *notes, *_looks(curves), *_losses(curves), listed])
+
+
+def _scores(outcome: Comparison, jobs: Sequence[Job]) -> list[str]:
     """Return a row an arm: average over its seeds, difference from the first arm, categories, and what it cost."""
     categories = ordered(set(outcome.categories.values()))
     told = any(name.startswith(_TOLD) for name in outcome.probes)
     first = outcome.systems[0].label
-    names = [_SHORT.get(name, name.lower() if name.isalpha() and name != "STS" else name) for name in categories]
+    names = [_SHORT.get(name, name if name == "STS" else name.lower()) for name in categories]
     heads = ["arm", "seeds", "average", "deviation over seeds", f"minus {first}", "95 %", *names]
     heads += [*(["nats Q to D", "nats D to Q"] if told else []), "steps", "TFLOP", "minutes"]
     rows = [
         _row(system, outcome, categories, told, [job for job in jobs if job.arm == system.label])
         for system in outcome.systems
     ]
-    notes = [
+    note = (
         f"{len(outcome.tasks)} tasks ({', '.join(outcome.tasks)}), scores times 100; intervals are paired over "
         "examples and seeds. Nats: what a vector tells of the other side, a token. TFLOP (by formula) and minutes are "
-        "of training.",
-        *outcome.notes,
-    ]
-    body = "\n".join(_line(row) for row in (heads, ["---"] * len(heads), *rows))
-    listed = "\n".join(f"- `{name}`: {arm.about}" for name, arm in experiment.arm.items())
-    return "\n\n".join([body, *notes, listed])
+        "of training."
+    )
+    return [_table(heads, rows), note, *outcome.notes]
 
 
-def chart_of(experiment: Experiment, outcome: Comparison) -> Chart:
+def chart_of(experiment: Experiment, outcome: Comparison | None, curves: Sequence[Curve]) -> Chart:
     """Return how the arms got there where they were looked at while they trained, and where they end otherwise."""
-    curves = _mean_curves(outcome)
-    if curves:
-        stage = outcome.curves[-1].stage
+    looks = _mean_curves(curves)
+    if looks or outcome is None:
         return Chart(
             "curves", f"{experiment.name}: average while training", "lines",
-            f"step of the last stage ({stage})", "average x 100, mean over seeds", tuple(curves),
+            "step of the last stage", "average x 100, mean over seeds", tuple(looks),
         )  # fmt: skip
     chosen = {chart.name: replace(chart, title=f"{experiment.name}: {chart.title}") for chart in charts(outcome)}
     return chosen.get("differences", chosen["scores"])
 
 
-def _mean_curves(outcome: Comparison) -> list[Series]:
+def _mean_curves(curves: Sequence[Curve]) -> list[Series]:
     points: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for curve in outcome.curves:
+    for curve in curves:
         if curve.quantity == "average":
-            arm = curve.run.rpartition("-")[0]
             for step, value in curve.points:
-                points[arm][step].append(HUNDRED * value)
+                points[_arm(curve)][step].append(HUNDRED * value)
     return [
         Series(arm, tuple(_mark(step, values) for step, values in sorted(steps.items())), number)
         for number, (arm, steps) in enumerate(points.items())
     ]
+
+
+def _looks(curves: Sequence[Curve]) -> list[str]:
+    """Return a table of the averages that were taken while the last stage trained, means over seeds."""
+    found = {series.name: {mark.x: mark for mark in series.marks} for series in _mean_curves(curves)}
+    steps = sorted({step for marks in found.values() for step in marks})
+    rows = [[arm, *(_look(marks.get(step)) for step in steps)] for arm, marks in found.items()]
+    return [_table(["arm", *(f"average at step {step:g}" for step in steps)], rows)] if rows else []
+
+
+def _look(mark: Mark | None) -> str:
+    if mark is None or mark.low == mark.high:
+        return "" if mark is None else f"{mark.y:.2f}"
+    return f"{mark.y:.2f} ({mark.low:.2f} to {mark.high:.2f})"
+
+
+def _losses(curves: Sequence[Curve]) -> list[str]:
+    """Return a table of how the loss of each stage fell: means over quarters of its steps and over seeds."""
+    points: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for curve in curves:
+        if curve.quantity == "loss":
+            last = max(step for step, _ in curve.points)
+            points[_arm(curve), curve.stage] += [(step / last, value) for step, value in curve.points]
+    rows = [
+        [arm, stage, *(_mean([y for x, y in found if part < _QUARTERS * x <= part + 1]) for part in range(_QUARTERS))]
+        for (arm, stage), found in points.items()
+    ]
+    heads = ["arm", "loss of stage", "first quarter", "second", "third", "last"]
+    return [_table(heads, rows)] if rows else []
+
+
+def _arm(curve: Curve) -> str:
+    return curve.run.rpartition("-")[0]
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.3f}" if values else ""
 
 
 def _mark(step: int, values: Sequence[float]) -> Mark:
@@ -133,5 +184,5 @@ def _hundred(value: float) -> str:
     return f"{HUNDRED * value:.2f}"
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))

@@ -15,7 +15,7 @@ from experiments import job
 from experiments.experiment import Experiment, read_experiment
 from experiments.job import Job
 from experiments.run import main, report, run_all
-from experiments.tables import TABLE, table_of
+from experiments.tables import TABLE, read_results, tables_of
 
 HERE = Path(job.__file__).resolve().parent
 FILES = sorted(HERE.glob("*.toml"))
@@ -107,16 +107,14 @@ def test_runs_are_done_once_and_reported(tmp_path: Path, experiment: Experiment,
     with pytest.raises(ConfigError, match="No run of small is done"):
         report(experiment, jobs)
     job.run(first := jobs[1])
-    assert run_all(jobs[:2], 1)  # in a process of its own, and the first is left
+    assert run_all(jobs[:2], 2)  # in a process of its own, and the one that is done is left
     assert all(one.is_done() for one in jobs[:2])
     rows = json.loads((jobs[0].kept / "run.json").read_text())["stages"][0]["data"][0]["rows"]
     assert rows == len(WORDS) ** 2 - 4  # one query stands in the task too, and three have nearly the same words
     report(experiment, jobs)
     table = (tmp_path / "results" / TABLE).read_text()
-    assert [line.split(" | ")[0].strip("| ") for line in table.splitlines() if line.startswith("|")][2:] == [
-        "trained",
-        "raw",
-    ]
+    rows = [line.split(" | ")[0].strip("| ") for line in table.splitlines() if line.startswith("|")]
+    assert rows == ["arm", "---", "trained", "raw", "arm", "---", "trained"]  # scores, then how the loss fell
     assert "<svg" in (tmp_path / "results" / "chart.svg").read_text()
     changed = experiment.model_copy(update={"evaluation": experiment.evaluation.model_copy(update={"limit": 5})})
     with pytest.raises(ConfigError, match="another evaluation"):
@@ -130,11 +128,8 @@ def test_a_mistake_is_a_sentence_and_exit_2(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda path: path.name)
 def test_tables_come_out_of_the_records_beside_them(folder: Path):
-    from antiphon.evaluation import compare
-
     experiment = read_experiment(HERE / f"{folder.name}.toml")
-    jobs = [
-        Job(experiment=experiment, arm=arm, seed=seed, work=folder, results=folder) for arm, seed in experiment.runs()
-    ]
-    done = [one for one in jobs if one.is_done()]
-    assert f"{table_of(experiment, compare([one.kept for one in done]), done)}\n" == (folder / TABLE).read_text()
+    runs = experiment.runs()
+    jobs = [Job(experiment=experiment, arm=arm, seed=seed, work=folder, results=folder) for arm, seed in runs]
+    begun = [one for one in jobs if one.is_done() or one.is_trained()]
+    assert f"{tables_of(experiment, *read_results(begun), begun)}\n" == (folder / TABLE).read_text()
