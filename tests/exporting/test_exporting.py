@@ -384,9 +384,7 @@ def test_the_card_says_what_the_model_is_where_it_came_from_and_what_is_not_know
     ):
         assert part in text
     assert str(exported.folder.parent) not in text
-    assert "license: apache-2.0" in card(
-        antiphon.build("nano", max_tokens=64), Settings(), form="hub with code", folder=Path()
-    )
+    assert "license: apache-2.0" in card(antiphon.build("nano", max_tokens=64), Settings(), [])
     licensed = tmp_path / "base"
     shutil.copytree(Path(model[0].config._name_or_path), licensed)
     (licensed / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# base\n")
