@@ -1,6 +1,7 @@
-"""The Encoder against sentence-transformers' own encode, in one process, on a random model: ratios, not seconds.
+"""The Encoder against sentence-transformers' own encode, in one process, on a random model or a real one: ratios.
 
     .venv/bin/python benchmarks/encoder.py --layers 30 --threads 1
+    .venv/bin/python benchmarks/encoder.py --model .cache/real/smollm2/*.gguf --threads 1 --dtype float32
     .venv/bin/python benchmarks/encoder.py --growth
 
 Both run in the same dtype, in turns; each figure is the median of paired ratios, with the lowest and highest. On a
@@ -112,11 +113,11 @@ def flops(model: SentenceTransformer, chosen: list[str], prompt: str) -> float:
     return total
 
 
-def ceiling(clock: Clock, device: str, *, size: int = 2048) -> float:
-    """Return FLOP/s of the matrix product 2048 x 576 x 1536, bf16."""
+def ceiling(clock: Clock, device: str, dtype: str, *, size: int = 2048) -> float:
+    """Return FLOP/s of the matrix product 2048 x 576 x 1536."""
     scale = 8 if device == "cuda" else 1
     a, b = torch.randn(size * scale, 576 * scale), torch.randn(1536 * scale, 576 * scale)
-    a, b = a.to(device, torch.bfloat16), b.to(device, torch.bfloat16)
+    a, b = a.to(device, getattr(torch, dtype)), b.to(device, getattr(torch, dtype))
     torch.nn.functional.linear(a, b)
     seconds = min(clock(lambda: torch.nn.functional.linear(a, b)) for _ in range(20))
     return 2.0 * a.numel() * b.shape[0] / seconds
@@ -146,7 +147,7 @@ def compare(
     for pair in range(options.pairs):
         for key in list(runs) if pair % 2 == 0 else reversed(list(runs)):
             taken[key].append(clock(runs[key]))
-    top = ceiling(clock, options.device)
+    top = ceiling(clock, options.device, options.dtype)
     needed = flops(model, chosen, prompt)
     sample = chosen[:: max(1, len(chosen) // 64)]
     truth = np.asarray(plain(model, sample, prompt), np.float32)
@@ -204,7 +205,8 @@ def main() -> None:
         default=BATCH_SIZES,
         help="among them the best is looked for; 32 alone leaves it out",
     )
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of --growth")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--model", help="a real model instead of a random one: a folder or a GGUF file")
     parser.add_argument("--most", type=int, default=100_000, help="texts of --growth")
     parser.add_argument("--attention", choices=("sdpa", "matmul"))
     parser.add_argument("--only", nargs="+", help="workloads: queries, passages, echo queries, echo passages")
@@ -224,18 +226,18 @@ def main() -> None:
         "echo passages": ("echo", "mean", passages, ""),
     }
     with tempfile.TemporaryDirectory() as folder:
-        source = base(Path(folder), options.layers, options.width, 49152)
+        source = options.model or base(Path(folder), options.layers, options.width, 49152)
         for name, (template, pooling, chosen, prompt) in workloads.items():
             if options.only and name not in options.only:
                 continue
-            model = antiphon.build(source, template, pooling=pooling, dtype="bfloat16", device=options.device)
+            model = antiphon.build(source, template, pooling=pooling, dtype=options.dtype, device=options.device)
             encoders = {
                 arm: antiphon.Encoder(model, attention=options.attention, **ARMS[arm]).require_fast()
                 for arm in options.arms
             }
             for arm, encoder in encoders.items():
                 built = f"compiled in {encoder.compile_seconds:.1f} s" if encoder.compile_seconds else "as they are"
-                print(f"{name}: {arm}: {encoder.reason or 'layers ' + built}, error {encoder.error}", flush=True)
+                print(f"{name}: {arm}: {encoder.way}, layers {built}, error {encoder.error}", flush=True)
             compare(name, model, encoders, chosen, prompt, options, clock)
 
 

@@ -26,7 +26,7 @@ NAMES = [
     "train",
 ]
 SIGNATURES = {
-    "Encoder": "model budget compile attention linear",
+    "Encoder": "model budget compile attention linear widen",
     "evaluate": "model tasks out instructions limit seed budget cut compile label cache listener own_document strict",
     "compare": "runs published",
     "export": "model to out freeze_prompts dimensions",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -98,6 +99,12 @@ def copied_module(module: nn.Module, children: Mapping[str, nn.Module | None], *
     shown.__dict__["training"] = False
     shown.__dict__.update(attributes)
     return shown
+
+
+def with_parameters(module: nn.Module, parameters: Mapping[str, torch.Tensor], **attributes: Any) -> nn.Module:
+    """Return a module with plain tensors for some of its own parameters; the module itself keeps those it has."""
+    own = {**module._parameters, **parameters}
+    return copied_module(module, children_of(module), _parameters=own, **attributes)
 
 
 def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
@@ -239,6 +246,20 @@ def checkpointing_arguments() -> dict[str, Any]:
 
 
 # --- torch: products
+
+
+def keep_compiled(folder: Path) -> None:
+    """Have what is compiled kept in a folder for later processes, unless the user named another place for it."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+
+
+def multiplies(device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether a device has products of a dtype of 16 bits: a GPU, or a processor that oneDNN knows for it."""
+    if device.type != "cpu":
+        return True
+    known = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    asked = getattr(torch.ops.mkldnn, known.get(dtype, ""), None)
+    return asked is None or bool(asked())
 
 
 def prepacked_weight(weight_OI: torch.Tensor, tokens: int) -> torch.Tensor:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_base, vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 import antiphon
@@ -180,10 +181,32 @@ def test_bf16_is_as_near_to_fp32_as_sentence_transformers_is(tiny_base):
     truth = vectors(exact, TEXTS, prompt=PROMPT)
     theirs = compare(truth, vectors(rounded, TEXTS, prompt=PROMPT), limit=LIMITS["bfloat16"])
     for attention in ("sdpa", "matmul"):
-        encoder = Encoder(rounded, attention=attention)
+        encoder = Encoder(rounded, attention=attention, widen=False)
         assert encoder.reason is None
+        assert encoder.way == attention
         ours = compare(truth, encoder.encode(TEXTS, prompt=PROMPT), limit=LIMITS["bfloat16"])
         assert ours.equal or ours.error_against_spread < 1.5 * theirs.error_against_spread, (ours, theirs)
+
+
+@pytest.mark.parametrize("shape", ["llama", "gemma3", "qwen2"])
+def test_widened_weights_of_16_bits_give_the_vectors_of_float32(bases, shape):
+    """The judge is the rounded model itself, with its weights widened for good."""
+    rounded = antiphon.build(bases[shape], "echo", pooling="mean", max_tokens=100, dtype="bfloat16")
+    rounded.append(Dense(rounded.get_embedding_dimension(), 8))
+    before = {name: tensor.clone() for name, tensor in rounded.state_dict().items()}
+    encoder = Encoder(rounded, widen=True)
+    assert encoder.reason is None
+    assert encoder.way == "sdpa, in float32"
+    ours = encoder.encode(TEXTS, prompt=PROMPT)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in rounded.state_dict().items())
+    wide = antiphon.build(bases[shape], "echo", pooling="mean", max_tokens=100, dtype="float32")
+    wide.append(Dense(wide.get_embedding_dimension(), 8))
+    wide.load_state_dict({name: tensor.float() for name, tensor in rounded.state_dict().items()})
+    for name, buffer in wide[0].named_buffers():  # such as Gemma's scale of embeddings
+        buffer.copy_(rounded[0].get_buffer(name).float())
+    same = compare(vectors(wide, TEXTS, prompt=PROMPT), ours)
+    assert same.equal, same
+    assert not Encoder(wide, widen=True).way.endswith("float32")  # it is so already
 
 
 def test_bad_input_is_a_sentence(echoed):

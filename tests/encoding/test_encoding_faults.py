@@ -31,7 +31,7 @@ def _broken(request, monkeypatch) -> None:
         raise TypeError("forward() got an unexpected keyword argument")
 
     if request.param == "the check fails":
-        monkeypatch.setattr("antiphon.encoding.support._error", lambda a, b: 1.0)
+        monkeypatch.setattr("antiphon.encoding.check.Distance.within", lambda *given: False)
     elif request.param == "a layer cannot be called":
         monkeypatch.setattr("antiphon.encoding.decoder.Decoder.__call__", gone)
     elif request.param == "a name is gone":
@@ -71,7 +71,7 @@ def test_the_demo_and_the_benchmark_fail(tiny_base, monkeypatch):
 @pytest.mark.falls_back
 @pytest.mark.parametrize("verb", ["embed", "search", "mine"])
 def test_a_verb_goes_on_and_says_it_once(verb, tiny_base, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("antiphon.encoding.support._error", lambda a, b: 1.0)
+    monkeypatch.setattr("antiphon.encoding.check.Distance.within", lambda *given: False)
     texts = tmp_path / "texts.txt"
     texts.write_text("one text\nanother\nand a third\n", encoding="utf-8")
     pairs = tmp_path / "pairs.jsonl"

@@ -19,7 +19,7 @@ from antiphon.cli.application import (
     app,
     examples,
 )
-from antiphon.cli.model_options import BatchTokens, Compile, open_named, with_model_options
+from antiphon.cli.model_options import BatchTokens, Compile, CompileOption, open_named, with_model_options
 
 if TYPE_CHECKING:
     from antiphon.model.opening import ModelOptions
@@ -152,7 +152,7 @@ def embed(  # noqa: PLR0913  (the options of the command)
     verify: VerifyEmbedded = False,
     strict: Strict = False,
     batch_tokens: BatchTokens = None,
-    compile: Compile = False,
+    compile: Compile = CompileOption.off,
     *,
     options: ModelOptions,
 ) -> None:
@@ -180,7 +180,7 @@ def embed(  # noqa: PLR0913  (the options of the command)
             on_progress=tell,
             strict=strict,
             batch_tokens=batch_tokens,
-            compile=compile,
+            compile=compile is CompileOption.on,  # never auto: a run that goes on has the same bytes,
         )
     report.say(str(folder))
 
@@ -214,7 +214,7 @@ def search(  # noqa: PLR0913  (the options of the command)
         bool, typer.Option("--verify", help="Check every byte of the folder's shards, not their sizes alone.")
     ] = False,
     batch_tokens: BatchTokens = None,
-    compile: Compile = False,
+    compile: Compile = CompileOption.auto,
     *,
     options: ModelOptions,
 ) -> None:
@@ -236,7 +236,7 @@ def search(  # noqa: PLR0913  (the options of the command)
         id_field=id_field,
         verify=verify,
         batch_tokens=batch_tokens,
-        compile=compile,
+        compile=compile.setting,
     )
     for name in show or ():
         for hit in found:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from antiphon.cli.application import Model, Strict, app, examples
-from antiphon.cli.model_options import BatchTokens, Compile, open_named, with_model_options
+from antiphon.cli.model_options import BatchTokens, Compile, CompileOption, open_named, with_model_options
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -82,7 +82,7 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     cut: Cut = None,
     dry_run: DryRun = False,
     batch_tokens: BatchTokens = None,
-    compile: Compile = False,
+    compile: Compile = CompileOption.auto,
     *,
     options: ModelOptions,
 ) -> None:
@@ -110,7 +110,7 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
             limit=limit,
             seed=seed,
             budget=batch_tokens,
-            compile=compile,
+            compile=compile.setting,
             cut=cut,
             label=label or f"{model} {options.template or ''}".strip(),
             cache=True if cache is None else cache,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from antiphon.cli.application import Model, Strict, app, examples
-from antiphon.cli.model_options import BatchTokens, Compile, open_named, with_model_options
+from antiphon.cli.model_options import BatchTokens, Compile, CompileOption, open_named, with_model_options
 
 if TYPE_CHECKING:
     from antiphon.model.opening import ModelOptions
@@ -81,7 +81,7 @@ def mine(  # noqa: PLR0913  (the options of the command)
     force: Annotated[bool, typer.Option("--force", help="Write over the file.")] = False,
     strict: Strict = False,
     batch_tokens: BatchTokens = None,
-    compile: Compile = False,
+    compile: Compile = CompileOption.auto,
     *,
     options: ModelOptions,
 ) -> None:
@@ -108,7 +108,7 @@ def mine(  # noqa: PLR0913  (the options of the command)
                 settings=settings,
                 corpus=corpus,
                 batch_tokens=batch_tokens,
-                compile=compile,
+                compile=compile.setting,
                 cache=cache,
                 rescore=rescorer,
                 report=report_file,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
@@ -44,7 +45,24 @@ MODEL_OPTIONS: Mapping[str, tuple[Any, Any]] = {
 }
 """The types and options by the names of `ModelOptions`."""
 BatchTokens = Annotated[int | None, _option("Tokens of a forward pass; found by itself without it.")]
-Compile = Annotated[bool, _option("Compile the layers first: worth it for many texts.", "--compile")]
+
+
+class CompileOption(StrEnum):
+    """Whether the layers are compiled."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
+
+    @property
+    def setting(self) -> bool | Literal["auto"]:
+        """The Encoder's."""
+        return "auto" if self is CompileOption.auto else self is CompileOption.on
+
+
+Compile = Annotated[
+    CompileOption, _option("Compile the layers: auto does where that pays for the texts to come.", "--compile")
+]
 
 
 def with_model_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from antiphon.cli.application import SOURCE_HELP, Fields, IdField, Model, SideOption, app, examples
-from antiphon.cli.model_options import Compile, open_named, with_model_options
+from antiphon.cli.model_options import Compile, CompileOption, open_named, with_model_options
 
 if TYPE_CHECKING:
     from antiphon.model.opening import ModelOptions
@@ -57,7 +57,7 @@ def serve(  # noqa: PLR0913  (the options of the command)
     max_queue: Annotated[int, typer.Option(help="Texts that may wait; beyond that clients are told to come back.")] = (
         4096
     ),
-    compile: Compile = False,
+    compile: Compile = CompileOption.off,
     upstream: Upstream = None,
     *,
     options: ModelOptions,
@@ -75,7 +75,7 @@ def serve(  # noqa: PLR0913  (the options of the command)
         # typer would take an empty variable for none, and so serve everybody
         api_key=os.environ.get(KEY) if api_key is None else api_key,
         max_batch_tokens=batch_tokens,
-        compile=compile,
+        compile=compile.setting,
         max_queue=max_queue,
         host=host,
         allow_hosts=tuple(allow_host or ()),

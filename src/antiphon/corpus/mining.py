@@ -33,7 +33,7 @@ from antiphon.corpus.rescoring import Rescorer
 from antiphon.corpus.seen import Seen
 from antiphon.data.pairs import ANCHOR, POSITIVE, Pair, load, negative_columns, texts_of, to_dataset
 from antiphon.data.skipped import Skipped
-from antiphon.encoding import Encoder
+from antiphon.encoding import Compile, Encoder
 from antiphon.errors import DataError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def mine(  # noqa: PLR0913  (the public surface)
     on_progress: Callable[[int, int | None], None] | None = None,
     strict: bool = False,
     batch_tokens: int | None = None,
-    compile: bool = False,
+    compile: Compile = False,
 ) -> Dataset:
     r"""Return the pairs, in their order, with negatives that the model mined in place of any they had.
 

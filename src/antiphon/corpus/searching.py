@@ -22,7 +22,7 @@ from antiphon.corpus.shards import LANCE
 from antiphon.corpus.windows import BATCH_TOKENS, WINDOW, chunks_of, windows
 from antiphon.data.sources import Source, TextSource, open_source
 from antiphon.data.text_columns import Record
-from antiphon.encoding import Encoder
+from antiphon.encoding import Compile, Encoder
 from antiphon.errors import ConfigError, DataError
 from antiphon.model import parity
 from antiphon.model.unit_vectors import Vectors, unit
@@ -46,7 +46,7 @@ def search(  # noqa: PLR0913  (the public surface)
     id_field: str | None = None,
     verify: bool = False,
     batch_tokens: int | None = None,
-    compile: bool = False,
+    compile: Compile = False,
 ) -> list[Hit]:
     """Return the `top` texts nearest to the query by cosine, best first; of equal scores the earlier text first.
 
@@ -192,7 +192,7 @@ class _Embedded:
 
     source: Source
     budget: int
-    compile: bool
+    compile: Compile
 
     @property
     def name(self) -> str:

@@ -1,5 +1,5 @@
 """The Encoder: what `model.encode` returns, several times faster."""
 
-from antiphon.encoding.encoder import Encoder
+from antiphon.encoding.encoder import Compile, Encoder
 
-__all__ = ["Encoder"]
+__all__ = ["Compile", "Encoder"]

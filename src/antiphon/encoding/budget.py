@@ -39,6 +39,18 @@ def budget(decoder: Decoder) -> int:
     return best
 
 
+@torch.inference_mode()
+def seconds_per_token(decoder: Decoder) -> float:
+    """Return about how long a token takes in all layers, from the first layer on made-up rows."""
+    model = decoder.model
+    layers, model.config.num_hidden_layers = model.config.num_hidden_layers, 1
+    try:
+        seconds = _seconds(lambda: _one_layer(decoder, BUDGETS[0]))
+    finally:
+        model.config.num_hidden_layers = layers
+    return seconds * int(layers) / BUDGETS[0]
+
+
 def _one_layer(decoder: Decoder, tokens: int) -> None:
     ids_RW = torch.ones(tokens // _WIDTH, _WIDTH, dtype=torch.long)
     text_RW = torch.arange(len(ids_RW))[:, None].expand(-1, _WIDTH)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from antiphon.encoding.kernels.products import RECOMPILED
 from antiphon.encoding.kernels.varlen import Spans
 from antiphon.encoding.layer import ForwardPass, Layer
 from antiphon.encoding.masks import Attention, moved
+from antiphon.encoding.widened import in_float32, is_narrow, looked_up
+from antiphon.files import cache_folder
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class ExecutionMode:
     compiled: bool = False
     linear: str = "plain"
     """The name of the linear layers; "plain" are the model's own."""
+    wide: bool = False
+    """Whether layers of 16 bits compute in float32, which holds their weights again, twice as wide."""
 
 
 PLAIN = ExecutionMode()
@@ -51,6 +56,7 @@ class Decoder:
         """Return a view of a model that has `layers`, sharing its weights, whose layers run as `execution` says."""
         attention.register()
         if execution.compiled:
+            compat.keep_compiled(cache_folder() / "inductor")
             execution = replace(execution, call=attention.FUSED.get(execution.call, execution.call))
         shown = _View(execution).of(model)
         config = shown.config
@@ -108,7 +114,8 @@ class Decoder:
         """Return the masks of tables on the CPU, none where one text is alone."""
         alone = len(text_RW) == 1 and not prefix and not pruned and bool((text_RW == 0).all())
         # matmul adds it to its scores in every layer, so it is made what they are once
-        added = self.model.dtype if self.execution.call.startswith("matmul") else None
+        dtype = torch.float32 if self.execution.wide else self.model.dtype
+        added = dtype if self.execution.call.startswith("matmul") else None
         return self.attention.masks(
             text_RW, position_RW, prefix=prefix, alone=alone, added=added, device=self.model.device
         )
@@ -135,13 +142,14 @@ class _View:
         """Return the copy of a module."""
         if id(module) not in self._seen:
             if type(module) is nn.Linear and self.execution.linear in LINEARS:
-                self._seen[id(module)] = LINEARS[self.execution.linear](module)
+                plain = in_float32(module) if self.execution.wide else module
+                self._seen[id(module)] = LINEARS[self.execution.linear](plain)
             else:
                 self._copy(module)
         return self._seen[id(module)]
 
     def _copy(self, module: nn.Module) -> None:
-        own = {}
+        own: dict[str, Any] = {}
         config = module.__dict__.get("config")
         if isinstance(config, PretrainedConfig):
             if id(config) not in self._configs:
@@ -150,4 +158,10 @@ class _View:
             own["config"] = self._configs[id(config)]
         children = compat.children_of(module)
         shown = {name: None if child is None else self.of(child) for name, child in children.items()}
-        self._seen[id(module)] = compat.copied_module(module, shown, **own)
+        wide = module
+        if self.execution.wide and is_narrow(module):
+            if isinstance(module, nn.Embedding):
+                own["forward"] = partial(looked_up, module)
+            else:
+                wide = in_float32(module)
+        self._seen[id(module)] = compat.copied_module(wide, shown, **own)

@@ -8,34 +8,32 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import quantize_embeddings, truncate_embeddings
+from sentence_transformers.util import quantize_embeddings
 
-from antiphon.encoding.kernels.attention import CALLS
-from antiphon.encoding.kernels.linear import LINEARS
+from antiphon.encoding.check import Check, Judge, Vectors
+from antiphon.encoding.choice import Choice
+from antiphon.encoding.finished import distinct, finished, plain
 from antiphon.encoding.runner import Runner
-from antiphon.encoding.support import CHECKED, Check, checked, fault, is_supported, unsupported_reason
+from antiphon.encoding.support import fault, is_supported, unsupported_reason
 from antiphon.encoding.tokenised import Reading
+from antiphon.encoding.ways import check_layers, check_settings, choose_attention, packs
 from antiphon.errors import ConfigError, ModelError
 from antiphon.model.parity import check_finite
 from antiphon.model.prompts import prompt_name_of, prompt_of
 from antiphon.text.template import Side
 from antiphon.text.tokens import check_texts
 
-Vectors = npt.NDArray[np.float32]
 Linear = Literal["plain", "prepacked", "float8"]
+Compile = bool | Literal["auto"]
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 WINDOW = 2048
 """Texts that `encode_iter` draws, sorts and packs together."""
-
-_LONG = tuple(f"{word} " * (60 + 9 * number) for number, word in enumerate(("Alpha", "Beta", "Gamma", "Delta")))
-"""Texts beside which no prefix is worth its keys."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,43 +58,48 @@ class Encoder:
         model: SentenceTransformer,
         *,
         budget: int | None = None,
-        compile: bool = False,
+        compile: Compile = False,
         attention: str | None = None,
         linear: Linear = "plain",
+        widen: bool | None = None,
     ) -> None:
         """Check the model; `budget` is the tokens of a forward pass, None finds it by a short probe.
 
         `compile` compiles the layers here, by `torch.compile`, which needs a C++ compiler on a CPU; `compile_seconds`
-        is how long that took. `linear` is how layers multiply by their weights: "prepacked" lays them out for a CPU
+        is how long that took. "auto" does so later, once the texts that came or are expected win back what it costs.
+        `linear` is how layers multiply by their weights: "prepacked" lays them out for a CPU
         (the same sums, the layers' weights held twice), "float8" rounds weights and states to 8 bits, by how much
         `error` says. Where compiling or such layers fail, one warning says why and the layers run as they are.
+        `widen` computes with weights of 16 bits in float32, which holds them again, twice as wide; None does so on a
+        processor without 16-bit products, where they are many times slower.
         `attention` is "sdpa", "matmul" or "varlen", None takes the fastest that works. Raises ConfigError for a budget
         below 1, and for an attention or linear that there is not.
         """
-        if attention is not None and attention not in CALLS:
-            raise ConfigError(f"There is no attention {attention!r}; take one of {', '.join(CALLS)}.")
-        if linear not in ("plain", *LINEARS):
-            raise ConfigError(f"There is no linear {linear!r}; take one of plain, {', '.join(LINEARS)}.")
-        if budget is not None and budget < 1:
-            raise ConfigError(f"budget is {budget}; a whole number of at least 1 token is wanted.")
+        check_settings(attention, linear, budget)
         self.model = model
         self.compile_seconds: float | None = None
-        self.error: float | None = None
-        """Error against spread of a few texts' vectors, measured when the Encoder was made; None if unknown."""
+        self.check = Check(unsupported_reason(model))
+        """How far the vectors of a few texts are from float32, and sentence-transformers' own."""
         self.reason: str | None = None
         """Why texts go through `model.encode`, as a sentence; None where they do not."""
         self.fault: str | None = None
         """What is faster, supported for this model or asked for, and yet off, as a sentence; None where nothing is."""
         self._runner: Runner | None = None
-        why = Check(None, unsupported_reason(model))
-        if why.reason is None:
-            self._runner = Runner(model, budget=budget, attention=attention)
-            why = self._choose_attention()
-        if why.reason is not None:
-            blamed = attention is None and not why.refused and is_supported(model)
-            self._fall_back(why.reason, is_fault=blamed)
-        elif compile or linear != "plain":
-            self._take_other_layers(Runner(model, budget=budget, attention=attention, compiled=compile, linear=linear))
+        self._later: Runner | None = None  # compiled layers that are taken once they pay
+        self._seen = 0  # tokens that came while they were not
+        self._judge = Judge(model, plain)
+        if self.check.reason is None:
+            self._runner = Runner(model, budget=budget, attention=attention, widen=widen)
+            self.check = choose_attention(self._runner, self._judge)
+        if self.check.reason is not None:
+            blamed = attention is None and not self.check.refused and is_supported(model)
+            self._fall_back(self.check.reason, is_fault=blamed)
+            return
+        runner = partial(Runner, model, budget=budget, attention=attention, widen=widen)
+        if compile is True or linear != "plain":
+            self._take_other_layers(runner(compiled=compile is True, linear=linear))
+        if compile == "auto":
+            self._later = runner(compiled=True, linear="prepacked" if linear == "plain" and packs(model) else linear)
 
     def require_fast(self) -> Encoder:
         """Return the Encoder itself; raise a ModelError where its `fault` says that something faster is off.
@@ -110,6 +113,29 @@ class Encoder:
             raise ModelError(self.fault)
         return self
 
+    def expect(self, number: int, sample: Sequence[str], *, task: Side | None = None) -> bool:
+        """Say that so many texts like those of a sample will come; return whether layers are compiled then.
+
+        With `compile="auto"` that is decided here, once, so that all of them run alike.
+        """
+        if self._later is not None and self._runner is not None and sample:
+            tokens = self._runner.tokens(sample, self._reading(None, None, task)) * number // len(sample)
+            self._compile_if_it_pays(tokens)
+        self._later = None
+        return self.compile_seconds is not None
+
+    def _compile_if_it_pays(self, tokens: int) -> None:
+        """Take compiled layers for so many tokens if that is faster in all, and leave them if they are not faster."""
+        plain, later = self._runner, self._later
+        if plain is None or later is None or not (choice := Choice(plain.decoder, later.way)).pays(tokens):
+            return
+        self._later = None
+        self._take_other_layers(later, asked=False)
+        gain = None if self.compile_seconds is None else choice.measure(later.decoder, self.compile_seconds)
+        if gain is not None and gain.compiled >= gain.plain:
+            logger.info("Compiled layers are no faster here (%.0f us a token), so they are left.", gain.compiled * 1e6)
+            self._runner, self.compile_seconds = plain, None
+
     def _fall_back(self, why: str, *, is_fault: bool) -> None:
         """Let texts go through `model.encode`, and say so."""
         self._runner = None
@@ -119,36 +145,36 @@ class Encoder:
             self.fault = self.reason
         logger.warning("%s", self.reason, extra={"once": True})
 
-    def _choose_attention(self) -> Check:
-        """Find the attention call whose vectors are the model's; return its check, or the last with a reason."""
-        assert self._runner is not None
-        while (check := checked(self.model, self._packed, self._plain)).reason and self._runner.refuse():
-            logger.info("The next attention call is taken, because with this one %s.", check.reason)
-        self.error = check.error
-        return check
-
-    def _take_other_layers(self, runner: Runner) -> None:
-        """Take a runner with other layers instead of the plain one if it builds and its vectors are the model's."""
+    def _take_other_layers(self, runner: Runner, *, asked: bool = True) -> None:
+        """Take a runner with other layers instead of the plain one if it builds and its vectors are near enough."""
         assert self._runner is not None
         plain, self._runner = self._runner, runner
         runner.refused = plain.refused
         began = time.perf_counter()
-        # three texts; and where layers compile, rows of several with a shared prefix, and long ones without
-        errors = []
-        for texts in (CHECKED, CHECKED * 4, _LONG) if runner.compiled else (CHECKED,):
-            check = checked(self.model, self._packed, self._plain, texts, rounded=runner.linear == "float8")
-            if check.reason is not None:
-                self._runner = plain
-                self.fault = f"The layers are not {_changed(runner)}, because {check.reason}; they run as they are."
-                logger.warning("%s", self.fault, extra={"once": True})
-                return
-            errors.append(check.error)
-        self.error = None if None in errors else max(error for error in errors if error is not None)
+        worst = check_layers(runner, self._judge)
+        if worst.reason is not None:
+            self._runner = plain
+            said = f"The layers are not {runner.changes}, because {worst.reason}; they run as they are."
+            if asked:
+                self.fault = said
+            logger.log(logging.WARNING if asked else logging.INFO, "%s", said, extra={"once": True})
+            return
+        self.check = worst
         if runner.compiled:
             self.compile_seconds = time.perf_counter() - began
-        logger.info("The layers are %s, after %.1f s.", _changed(runner), time.perf_counter() - began)
+        logger.info("The layers are %s, after %.1f s.", runner.changes, time.perf_counter() - began)
         if runner.linear == "float8" and self.error is not None:
             logger.info("In 8-bit floats vectors are off by %.1e of their spread.", self.error)
+
+    @property
+    def error(self) -> float | None:
+        """Error against spread of a few texts' vectors, against float32; None where it could not be told."""
+        return self.check.error
+
+    @property
+    def way(self) -> str:
+        """How texts run, in words: the attention call and what was done to the layers, or "model.encode"."""
+        return "model.encode" if self._runner is None else self._runner.way
 
     @property
     def budget(self) -> int | None:
@@ -181,9 +207,9 @@ class Encoder:
         if precision not in PRECISIONS:
             raise ConfigError(f"There is no precision {precision!r}; take one of {', '.join(PRECISIONS)}.")
         single = isinstance(texts, str)
-        distinct, places = _distinct(check_texts([texts] if isinstance(texts, str) else list(texts)))
+        once, places = distinct(check_texts([texts] if isinstance(texts, str) else list(texts)))
         reading = self._reading(prompt, prompt_name, task)
-        found = self._vectors(distinct, reading, normalize_embeddings, truncate_dim)
+        found = self._vectors(once, reading, normalize_embeddings, truncate_dim)
         vectors = found if places is None else found[places]
         if precision != "float32" and len(vectors):
             vectors = quantize_embeddings(vectors, precision=precision)
@@ -231,8 +257,8 @@ class Encoder:
         reading = self._reading(prompt, prompt_name, task)
         iterator = iter(texts)
         while window := list(islice(iterator, WINDOW)):
-            distinct, places = _distinct(check_texts(window))
-            found = self._vectors(distinct, reading, normalize_embeddings, truncate_dim)
+            once, places = distinct(check_texts(window))
+            found = self._vectors(once, reading, normalize_embeddings, truncate_dim)
             yield from found if places is None else found[places]
 
     def _of_side(self, task: Side, settings: dict[str, Any]) -> dict[str, Any]:
@@ -242,14 +268,6 @@ class Encoder:
 
     def _reading(self, prompt: str | None, prompt_name: str | None, task: Side | None) -> Reading:
         return Reading(prompt_of(self.model, None, prompt_name=prompt_name) if prompt is None else prompt, task)
-
-    def _packed(self, texts: Sequence[str]) -> Vectors:
-        assert self._runner is not None
-        return _finished(self._runner.run(texts, self._reading(None, None, None)), False, self.model.truncate_dim)
-
-    def _plain(self, texts: Sequence[str], batch_size: int) -> Vectors:
-        raw = self.model.encode(list(texts), batch_size=batch_size, show_progress_bar=False)
-        return np.asarray(raw, dtype=np.float32)
 
     def _vectors(self, texts: Sequence[str], reading: Reading, normalize: bool, truncate_dim: int | None) -> Vectors:
         """Return the vectors (N, D) of distinct texts."""
@@ -263,7 +281,10 @@ class Encoder:
 
     def _computed(self, texts: Sequence[str], reading: Reading, normalize: bool, truncate_dim: int | None) -> Vectors:
         if self._runner is not None:
-            return _finished(self._runner.run(texts, reading), normalize, truncate_dim)
+            if self._later is not None:
+                self._seen += self._runner.tokens(texts, reading)
+                self._compile_if_it_pays(self._seen)
+            return finished(self._runner.run(texts, reading), normalize, truncate_dim)
         kwargs: dict[str, Any] = {} if reading.task is None else {"task": reading.task}
         raw = self.model.encode(
             list(texts),
@@ -274,25 +295,3 @@ class Encoder:
             **kwargs,
         )
         return np.asarray(raw, dtype=np.float32)
-
-
-def _changed(runner: Runner) -> str:
-    return " and ".join([*(["compiled"] if runner.compiled else []), *({runner.linear} - {"plain"})])
-
-
-def _distinct(texts: Sequence[str]) -> tuple[list[str], npt.NDArray[np.intp] | None]:
-    """Return each text once, and where each of them all is among these; None where all are distinct."""
-    number = {text: at for at, text in enumerate(dict.fromkeys(texts))}
-    if len(number) == len(texts):
-        return list(texts), None
-    return list(number), np.fromiter((number[text] for text in texts), dtype=np.intp, count=len(texts))
-
-
-def _finished(vectors: torch.Tensor, normalize: bool, truncate_dim: int | None) -> Vectors:
-    """Return vectors as numpy's, cut and of length 1 where that is asked for, in sentence-transformers' order."""
-    if truncate_dim is not None:
-        vectors = truncate_embeddings(vectors, truncate_dim)
-    if normalize:
-        vectors = torch.nn.functional.normalize(vectors, p=2, dim=1)
-    finished: Vectors = vectors.float().numpy()
-    return finished

@@ -20,6 +20,7 @@ from antiphon.encoding.packing import Batch
 from antiphon.encoding.positions import PooledPositions
 from antiphon.encoding.prefix import Prefix
 from antiphon.encoding.tokenised import Tokens
+from antiphon.encoding.widened import widened
 from antiphon.modules import SpanPooling
 
 PRUNE_BELOW = 0.85
@@ -92,7 +93,7 @@ def _finish(
     }
     if prompt_length is not None and not PooledTokens(model).last_only:
         features["prompt_length"] = prompt_length
-    for module in list(model)[1:]:
+    for module in list(widened(model) if flat.dtype == torch.float32 else model)[1:]:
         features = module(features)
     vectors: torch.Tensor = features["sentence_embedding"]
     return vectors

@@ -31,6 +31,8 @@ PROBE_FROM = 16384
 """Tokens of a call from which on a probe of the budget pays; before, it is `BEFORE_PROBE`."""
 BEFORE_PROBE = 2048
 REMEMBERED = 64
+COUNTED = 64
+"""Texts that are tokenised to tell how many tokens many have."""
 HEAP = 32 << 20
 """Bytes of the largest piece of memory that glibc would keep when it is freed."""
 
@@ -46,13 +48,18 @@ class Runner:
         attention: str | None = None,
         compiled: bool = False,
         linear: str = "plain",
+        widen: bool | None = None,
     ) -> None:
-        """`attention` is the only call that is tried; None takes the fastest that was not refused."""
+        """`attention` is the only call that is tried; None takes the fastest that was not refused.
+
+        `widen` has 16 bits computed with in float32; None does so on a processor that multiplies no such numbers.
+        """
         self.model = model
         self.budget = budget
         self.attention = attention
         self.compiled = compiled
         self.linear = linear
+        self.widen = widen
         self.refused: set[str] = set()
         keep_heap()
         self._lock = Lock()
@@ -60,8 +67,8 @@ class Runner:
         self._shared: dict[Reading, list[int]] = {}
 
     @torch.inference_mode()
-    def run(self, texts: Sequence[str], reading: Reading) -> torch.Tensor:
-        """Return the vectors of texts (N, D) on the CPU, in the model's dtype."""
+    def run(self, texts: Sequence[str], reading: Reading, *, share: bool = True) -> torch.Tensor:
+        """Return the vectors of texts (N, D) on the CPU, in the model's dtype; `share` lets them have a prefix."""
         with self._lock:
             self.model.eval()
             self._refresh()
@@ -69,7 +76,7 @@ class Runner:
             # closed at once also where an interrupt ends the loop: no thread is left behind
             with closing(self._windows(texts, reading)) as windows:
                 for numbers, tokens in windows:
-                    parts = list(self._window([texts[number] for number in numbers], tokens, reading))
+                    parts = list(self._window([texts[number] for number in numbers], tokens, reading, share=share))
                     # brought over once a window: a GPU goes on to the next batch meanwhile
                     vectors = torch.cat([part for _, part in parts]).cpu()
                     if out is None:
@@ -83,15 +90,45 @@ class Runner:
         state = _state(self.model)
         if state != self._state:
             self._state = state
-            execution = ExecutionMode(self._call(), self.compiled, self.linear)
+            execution = ExecutionMode(self._call(), self.compiled, self.linear, self._wide())
             self._decoder = Decoder.of(self.model[0].model, execution)
             self._prefixes = Prefixes()
             self._shared.clear()
 
     def _call(self) -> str:
         decoder = self.model[0].model
-        calls = candidates(decoder.device, decoder.dtype) if self.attention is None else (self.attention,)
+        dtype = torch.float32 if self._wide() else decoder.dtype
+        calls = candidates(decoder.device, dtype) if self.attention is None else (self.attention,)
         return next((call for call in calls if call not in self.refused), calls[-1])
+
+    def _wide(self) -> bool:
+        decoder = self.model[0].model
+        if decoder.dtype.itemsize >= torch.float32.itemsize or self.linear == "float8":
+            return False
+        return not compat.multiplies(decoder.device, decoder.dtype) if self.widen is None else self.widen
+
+    @property
+    def changes(self) -> str:
+        """What was done to the layers, in words."""
+        return " and ".join([*(["compiled"] if self.compiled else []), *({self.linear} - {"plain"})])
+
+    @property
+    def decoder(self) -> Decoder:
+        """The view of the model as it is now."""
+        self._refresh()
+        return self._decoder
+
+    def tokens(self, texts: Sequence[str], reading: Reading) -> int:
+        """Return about how many tokens texts have, from some of them."""
+        some = texts[:: max(1, len(texts) // COUNTED)]
+        return len(texts) * sum(len(row.ids) for row in read(self.model[0], some, reading)) // max(1, len(some))
+
+    @property
+    def way(self) -> str:
+        """The attention call and what was done to the layers, in words."""
+        linear = [] if self.linear == "plain" else [self.linear]
+        said = {"compiled": self.compiled, "in float32": self._wide()}
+        return ", ".join([self._call(), *(word for word, so in said.items() if so), *linear])
 
     def refuse(self) -> bool:
         """Take the next attention call instead of this one; return whether there was one."""
@@ -120,7 +157,7 @@ class Runner:
                 yield window, ready
 
     def _window(
-        self, texts: Sequence[str], tokens: Sequence[Tokens], reading: Reading
+        self, texts: Sequence[str], tokens: Sequence[Tokens], reading: Reading, *, share: bool
     ) -> Iterator[tuple[list[int], torch.Tensor]]:
         """Yield the vectors (B, D) of a window batch by batch, with the texts' numbers in it."""
         empty = [number for number, row in enumerate(tokens) if not row.ids]
@@ -130,7 +167,7 @@ class Runner:
         rows = [tokens[number] for number in numbers]
         if not rows:
             return
-        prefix = self._prefix(rows, reading)
+        prefix = self._prefix(rows, reading) if share else None
         before = 0 if prefix is None else len(prefix)
         lengths = [len(row.ids) - before for row in rows]
         if self.budget is None and sum(lengths) >= PROBE_FROM:

@@ -1,24 +1,14 @@
-"""Which models can be run packed, by the Encoder and in training, and the check that packed vectors are their own."""
+"""Which models can be run packed, by the Encoder and in training."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
-import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Dropout, LayerNorm, Pooling
 from transformers import PreTrainedModel
 
 from antiphon import compat
-from antiphon.errors import first_line
-from antiphon.model.parity import limit_of, spread_of
 from antiphon.modules import SpanPooling
-
-Vectors = npt.NDArray[np.float32]
 
 _KINDS = {"full_attention", "sliding_attention"}
 """Layers that know tokens by mask and position alone; recurrent ones would run on from text to text."""
@@ -41,9 +31,6 @@ FAMILIES = frozenset(
     }
 )
 """Types of decoders that the tests run packed. Where one of them is not, something is broken, and that is said."""
-CHECKED = ("One.", "A second text, of some more words than the first one has.", "Third " * 24)
-_LEAST_SPREAD = 1e-3
-"""Texts that a model can hardly tell apart count as so far apart: else rounding alone would be an error."""
 
 
 def unsupported_reason(model: SentenceTransformer) -> str | None:
@@ -123,58 +110,3 @@ def _unsupported_layers(module: Transformer) -> str | None:
     if others:
         return f"{config.model_type} has layers that run on from text to text ({', '.join(sorted(others))})"
     return None
-
-
-@dataclass(frozen=True)
-class Check:
-    """How the packed vectors of some texts compare with the model's own."""
-
-    error: float | None
-    """Error against spread; None where it could not be told."""
-    reason: str | None
-    """Why the packed vectors cannot be taken, as the end of a sentence; None where they can."""
-    refused: bool = False
-    """Whether the model itself cannot embed these texts, so that packing is not to blame."""
-
-
-def checked(
-    model: SentenceTransformer,
-    packed: Callable[[Sequence[str]], Vectors],
-    plain: Callable[[Sequence[str], int], Vectors],
-    texts: Sequence[str] = CHECKED,
-    *,
-    rounded: bool = False,
-) -> Check:
-    """Compare packed vectors with the model's own: `plain` embeds texts so many at a time.
-
-    In 16 bits a model differs from itself when other texts are beside a text, which no limit may be below. `rounded` is
-    for weights of fewer bits, whose error is not judged.
-    """
-    try:
-        ours = packed(texts)
-    except Exception as failure:  # whatever a foreign model raises is the reason
-        return Check(None, f"running it packed fails: {first_line(failure)}", refused=not _embeds(plain, texts))
-    together = plain(texts, len(texts))
-    if not np.isfinite(together).all():
-        return Check(None, None)  # a broken model's vectors are as broken here
-    limit = limit_of(model)
-    error = _error(ours, together)
-    if error > limit and model.dtype != torch.float32:
-        limit = max(limit, 2 * _error(plain(texts, 1), together))
-    if error <= limit or (rounded and np.isfinite(error)):
-        return Check(error, None)
-    return Check(error, f"its packed vectors differ (error against spread {error:.1e}, limit {limit:.0e})")
-
-
-def _embeds(plain: Callable[[Sequence[str], int], Vectors], texts: Sequence[str]) -> bool:
-    try:
-        plain(texts, len(texts))
-    except Exception:  # which one is for whoever embeds these texts to tell
-        return False
-    return True
-
-
-def _error(a: Vectors, b: Vectors) -> float:
-    """Return the error against spread of a few vectors."""
-    a_ND, b_ND = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9) for vectors in (a, b))
-    return float(np.linalg.norm(a_ND - b_ND, axis=1).max()) / max(spread_of(b_ND), _LEAST_SPREAD)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from antiphon.encoding import Encoder
+from antiphon.encoding import Compile, Encoder
 from antiphon.evaluation.vector_store import Vectors, VectorStore
 from antiphon.model.unit_vectors import norms
 from antiphon.text.template import Side
@@ -24,7 +24,7 @@ _WINDOW = 512
 """Texts that are embedded between two commits and two reports of progress, the longest first."""
 
 
-def encoder(model: SentenceTransformer, *, budget: int | None = None, compile: bool = False) -> Encode:
+def encoder(model: SentenceTransformer, *, budget: int | None = None, compile: Compile = False) -> Encode:
     """Return the function that embeds texts with a model, which is prepared when the first texts come."""
     prepared: list[Encoder] = []
 

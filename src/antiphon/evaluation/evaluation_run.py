@@ -16,19 +16,20 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon import compat, nano
 from antiphon.data.processes import rank, world
+from antiphon.encoding import Compile
 from antiphon.evaluation import instructions as instructing
 from antiphon.evaluation import randomness, ranks
 from antiphon.evaluation.embedder import Encode, encoder
 from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.local_readers import OwnDocument
 from antiphon.evaluation.progress import Listener, Meter
-from antiphon.evaluation.score_cache import default_folder, key_of
+from antiphon.evaluation.score_cache import key_of
 from antiphon.evaluation.scores import SCORES, Scores, TaskScore
 from antiphon.evaluation.selection import Selected, SelectedProbe, Selection, quiet, select
 from antiphon.evaluation.task_run import Turns
 from antiphon.evaluation.text_cut import cutting, identity_of_cut
 from antiphon.evaluation.vector_store import VectorStore
-from antiphon.files import HeldFolder, check_place, held
+from antiphon.files import HeldFolder, cache_folder, check_place, held
 from antiphon.model.fingerprint import fingerprint
 from antiphon.text.template import template_of
 
@@ -46,7 +47,7 @@ class Settings:
     seed: int = SEED
     budget: int | None = None
     cut: int | None = None
-    compile: bool = False
+    compile: Compile = False
     cache: Path | None = None
 
 
@@ -60,7 +61,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     seed: int = SEED,
     budget: int | None = None,
     cut: int | None = None,
-    compile: bool = False,
+    compile: Compile = False,
     label: str | None = None,
     cache: str | Path | bool = True,
     listener: Listener | None = None,
@@ -73,7 +74,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     the examples of local tasks, drawn with the seed. `instructions` is a table or JSON file by task name, over the
     shipped ones, or "own" for the model's own prompts. `out` is a folder for the scores and their examples. `label` is
     what tables call the run. `budget` is the tokens of a forward pass, found by a probe without it, and `compile`
-    compiles the layers first. `cut` cuts every text to whole words of at most so many tokens, as LLM2Vec and Anchor do
+    is the Encoder's. `cut` cuts every text to whole words of at most so many tokens, as LLM2Vec and Anchor do
     at 400. `cache` is True for the user's cache, a folder, or False.
 
     `own_document` says what becomes of the document that has a query's own id: "leave-out" of its ranking, as BEIR's
@@ -94,7 +95,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
         >>> -1 <= scores["pairs"].main <= 1
         True
     """
-    folder = None if cache is False else default_folder() if cache is True else Path(cache)
+    folder = None if cache is False else cache_folder() if cache is True else Path(cache)
     settings = Settings(
         instructions=instructions, limit=limit, seed=seed, budget=budget, compile=compile, cut=cut, cache=folder
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,6 @@ FORM = 1
 """Raised where the form or the meaning of what is kept changes."""
 
 logger = logging.getLogger(__name__)
-
-
-def default_folder() -> Path:
-    """Return the user's cache: $ANTIPHON_CACHE, else antiphon in $XDG_CACHE_HOME, else in ~/.cache."""
-    own = os.environ.get("ANTIPHON_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "antiphon"
 
 
 def key_of(parts: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ Every file of a user's is written by one of these: `write_whole` a file, `held_f
 `held(...).filled(...)` a folder, `scratch` what nobody is to keep.
 """
 
+from antiphon.files.cache import cache_folder
 from antiphon.files.folders import HeldFolder, check_place, held, held_file, is_free, scratch
 from antiphon.files.locks import OURS
 from antiphon.files.whole import PARTIAL, clean, digest, reason, write_whole
@@ -12,6 +13,7 @@ __all__ = [
     "OURS",
     "PARTIAL",
     "HeldFolder",
+    "cache_folder",
     "check_place",
     "clean",
     "digest",

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
-from antiphon.encoding import Encoder
+from antiphon.encoding import Compile, Encoder
 from antiphon.errors import ConfigError
 from antiphon.model.prompts import check_place, prompt_of, side_of
 from antiphon.model.unit_vectors import unit
@@ -45,7 +45,7 @@ class Reading:
 class Embedder:
     """A model and what is needed around it. `encode` belongs to one thread; everything else may run in any."""
 
-    def __init__(self, model: SentenceTransformer, *, compile: bool = False) -> None:
+    def __init__(self, model: SentenceTransformer, *, compile: Compile = False) -> None:
         self.model = model
         self.tokenizer = TextTokenizer(model)
         self.width = _width(model)

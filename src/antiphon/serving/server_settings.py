@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from antiphon.errors import ConfigError
 from antiphon.serving.hosts import checked_name
+
+if TYPE_CHECKING:
+    from antiphon.encoding import Compile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +22,8 @@ class ServerSettings:
     """The key that clients must send; None asks for none."""
     max_batch_tokens: int = 32768
     """Tokens of the sequences that one call of the model embeds together."""
-    compile: bool = False
-    """Whether the layers are compiled before the server is ready."""
+    compile: Compile = False
+    """Whether the layers are compiled before the server is ready; "auto" does it between two batches, once it pays."""
     max_queue: int = 4096
     """Texts that may wait; a request beyond that is answered with 429."""
     max_inputs: int = 2048

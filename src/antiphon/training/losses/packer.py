@@ -3,7 +3,7 @@
 The rows of encoding/layout.py go through the whole (possibly wrapped) model with position ids that start anew in each
 text and the mask of encoding/masks.py, which keeps texts apart; pooling then reads each text's states. Works on any
 decoder that transformers gives a 4-D mask to; `Packer.of` tries it on the model at hand before it is trusted, by the
-check of encoding/support.py.
+check of encoding/check.py.
 Shapes: B texts, T tokens, N tokens of all texts, R rows, W width of a row, S pooled tokens of a text, D width.
 """
 
@@ -23,9 +23,10 @@ from sentence_transformers.util import batch_to_device
 from torch import nn
 
 from antiphon import compat
+from antiphon.encoding.check import Judge, Vectors
 from antiphon.encoding.layout import Group, Layout, Numbers, lay_out, shared_beginning
 from antiphon.encoding.masks import Attention
-from antiphon.encoding.support import Vectors, checked, fault, is_supported, unsupported_in_training
+from antiphon.encoding.support import fault, is_supported, unsupported_in_training
 from antiphon.model.parity import unlike_texts
 from antiphon.modules import TemplateInput
 
@@ -153,15 +154,14 @@ class Packer:
             def column(texts: Sequence[str]) -> dict[str, Any]:
                 return dict(batch_to_device(model.preprocess(list(texts)), model.device))
 
-            def plain(texts: Sequence[str], size: int) -> Vectors:
-                parts = [texts[start : start + size] for start in range(0, len(texts), size)]
-                vectors_BD = torch.cat([model(column(part))["sentence_embedding"] for part in parts])
+            def plain(model: SentenceTransformer, texts: Sequence[str]) -> Vectors:
+                vectors_BD = model(column(texts))["sentence_embedding"]
                 return np.asarray(vectors_BD.float().cpu().numpy(), dtype=np.float32)
 
             def packed(texts: Sequence[str]) -> Vectors:
                 return np.asarray(self.embed(model, [column(texts)])[0].float().cpu().numpy(), dtype=np.float32)
 
-            check = checked(model, packed, plain, texts)
+            check = Judge(model, plain, texts).check(packed)
         finally:
             model.train(was_training)
         if check.reason is None or not is_supported(model) or check.refused:

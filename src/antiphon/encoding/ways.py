@@ -1,0 +1,67 @@
+"""Which attention call and which layers an Encoder takes, by what the judge says of their vectors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from antiphon.compat import multiplies
+from antiphon.encoding.check import ROUNDED, Check, Judge, Vectors
+from antiphon.encoding.finished import finished
+from antiphon.encoding.kernels.attention import CALLS
+from antiphon.encoding.kernels.linear import LINEARS
+from antiphon.encoding.runner import Runner
+from antiphon.encoding.tokenised import Reading
+from antiphon.errors import ConfigError
+from antiphon.model.prompts import prompt_of
+
+logger = logging.getLogger(__name__)
+
+
+def check_settings(attention: str | None, linear: str, budget: int | None) -> None:
+    """Raise a ConfigError for an attention or linear that there is not, or a budget below 1."""
+    if attention is not None and attention not in CALLS:
+        raise ConfigError(f"There is no attention {attention!r}; take one of {', '.join(CALLS)}.")
+    if linear not in ("plain", *LINEARS):
+        raise ConfigError(f"There is no linear {linear!r}; take one of plain, {', '.join(LINEARS)}.")
+    if budget is not None and budget < 1:
+        raise ConfigError(f"budget is {budget}; a whole number of at least 1 token is wanted.")
+
+
+def way_of(runner: Runner, *, share: bool = True) -> Callable[[Sequence[str]], Vectors]:
+    """Return what embeds texts by a runner, read as the model reads them by itself."""
+
+    def way(texts: Sequence[str]) -> Vectors:
+        model = runner.model
+        vectors = runner.run(texts, Reading(prompt_of(model, None, prompt_name=None), None), share=share)
+        return finished(vectors, False, model.truncate_dim)
+
+    return way
+
+
+def choose_attention(runner: Runner, judge: Judge) -> Check:
+    """Find the attention call whose vectors are near enough; return its check, or the last with a reason."""
+    while (check := judge.check(way_of(runner))).reason and runner.refuse():
+        logger.info("The next attention call is taken, because with this one %s.", check.reason)
+    return check
+
+
+def check_layers(runner: Runner, judge: Judge) -> Check:
+    """Return the worst check of other layers.
+
+    Where they compile, also of rows of several texts, and of texts without a shared prefix.
+    """
+    limits = ROUNDED if runner.linear == "float8" else None
+    checks = [judge.check(way_of(runner), limits=limits)]
+    if runner.compiled and checks[0].reason is None:
+        checks.append(judge.check(way_of(runner), times=4, limits=limits))
+        checks.append(judge.check(way_of(runner, share=False), limits=limits))
+    return max(checks, key=lambda check: (check.reason is not None, check.error or 0.0))
+
+
+def packs(model: SentenceTransformer) -> bool:
+    """Return whether packed weights are what layers gain from: 16 bits on a processor that multiplies them."""
+    return model.device.type == "cpu" and model.dtype == torch.bfloat16 and multiplies(model.device, model.dtype)
