@@ -34,8 +34,8 @@ SIGNATURES = {
     "calibrate": "model texts method side field on_progress",
     "load": "path device dtype",
     "save": "model path",
-    "mine": "model pairs settings corpus instruction document_instruction cache rescore report on_progress strict "
-    "batch_tokens compile",
+    "mine": "model pairs columns settings corpus instruction document_instruction cache rescore report on_progress "
+    "strict batch_tokens compile",
     "train": "recipe overrides variant resume accept_changed_data first until on_step",
 }
 MODEL = "template pooling layers max-tokens bidirectional prompt prompt-name adapter dtype device"
@@ -43,6 +43,7 @@ MODEL = "template pooling layers max-tokens bidirectional prompt prompt-name ada
 ENCODER = "batch-tokens compile"
 COMMANDS = {
     "build": f"out {MODEL}",
+    "merge": f"out {MODEL}",
     "export": f"to out freeze-prompts dimensions {MODEL}",
     "show": f"side health {MODEL}",
     "embed": "out field id keep side precision truncate-dim shard-size batch-size force verify strict "
@@ -52,8 +53,8 @@ COMMANDS = {
     "index": "kind recall",
     "train": "set variant plan resume accept-changed-data from until strict",
     "reconstruct": f"side length temperature seed {MODEL}",
-    "mine": "out corpus negatives range-min range-max relative-margin absolute-margin max-score min-score sampling "
-    f"seed limit cache rescore report force strict {ENCODER} {MODEL}",
+    "mine": "out columns corpus negatives range-min range-max relative-margin absolute-margin max-score min-score "
+    f"sampling seed limit cache rescore report force strict {ENCODER} {MODEL}",
     "evaluate": f"tasks out instructions limit seed label cache own-document strict cut dry-run {ENCODER} {MODEL}",
     "compare": "out published",
     "parity": f"side {MODEL}",

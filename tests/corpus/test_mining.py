@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from sentence_transformers.util import mine_hard_negatives
 import antiphon
 from antiphon.corpus.mining import MiningSettings, mine
 from antiphon.corpus.neighbours import NOTHING, Nearest, VectorSource, blocks
-from antiphon.data.pairs import Pair, load, to_dataset, write
+from antiphon.data.pairs import Pair, column_map, load, to_dataset, write
 from antiphon.encoding import Encoder
 from antiphon.errors import ConfigError, DataError
 from antiphon.model.parity import encode, unlike_texts
@@ -252,3 +253,17 @@ def test_real_pairs_get_negatives_that_their_positives_are_not(model):
         positives.setdefault(row["anchor"], set()).add(row["positive"])
     assert all(len(negatives_of(row)) == 4 for row in mined)
     assert not any(positives[row["anchor"]] & set(negatives_of(row)) for row in mined)
+
+
+def test_a_column_map_names_the_fields(model, tmp_path):
+    source = tmp_path / "faq.jsonl"
+    source.write_text("".join(json.dumps({"q": TEXTS[n], "a": TEXTS[n + 16]}) + "\n" for n in range(6)))
+    with pytest.raises(DataError, match="name it in the column map"):
+        mine(model, source)
+    mined = mine(model, source, columns={"anchor": "q", "positive": "a"})
+    plain = to_dataset([Pair(TEXTS[n], TEXTS[n + 16]) for n in range(6)])
+    assert mined.to_list() == mine(model, plain).to_list()
+    assert column_map("anchor=q, positive = a") == {"anchor": "q", "positive": "a"}
+    for words in ("anchor", "anchor=", "=q"):
+        with pytest.raises(ConfigError, match="is no part of a column map"):
+            column_map(words)

@@ -22,11 +22,11 @@ from antiphon.errors import CheckpointError, ConfigError, ModelError, ParityErro
 from antiphon.exporting import hub, verified
 from antiphon.exporting import portable as portable_form
 from antiphon.exporting.bundle import source
-from antiphon.exporting.model_card import card
 from antiphon.exporting.readings import freeze, readings
 from antiphon.exporting.verified import PLAIN, Call, Settings, ask
 from antiphon.model.adapters import Lora, attach, is_adapted
 from antiphon.model.parity import compare, encode, unlike_texts
+from antiphon.training.model_card import card
 from antiphon.training.record import RunRecord, StageRecord, write
 
 pytestmark = pytest.mark.usefixtures("warm_checks")
@@ -384,12 +384,12 @@ def test_the_card_says_what_the_model_is_where_it_came_from_and_what_is_not_know
     ):
         assert part in text
     assert str(exported.folder.parent) not in text
-    assert "license: apache-2.0" in card(antiphon.build("nano", max_tokens=64), Settings(), [])
+    assert "license: apache-2.0" in card(antiphon.build("nano", max_tokens=64), "", [])
     licensed = tmp_path / "base"
     shutil.copytree(Path(model[0].config._name_or_path), licensed)
     (licensed / "README.md").write_text("---\nlanguage: en\nlicense: mit\n---\n# base\n")
     model = antiphon.build(licensed, max_tokens=64)
-    assert "\nlicense: mit\n" in card(model, Settings(), [])
+    assert "\nlicense: mit\n" in card(model, "", [])
 
 
 def test_the_card_of_a_trained_model_tells_its_stages_results_and_recipe(rewrite, tmp_path):
@@ -401,7 +401,7 @@ def test_the_card_of_a_trained_model_tells_its_stages_results_and_recipe(rewrite
         model="contrastive/model",
         fingerprint="1",
         error_against_spread=0.0,
-        data=[{"name": "docstrings", "rows": 321}],
+        data=[{"set": "docstrings", "rows": 321}],
         steps=10,
         seconds=90.0,
         best_step=None,
@@ -412,10 +412,10 @@ def test_the_card_of_a_trained_model_tells_its_stages_results_and_recipe(rewrite
         name="a-run", recipe={"seed": 7}, seed=7, versions=versions, machine="m", processes=1, stages=[stage]
     )
     write(record, tmp_path)
-    text = card(rewrite, Settings(source=str(tmp_path / "contrastive" / "model")), [])
+    text = card(rewrite, str(tmp_path / "contrastive" / "model"), [])
     assert "None is recorded" in text  # there is no such folder
     (tmp_path / "contrastive" / "model").mkdir(parents=True)
-    text = card(rewrite, Settings(source=str(tmp_path / "contrastive" / "model")), [])
+    text = card(rewrite, str(tmp_path / "contrastive" / "model"), [])
     for part in (
         "base_model: Qwen/Qwen3-0.6B",
         "docstrings (321 rows) | 10 | 1.5 |",

@@ -67,7 +67,7 @@ def test_a_schedule_that_ends_too_early_is_refused(tmp_path, options, sentence):
 
 
 def test_bf16_pure_trains_bf16_weights_and_moments(tmp_path, caplog):
-    given = recipe(tmp_path, precision="bf16-pure", learning_rate=1e-2)
+    given = recipe(tmp_path, precision="bf16-pure", learning_rate=1e-2, keep_checkpoints=True)
     with caplog.at_level(logging.WARNING):
         folder = antiphon.train(given)
     assert "at a rate of 4e-5 about 8 % of the weights move" in caplog.text
@@ -83,7 +83,9 @@ def test_bf16_pure_trains_bf16_weights_and_moments(tmp_path, caplog):
 
 
 def test_bf16_pure_keeps_adapters_in_float32(tmp_path):
-    folder = antiphon.train(recipe(tmp_path, precision="bf16-pure", lora={"rank": 2, "alpha": 2}))
+    folder = antiphon.train(
+        recipe(tmp_path, precision="bf16-pure", lora={"rank": 2, "alpha": 2}, keep_checkpoints=True)
+    )
     checkpoint = max((folder / "stages" / "1-one" / "checkpoints").glob("checkpoint-*"))
     state = torch.load(checkpoint / "optimizer.pt", weights_only=True)["state"]
     assert {moments["exp_avg"].dtype for moments in state.values()} == {torch.float32}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from antiphon.cli.application import app, run_app
 
 # each registers its commands; this is their order in --help
+from antiphon.cli import model_commands  # noqa: F401  # isort: skip
 from antiphon.cli import embed_commands  # noqa: F401  # isort: skip
 from antiphon.cli import index_commands  # noqa: F401  # isort: skip
 from antiphon.cli import calibrate_commands  # noqa: F401  # isort: skip

@@ -40,6 +40,7 @@ def parity(
 ) -> None:
     """Say whether two models, or a model and a server, give the same vectors, and why not; exit code 1 then.
 
+    The verdict comes first, against A in float32: what A's own rounding in 16 bits makes room for is no difference.
     The options are those of A, and of B where it is a model. A key for the server is read from OPENAI_API_KEY.
     """
     from antiphon.cli import report
@@ -47,16 +48,19 @@ def parity(
 
     opened = open_named(a, options)
     other = Server(b, os.environ.get("OPENAI_API_KEY")) if is_url(b) else open_named(b, options)
-    from antiphon.model.causes import diagnose
+    from antiphon.model.causes import causes_of, judge
     from antiphon.text.template import SIDES, Side
 
     sides: Sequence[Side] = SIDES
     if side is not None or is_url(b):
         sides = ("query",) if side is None else (side.side,)
-    found = [diagnose(opened, other, side=one) for one in sides]
-    worst = max(found, key=lambda one: one.parity.error_against_spread / one.parity.limit)
-    report.diagnosis(worst)
+    verdicts = [judge(opened, other, side=one) for one in sides]
+    worst = max(verdicts, key=lambda one: one.parity.error_against_spread / one.parity.limit)
+    report.verdict(worst.parity, worst.notes)
     if not worst.parity.equal:
+        with report.progress("looking for the cause") as tell:
+            found = causes_of(worst, on_progress=tell)
+        report.diagnosis(found)
         raise typer.Exit(1)
 
 

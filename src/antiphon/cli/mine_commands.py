@@ -27,6 +27,15 @@ class SamplingOption(StrEnum):
     random = "random"
 
 
+ColumnMap = Annotated[
+    str | None,
+    typer.Option(
+        "--columns",
+        metavar="PART=NAME,...",
+        help="Which field is which part: anchor=q,positive=a,negative=n. Found by their names without it.",
+        show_default=False,
+    ),
+]
 Corpus = Annotated[
     str | None,
     typer.Option(
@@ -55,6 +64,7 @@ Cache = Annotated[Path | None, typer.Option(help="A folder to keep vectors in, f
 @app.command(
     epilog=examples(
         "antiphon mine nano docstrings --out mined.jsonl --limit 500",
+        "antiphon mine runs/anchor faq.csv --columns anchor=q,positive=a --out mined.jsonl",
         "antiphon mine runs/anchor pairs.jsonl --corpus pages.jsonl --negatives 7 --range-max 200 --out mined.parquet",
         "antiphon mine runs/anchor pairs.jsonl --corpus vectors --report mined.md --out mined.jsonl",
     )
@@ -64,6 +74,7 @@ def mine(  # noqa: PLR0913  (the options of the command)
     model: Model,
     pairs: Annotated[str, typer.Argument(metavar="PAIRS", help=PAIRS_HELP, show_default=False)],
     out: Annotated[Path, typer.Option(help="The .jsonl or .parquet file to write.")],
+    columns: ColumnMap = None,
     corpus: Corpus = None,
     negatives: Annotated[int, typer.Option(help="The most for each pair.")] = 4,
     range_min: Annotated[int, typer.Option(help="Pass over so many of the nearest texts.")] = 0,
@@ -90,7 +101,7 @@ def mine(  # noqa: PLR0913  (the options of the command)
     from antiphon.corpus.mining import mine as run
     from antiphon.corpus.mining_settings import MiningSettings
     from antiphon.corpus.rescoring import open_rescorer
-    from antiphon.data.pairs import held_target, load, write
+    from antiphon.data.pairs import column_map, held_target, load, write
     from antiphon.data.skipped import Skipped
 
     settings = MiningSettings(
@@ -98,7 +109,7 @@ def mine(  # noqa: PLR0913  (the options of the command)
         absolute_margin=absolute_margin, max_score=max_score, min_score=min_score, sampling=sampling.value, seed=seed,
     )  # fmt: skip
     with held_target(out, verb="mine", force=force):  # before anything that takes long
-        table = load(pairs, limit=limit, skipped=Skipped(strict=strict))
+        table = load(pairs, columns=column_map(columns or ""), limit=limit, skipped=Skipped(strict=strict))
         opened = open_named(model, options)
         rescorer = None if rescore is None else open_rescorer(rescore)
         with report.progress("mining") as tell:

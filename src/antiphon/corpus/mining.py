@@ -8,7 +8,7 @@ may be an answer that nobody marked, so a margin keeps away from it (NV-Retrieve
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -50,6 +50,7 @@ def mine(  # noqa: PLR0913  (the public surface)
     model: SentenceTransformer,
     pairs: Dataset | str | Path,
     *,
+    columns: Mapping[str, str] | None = None,
     settings: MiningSettings | None = None,
     corpus: Iterable[str] | str | Path | None = None,
     instruction: str | None = None,
@@ -64,8 +65,9 @@ def mine(  # noqa: PLR0913  (the public surface)
 ) -> Dataset:
     r"""Return the pairs, in their order, with negatives that the model mined in place of any they had.
 
-    `pairs` are those of `antiphon.pairs.load`, or a source that it reads. Negatives come from `corpus` (texts, a source
-    of them, or a folder that `embed` wrote with this model), without it from the positives and negatives of all pairs.
+    `pairs` are those of `antiphon.pairs.load`, or a source that it reads, by the map `columns` of anchor, positive and
+    negative to its names. Negatives come from `corpus` (texts, a source of them, or a folder that `embed` wrote with
+    this model), without it from the positives and negatives of all pairs.
     A source is gone through twice as a stream, so memory grows with the queries and not with it. Of a query's
     positives the least similar sets the margin. A pair for which fewer are found keeps those ('' and the column label,
     as everywhere); none is dropped.
@@ -89,7 +91,7 @@ def mine(  # noqa: PLR0913  (the public surface)
     chosen = settings or MiningSettings()
     if report is not None:
         check_report(Path(report))
-    table = pairs if not isinstance(pairs, str | Path) else load(pairs, skipped=Skipped(strict=strict))
+    table = pairs if not isinstance(pairs, str | Path) else load(pairs, columns=columns, skipped=Skipped(strict=strict))
     kept, encoder = None if cache is None else Path(cache), Encoder(model, budget=batch_tokens, compile=compile)
     source = partial(VectorSource, encoder, cache=kept, width=stored_width(corpus))
     queries, documents = source("query", instruction=instruction), source("document", instruction=document_instruction)

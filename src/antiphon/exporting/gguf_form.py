@@ -12,16 +12,16 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
 
 from antiphon.errors import ModelError
-from antiphon.exporting.card_usage import GgufUse, gguf_sections
 from antiphon.exporting.gguf_vocabulary import Vocabulary, vocabulary_of, write_vocabulary
 from antiphon.exporting.gguf_weights import family_of, library, tensors, write_settings
-from antiphon.exporting.model_card import write_card
 from antiphon.exporting.portable import stock_mode
 from antiphon.exporting.readings import Reading, freeze, readings
 from antiphon.exporting.stock_files import cut_length, longest_sequence, write_text_tokenizer
 from antiphon.exporting.verified import Call, Settings
 from antiphon.model.calibration import calibration_of
 from antiphon.model.variants import tokens
+from antiphon.training.card_usage import GgufUse, gguf_sections
+from antiphon.training.model_card import write_card
 
 POOLINGS = {"lasttoken": "LAST", "mean": "MEAN", "cls": "CLS"}
 """gguf's names of sentence-transformers' poolings."""
@@ -50,7 +50,7 @@ def writes(weights: str) -> Callable[[SentenceTransformer, Path, Settings], dict
             takes_texts=vocabulary.reads_texts and all(_is_plain(model, reading) for reading in wanted),
             readings={reading.name: reading.folder for reading in wanted},
         )
-        write_card(folder, model, settings, gguf_sections(use))
+        write_card(folder, model, settings.source, gguf_sections(use))
         return {name: Call(call.folder, file=str(file.resolve())) for name, call in calls.items()}
 
     return write

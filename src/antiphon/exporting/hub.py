@@ -9,13 +9,13 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import CheckpointError
 from antiphon.exporting import bundle
-from antiphon.exporting.card_usage import use_sections
-from antiphon.exporting.model_card import write_card
 from antiphon.exporting.readings import readings
 from antiphon.exporting.stock_files import NORMALIZE
 from antiphon.exporting.verified import Call, Settings
 from antiphon.model.checkpoint import save
 from antiphon.modules import MODULES
+from antiphon.training.card_usage import use_sections
+from antiphon.training.model_card import write_card
 
 
 def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[str, Call]:
@@ -36,7 +36,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
     file.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
     if own:
         (folder / f"{bundle.FILE}.py").write_text(bundle.source(), encoding="utf-8")
-    write_card(folder, model, settings, use_sections("hub with code" if own else "hub", folder))
+    write_card(folder, model, settings.source, use_sections("hub with code" if own else "hub", folder))
     return {
         reading.name: Call(
             folder,

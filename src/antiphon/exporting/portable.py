@@ -8,14 +8,14 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 
 from antiphon.errors import ModelError
-from antiphon.exporting.card_usage import use_sections
-from antiphon.exporting.model_card import write_card
 from antiphon.exporting.readings import Reading, freeze, kept, readings
 from antiphon.exporting.stock_files import write_folder
 from antiphon.exporting.verified import Call, Settings
 from antiphon.modules import SpanPooling
 from antiphon.text.template import fills_slots, template_of
 from antiphon.text.tokens import PieceTokenizer, sequences
+from antiphon.training.card_usage import use_sections
+from antiphon.training.model_card import write_card
 
 POOLINGS = ("cls", "mean", "lasttoken")
 """What sentence-transformers, text-embeddings-inference and vLLM all know."""
@@ -34,7 +34,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
         write_folder(
             model, folder, kept(model), mode=mode, prompts=model.prompts, dimensions=settings.dimensions, weights=None
         )
-        write_card(folder, model, settings, use_sections("portable", folder))
+        write_card(folder, model, settings.source, use_sections("portable", folder))
         return {
             reading.name: Call(
                 folder,
@@ -56,7 +56,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
             weights=first,
         )
         place = folder / reading.folder
-        write_card(place, model, settings, use_sections("portable", place, reading.name))
+        write_card(place, model, settings.source, use_sections("portable", place, reading.name))
         calls[reading.name] = Call(place)
     return calls
 

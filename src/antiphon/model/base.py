@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
+from sentence_transformers.util import load_file_path
 from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoConfig,
@@ -17,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from antiphon import nano
 from antiphon.errors import ModelError, foreign
 from antiphon.model.foreign_code import check_code
 
@@ -52,6 +54,14 @@ def read_base(source: str) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
     if folder.exists():
         _check_tokenizer_files(folder)
     return config, _read_tokenizer(source)
+
+
+def stored_dtype(base: str) -> str | None:
+    """Return the name of the dtype that a base's configuration gives its weights; None where it names none."""
+    file = load_file_path(str(nano.folder()) if base == "nano" else base, "config.json")
+    settings = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
+    said = (part.get(key) for part in (settings, settings.get("text_config") or {}) for key in ("dtype", "torch_dtype"))
+    return next((str(name) for name in said if name in ("float32", "bfloat16", "float16")), None)
 
 
 def check_files(folder: Path) -> None:

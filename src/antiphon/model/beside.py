@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import DataError, ParityError
@@ -14,14 +13,11 @@ from antiphon.model.causes import Diagnosis, diagnose, too_long
 from antiphon.model.findings import Finding, wrong
 from antiphon.model.parity import LIMITS, Vectors, compare, limit_of, spread_of, unlike_texts
 from antiphon.model.prompts import prompt_of
+from antiphon.model.rounding import Rounding
 from antiphon.model.server import Endpoint, Server
-from antiphon.model.trials import HALVES
 from antiphon.model.unit_vectors import apart, unit
-from antiphon.model.variants import Variant
 from antiphon.text.template import Side
 
-ROOM = 1.5
-"""How many times the model's own rounding in 16 bits another engine's may be."""
 COARSE = 0.5
 """An error of this many spreads at most that nothing else explains is rounding of another kind."""
 LONG = "length"
@@ -44,14 +40,12 @@ def compared(
     if plain.error_against_spread <= LIMITS["float32"]:
         right = Finding("model", f"as the model: {plain}")
         return [right, *_where_engines_part(target, model, side, own, limit_of(model), engine)]
-    halves = {name: _rounded(model, dtype, side) for dtype, name in HALVES.items()}
-    nearest = min(halves, key=lambda name: compare(halves[name], vectors).error_against_spread)
-    rounding = max(compare(own, half).error_against_spread for half in halves.values())
-    limit = max(limit_of(model), ROOM * rounding)
+    rounding = Rounding.of(model, unlike_texts(), side)
+    limit = max(limit_of(model), rounding.limit)
     if plain.error_against_spread <= limit:
         sentence = (
-            f"as the model, in 16 bits (nearest to {nearest}): error against spread {plain.error_against_spread:.2e}, "
-            f"and the model's own rounding is {rounding:.2e}"
+            f"as the model, in 16 bits (nearest to {rounding.nearest(vectors)}): error against spread "
+            f"{plain.error_against_spread:.2e}, and the model's own rounding is {rounding.error:.2e}"
         )
         return [Finding("model", sentence), *_where_engines_part(target, model, side, own, limit, engine)]
     found = diagnose(model, target, side=side, names=("the model", "the endpoint"), limit=limit)
@@ -126,7 +120,3 @@ def _where_engines_part(
         else:
             found.append(Finding(topic, f"{', '.join(map(repr, texts))} are read otherwise than the model reads them"))
     return found
-
-
-def _rounded(model: SentenceTransformer, dtype: torch.dtype, side: Side) -> Vectors:
-    return variants.encode(model, unlike_texts(), side, Variant(dtype=dtype))

@@ -6,8 +6,8 @@ one side may be a server of which nothing but vectors is seen. N texts, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 import numpy as np
@@ -15,11 +15,14 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError, DataError, ParityError
 from antiphon.model import variants
-from antiphon.model.parity import FEWEST, LIMITS, Parity, Vectors, compare, encode, limit_of, spread_of, unlike_texts
+from antiphon.model.parity import FEWEST, LIMITS, Parity, Vectors, compare, dtype_of, encode, spread_of, unlike_texts
+from antiphon.model.rounding import ROOM, Rounding, exact
 from antiphon.model.server import Endpoint
-from antiphon.model.trials import Sides, Trial, trials
+from antiphon.model.trials import HALVES, Sides, Trial, trials
 from antiphon.model.unit_vectors import apart, unit
 from antiphon.text.template import Side
+
+Progress = Callable[[int, int | None], None]
 
 _UNIT = 1e-2
 _LONGEST = 2048
@@ -73,6 +76,24 @@ class _Seen:
     """The numbers of the texts that differ most."""
     spread: float
     """Of the other side's vectors."""
+    tell: Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether B gives A's vectors, and what the causes are looked for with where it does not."""
+
+    parity: Parity
+    notes: list[str]
+    a: SentenceTransformer
+    b: SentenceTransformer | Endpoint
+    side: Side
+    names: tuple[str, str]
+    texts: Sequence[str]
+    uncut: int
+    """How many of the texts, the first ones, A takes whole."""
+    of_a: Vectors
+    of_b: Vectors
 
 
 def diagnose(
@@ -82,16 +103,30 @@ def diagnose(
     side: Side = "query",
     names: tuple[str, str] = ("A", "B"),
     limit: float | None = None,
+    on_progress: Progress | None = None,
 ) -> Diagnosis:
-    """Compare two models, or a model and a server, and name the cause where they differ.
+    """Compare two models, or a model and a server, and name the cause where they differ: `judge`, then `causes_of`."""
+    return causes_of(judge(a, b, side=side, names=names, limit=limit), on_progress=on_progress)
+
+
+def judge(
+    a: SentenceTransformer,
+    b: SentenceTransformer | Endpoint,
+    *,
+    side: Side = "query",
+    names: tuple[str, str] = ("A", "B"),
+    limit: float | None = None,
+) -> Verdict:
+    """Compare two models, or a model and a server.
 
     A server is asked for the plain texts: what it does to them by itself is what is compared with the model's `side`.
-    `limit` is the error against spread that counts as equal; without it that of the coarser dtype.
+    A counts in float32. `limit` is the error against spread that counts as equal; without it that of float32, or where
+    B or A computes in 16 bits, or B is a server, what A's own rounding in 16 bits makes room for.
     Raises ParityError for vectors that cannot be compared or a server that does not answer.
     """
     texts, uncut = _texts(a, side)
     notes: list[str] = []
-    of_a = encode(a, texts, side=side)
+    of_a = exact(a, texts, side)
     if not isinstance(b, SentenceTransformer):
         of_b, refused = _from_server(b, texts, uncut)
         if refused:
@@ -99,23 +134,45 @@ def diagnose(
             texts, of_a = texts[:uncut], of_a[:uncut]
     else:
         of_b = encode(b, texts, side=side)
-    if limit is None:
-        limit = max(limit_of(model) for model in (a, b) if isinstance(model, SentenceTransformer))
-    parity = compare(of_a, of_b, limit=limit)
+    parity = compare(of_a, of_b, limit=LIMITS["float32"] if limit is None else limit)
+    dtypes = _possible_dtypes(a, b)
+    if limit is None and not parity.equal and dtypes:
+        rounding = Rounding.of(a, texts, side, dtypes)
+        parity = replace(parity, limit=rounding.limit)
+        notes.append(
+            f"rounding: {names[0]}'s own in {' or '.join(dtypes)} moves its float32 vectors by {rounding.error:.1e} of "
+            f"their spread, so {ROOM} times that counts as equal"
+        )
     notes += _lengths(of_a, of_b, names)
+    return Verdict(
+        parity=parity, notes=notes, a=a, b=b, side=side, names=names, texts=texts, uncut=uncut, of_a=of_a, of_b=of_b
+    )
+
+
+def causes_of(verdict: Verdict, *, on_progress: Progress | None = None) -> Diagnosis:
+    """Name the cause of a difference; `on_progress` is told how many trials are done and how many there are."""
+    parity, uncut, texts, names = verdict.parity, verdict.uncut, verdict.texts, verdict.names
+    of_a, of_b = verdict.of_a, verdict.of_b
     if parity.equal:
-        return Diagnosis(parity, notes=notes)
+        return Diagnosis(parity, notes=verdict.notes)
     # where texts that nobody cuts agree, only where to cut is left; where they do not, the cut one would hide the cause
-    cutting = uncut >= FEWEST and compare(of_a[:uncut], of_b[:uncut], limit=limit).equal
+    cutting = uncut >= FEWEST and compare(of_a[:uncut], of_b[:uncut], limit=parity.limit).equal
     heard = texts if cutting or uncut < FEWEST else texts[:uncut]
     distances = np.linalg.norm(unit(of_a[: len(heard)]) - unit(of_b[: len(heard)]), axis=1)
     telling = np.argsort(-distances)[:_TELLING].tolist()
-    seen = _Seen(texts, heard, side, parity, cutting, telling, spread_of(unit(of_b)))
-    peer = b if isinstance(b, SentenceTransformer) else None
-    tested = _search(Sides(a, *names, peer), seen, of_b)
+    tell = on_progress or (lambda done, total: None)
+    seen = _Seen(texts, heard, verdict.side, parity, cutting, telling, spread_of(unit(of_b)), tell)
+    peer = verdict.b if isinstance(verdict.b, SentenceTransformer) else None
+    tested = _search(Sides(verdict.a, *names, peer), seen, of_b)
     if peer is not None and not any(cause.explains for cause in tested):
-        tested += _search(Sides(peer, *names[::-1], a), seen, of_a)
-    return Diagnosis(parity, [cause for cause in tested if cause.explains], tested, notes, cutting)
+        tested += _search(Sides(peer, *names[::-1], verdict.a), seen, of_a)
+    return Diagnosis(parity, [cause for cause in tested if cause.explains], tested, verdict.notes, cutting)
+
+
+def _possible_dtypes(a: SentenceTransformer, b: SentenceTransformer | Endpoint) -> tuple[str, ...]:
+    """Return the 16-bit dtypes that may be at work: of a server nobody knows."""
+    names = tuple(HALVES.values())
+    return tuple(one for one in names if not isinstance(b, SentenceTransformer) or one in (dtype_of(a), dtype_of(b)))
 
 
 def _search(sides: Sides, seen: _Seen, wanted: Vectors) -> list[Cause]:
@@ -125,11 +182,18 @@ def _search(sides: Sides, seen: _Seen, wanted: Vectors) -> list[Cause]:
         for trial in trials(sides, seen.texts[0], seen.side)
         if (trial.topic in ("truncation", "dtype")) >= seen.cutting
     ]
-    tested = [_test(sides.model, seen, trial, wanted) for trial in singles]
+    tested = list(_tests(sides.model, seen, singles, wanted))
     if any(cause.explains for cause in tested):
         return tested
     doubles = (first.joined(second) for first, second in combinations(singles, 2))
-    return tested + [_test(sides.model, seen, trial, wanted) for trial in doubles if trial is not None]
+    return tested + list(_tests(sides.model, seen, [trial for trial in doubles if trial is not None], wanted))
+
+
+def _tests(model: SentenceTransformer, seen: _Seen, trials: Sequence[Trial], wanted: Vectors) -> Iterator[Cause]:
+    for done, trial in enumerate(trials):
+        seen.tell(done, len(trials))
+        yield _test(model, seen, trial, wanted)
+    seen.tell(len(trials), len(trials))
 
 
 def _test(model: SentenceTransformer, seen: _Seen, trial: Trial, wanted: Vectors) -> Cause:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from antiphon.model.base import check_files
 from antiphon.model.build import check_companions, check_ready
 from antiphon.model.calibration import Calibration, calibration_of, restore
 from antiphon.model.foreign_code import check_code, check_inside, check_modules
-from antiphon.model.weights import adapter_base, check_adapter, check_weights, head_tensors
+from antiphon.model.weights import adapter_base, check_adapter, check_weights, head_tensors, name_base
 from antiphon.modules import MODULES
 from antiphon.text.template import Template, template_of
 
@@ -60,25 +60,33 @@ def check_target(path: str | Path) -> None:
         place.check_free()
 
 
-def save_again(model: SentenceTransformer, path: str | Path) -> Path:
-    """Write the model as `save` does, in place of one that `save` wrote there; other files in the folder stay."""
+def save_again(model: SentenceTransformer, path: str | Path, *, whole: bool = True) -> Path:
+    """Write the model as `save` does, in place of one that `save` wrote there; other files in the folder stay.
+
+    Where it is not to be `whole`, the adapters that it carries are written alone, with the name of their base.
+    """
     with held(path, "save", kind=CheckpointError) as place:
         if not (place.path / RECORD).exists():
             place.check_free()
-        _write(model, place)
+        _write(model, place, whole=whole)
     return Path(path)
 
 
-def _write(model: SentenceTransformer, place: HeldFolder) -> None:
+def _write(model: SentenceTransformer, place: HeldFolder, *, whole: bool = True) -> None:
     template, calibration = template_of(model), calibration_of(model)
     licence = getattr(model[0], "base_licence", None)
-    if is_adapted(model):  # what is saved needs no adapter, and the caller's may go on to be trained
+    if whole and is_adapted(model):  # what is saved needs no adapter, and the caller's may go on to be trained
         model = copy.deepcopy(model)
         merge(model)
     try:
-        with place.filled(last=LAST, mark=RECORD) as folder, _whole_language_model(model[0]):
+        with (
+            place.filled(last=LAST, mark=RECORD) as folder,
+            _whole_language_model(model[0]) if whole else nullcontext(),
+        ):
             with foreign(f"{place.name} could not be written, nothing was left there", CheckpointError):
                 model.save(str(folder), create_model_card=False)
+            if not whole:
+                name_base(folder)
             record = {"version": __version__, "template": None if template is None else template.to_dict()}
             if licence is not None:
                 record["base_licence"] = licence
@@ -130,10 +138,11 @@ def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") ->
 def model_folder(path: str | Path) -> str | Path:
     """Return where the model of a training run's folder is, or any other path as it is.
 
+    A run shows its last finished stage's model at the top of its folder; one of 0.1.0 has it in the stage's alone.
     Raises CheckpointError where the run has not finished a stage.
     """
     run = Path(path) / RUN
-    if not run.exists():
+    if not run.exists() or (Path(path) / "modules.json").exists():
         return path
     try:
         checkpoint = json.loads(run.read_text(encoding="utf-8"))["checkpoint"]

@@ -75,6 +75,11 @@ def plain_folder(source: str, dtype: str = "auto") -> Iterator[PlainFolder]:
         yield PlainFolder(str(folder), stated.licence, None if tied else head.requires_grad_(False))
 
 
+def is_gguf(source: str) -> bool:
+    """Return whether a base is a GGUF file, or a folder that holds one in the place of transformers' files."""
+    return _file_in(Path(source)) is not None
+
+
 def _file_in(source: Path) -> Path | None:
     """Return the GGUF file that a source stands for, None where it stands for none."""
     if source.is_file():

@@ -200,6 +200,15 @@ def adapter_config(adapter: str) -> dict[str, Any]:
     return settings
 
 
+def name_base(folder: Path) -> None:
+    """Let the adapter in a folder name its base by a path that is right from everywhere, where it names a folder."""
+    file = folder / ADAPTER_CONFIG
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    base = Path(settings["base_model_name_or_path"])
+    if base.is_dir():
+        file.write_text(json.dumps({**settings, "base_model_name_or_path": str(base.resolve())}, indent=2) + "\n")
+
+
 def check_adapter(backbone: PreTrainedModel, adapter: str) -> None:
     """Raise a ModelError unless an adapter that was put on a backbone is one for it, tensor by tensor.
 

@@ -1,7 +1,7 @@
 """`train(recipe)`: the stages of a recipe, one after the other, each from the saved and reloaded folder of the last.
 
-A run's folder holds run.json, and for every stage its checkpoints and the model that came of it. It is never written
-over: a run that stands there is resumed, or another folder is named.
+A run's folder is that of the finished model, with its card; run.json is its record, and below `stages/` lies what came
+of every stage. It is never written over: a run that stands there is resumed, or another folder is named.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from antiphon.data.processes import processes
 from antiphon.errors import CheckpointError, ConfigError
 from antiphon.files import held, is_free
 from antiphon.model.checkpoint import RUN
+from antiphon.model.gguf import is_gguf
 from antiphon.training import record
 from antiphon.training.plan import Plan, plan
 from antiphon.training.recipe import Recipe, read
@@ -39,7 +40,7 @@ def train(  # noqa: PLR0913  (the public surface)
     until: str | None = None,
     on_step: Callable[[str], None] | None = None,
 ) -> Path:
-    r"""Train what a recipe says and return the run's folder, which `antiphon.load` takes for its last stage's model.
+    r"""Train what a recipe says and return the run's folder, the folder of the finished model.
 
     `overrides` are settings by dotted name (see `antiphon.training.recipe.read`), `first` and `until` name the stages
     to begin and to end with, and `resume` goes on with a run that stands in the folder: finished stages are kept, the
@@ -76,8 +77,9 @@ def train(  # noqa: PLR0913  (the public surface)
         batching(stage, state.num_processes)
     if any(stage.lora is not None for stage in stages):
         compat.check_lora()
+    _check_adapter(read_recipe, stages[-1])
     folder = Path(read_recipe.out or Path("runs") / read_recipe.name)
-    with held(folder, "train", kind=CheckpointError) if state.is_main_process else nullcontext():
+    with held(folder, "train", kind=CheckpointError) if state.is_main_process else nullcontext() as place:
         run = _opened(read_recipe, folder, resume=resume, begins=first is None, processes=state.num_processes)
         is_new = not (folder / RUN).exists()
         state.wait_for_everyone()  # all have seen the folder as it was
@@ -85,7 +87,9 @@ def train(  # noqa: PLR0913  (the public surface)
             try_ending(read_recipe, stages, read_recipe.model.base, folder)
             record.write(run, folder)
         state.wait_for_everyone()
-        job = RunningJob(recipe=read_recipe, folder=folder, resume=resume, accept=accept_changed_data, tell=tell)
+        job = RunningJob(
+            recipe=read_recipe, folder=folder, resume=resume, accept=accept_changed_data, tell=tell, place=place
+        )
         job.train(run, stages)
     return folder
 
@@ -101,6 +105,15 @@ def _chosen(recipe: Recipe, first: str | None, until: str | None) -> list[Stage]
     if end < begin:
         raise ConfigError(f"Stage {until!r} comes before {first!r}, so there is nothing to train.")
     return list(recipe.stage[begin : end + 1])
+
+
+def _check_adapter(recipe: Recipe, last: Stage) -> None:
+    """Raise a ConfigError where an adapter is to be kept alone and would name a base that no reader takes."""
+    if last.adapter == "keep" and len(recipe.stage) == 1 and is_gguf(recipe.model.base):
+        raise ConfigError(
+            f"stage.{last.name}.adapter is 'keep', and an adapter names its base, which readers do not take from "
+            f"{recipe.model.base}; leave it out, so that the whole model is written."
+        )
 
 
 def _opened(recipe: Recipe, folder: Path, *, resume: bool, begins: bool, processes: int) -> record.RunRecord:

@@ -61,6 +61,9 @@ class Recipe(Strict):
         names = [stage.name for stage in self.stage]
         if len(set(names)) < len(names):
             raise ValueError(f"stages need names of their own, and these are {', '.join(names)}")
+        for stage in self.stage[:-1]:
+            if stage.adapter == "keep":
+                raise ValueError(f"stage {stage.name!r} keeps its adapter, and the next one needs the whole model")
         for stage in self.stage:
             if stage.data is None and self.data is None:
                 raise ValueError(f"stage {stage.name!r} has no data and the run has none")

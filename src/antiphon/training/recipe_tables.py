@@ -67,7 +67,9 @@ class Model(Strict):
     """Instructions by name: "query" and "document" are what the sides say by themselves, in training where a set has
     none of its own, and afterwards. Without them the instructions of the sets are saved."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
-    """Of the weights while they are trained and saved; bf16 compute is a stage's `precision`."""
+    """Of the weights while they are trained; bf16 compute is a stage's `precision`."""
+    save_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """Of the weights that the last stage writes; the base's own without it."""
     attention: str | None = None
     """transformers' name of an attention implementation, such as "flash_attention_2"; its own choice without it."""
 
@@ -198,12 +200,17 @@ class Stage(Strict):
     float32. Most updates are then smaller than a weight can tell: at 4e-5 8 % of the weights move in a step."""
     lora: Lora | None = None
     """All weights are trained without it."""
+    adapter: Literal["merge", "keep"] | None = None
+    """What becomes of LoRA's adapter: it is merged into the weights, or with "keep", in the last stage, written alone,
+    beside the name of its base; `antiphon merge` makes the whole model of it."""
     evaluation: Evaluation | None = None
     """Tasks to look at while training; none without it."""
     save_every: Positive | None = None
     """Steps between two checkpoints; ten of them in a stage without it."""
     keep: Annotated[int, Field(ge=2)] = 2
-    """Checkpoints kept: the one before the last is what a torn last one falls back to."""
+    """Checkpoints kept while it runs: the one before the last is what a torn last one falls back to."""
+    keep_checkpoints: bool | None = None
+    """Whether they stay when the stage is finished; they are removed without it."""
     log_every: Positive = 10
     """Steps between two entries of the loss."""
 
@@ -211,6 +218,8 @@ class Stage(Strict):
     def _a_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("a stage has steps or epochs, one of them")
+        if self.adapter is not None and self.lora is None:
+            raise ValueError("adapter says what becomes of LoRA's adapter, and the stage has no lora")
         if self.schedule_steps is not None and self.schedule_epochs is not None:
             raise ValueError("the schedule's end is schedule_steps or schedule_epochs, one of them")
         if self.schedule_steps is not None and self.steps is not None and self.schedule_steps < self.steps:

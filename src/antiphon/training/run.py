@@ -9,9 +9,11 @@ from typing import Any
 
 from antiphon.data.processes import processes
 from antiphon.errors import CheckpointError
+from antiphon.files import HeldFolder
 from antiphon.training import record
 from antiphon.training.data_digests import check_rows, check_sources, source_digests
 from antiphon.training.dataset import Library
+from antiphon.training.finishing import remove_checkpoints, show_at_top
 from antiphon.training.recipe import Recipe
 from antiphon.training.recipe_tables import Stage
 from antiphon.training.record import RunRecord
@@ -28,6 +30,8 @@ class RunningJob:
     accept: bool
     """Whether data may have changed since the run began with them."""
     tell: Callable[[str], None]
+    place: HeldFolder | None
+    """The folder as it is held; in processes beside the main one there is none."""
 
     def train(self, run: RunRecord, stages: Sequence[Stage]) -> None:
         """Train those of the stages that are not finished.
@@ -38,6 +42,7 @@ class RunningJob:
         for stage in stages:
             if stage not in ahead:
                 self.tell(f"stage {stage.name}: finished before")
+                self._tidy(stage)
         if not ahead:
             return
         sources = source_digests(self.recipe, ahead)
@@ -64,9 +69,17 @@ class RunningJob:
 
         done = run_stage(library, stage, place, resume=self.resume, begin=begin, tell=self.tell)
         current = replace(current, stages=[*(before for before in current.stages if before.name != stage.name), done])
+        if self.place is not None:
+            show_at_top(self.place, current, place.model)
         self._write(current)
+        self._tidy(stage)
         self.tell(f"stage {stage.name}: {done.steps} steps in {done.seconds:,.0f} s, model in {place.model}")
         return current
+
+    def _tidy(self, stage: Stage) -> None:
+        """Remove what a finished stage needs no more."""
+        if processes().is_main_process and not stage.keep_checkpoints:
+            remove_checkpoints(place_of(self.recipe, stage, self.folder).checkpoints)
 
     def _is_finished(self, run: RunRecord, stage: Stage) -> bool:
         """Return whether a stage is to be passed over; CheckpointError where it is finished and not to be resumed."""

@@ -19,21 +19,21 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers import TrainerState, set_seed
 
 from antiphon import compat
-from antiphon.data.processes import processes
 from antiphon.data.settings import fill
-from antiphon.errors import CheckpointError, ConfigError, ParityError, TrainingError, first_line
-from antiphon.model import parity
-from antiphon.model.adapters import attach, merge
-from antiphon.model.checkpoint import load, save_again
+from antiphon.errors import CheckpointError, ConfigError, TrainingError, first_line
+from antiphon.model.adapters import attach
+from antiphon.model.base import stored_dtype
+from antiphon.model.checkpoint import load
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.opening import ModelOptions, open_model
-from antiphon.model.parity import Parity, Vectors
 from antiphon.model.prompts import instruct, side_of
 from antiphon.text.template import template_of
 from antiphon.training.callbacks import last_checkpoint
 from antiphon.training.dataset import Library, Rows, rows_of
+from antiphon.training.finishing import Ending, finish
 from antiphon.training.losses import LOSSES, LossKind
 from antiphon.training.losses.head import read_head, release_padding
+from antiphon.training.recipe import Recipe
 from antiphon.training.recipe_tables import Model, Stage
 from antiphon.training.record import StageRecord
 from antiphon.training.trainer import Job, make_trainer
@@ -116,7 +116,7 @@ def run_stage(
     model.max_seq_length = most
     # or autocast would stay on the forward, and the vectors be those of bf16
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    outcome = _finish(model, place.model, normalize)
+    outcome = finish(model, ending_of(recipe, stage, place, normalize=normalize))
     return StageRecord(
         name=stage.name,
         loss=stage.loss,
@@ -252,34 +252,16 @@ def _take_best(trainer: SentenceTransformerTrainer, stage: Stage) -> int | None:
     return int(best.rsplit("-", 1)[-1])
 
 
-def _finish(model: SentenceTransformer, folder: Path, normalize: bool) -> tuple[str, Parity]:
-    """Merge, save, reload; return the fingerprint of what was saved and its parity with what was trained."""
-    state = processes()
-    outcome: list[Any] = []
-    if state.is_main_process:
-        model.eval()
-        before = compared_vectors(model)
-        merge(model)
-        if normalize:
-            model.append(Normalize())
-        again, same = saved_and_read(model, folder, before)
-        outcome = [fingerprint(again), same]
-        if not same.equal:
-            raise ParityError(f"The model saved in {folder} is not the trained one: {same}.")
-    state.wait_for_everyone()
-    return (outcome[0], outcome[1]) if outcome else ("", Parity(1.0, 0.0, 0.0, 0))
-
-
-def saved_and_read(model: SentenceTransformer, folder: Path, before: Vectors) -> tuple[SentenceTransformer, Parity]:
-    """Save a model to a new folder; return what is read back, and how its vectors compare with those of before."""
-    save_again(model, folder)  # a run that was killed before it was recorded may have left one there
-    again = load(folder, dtype=parity.dtype_of(model), device=str(model.device))
-    return again, parity.compare(before, compared_vectors(again), limit=parity.limit_of(model))
-
-
-def compared_vectors(model: SentenceTransformer) -> Vectors:
-    """Return the vectors by which a run tells whether a model is the one that was saved."""
-    return parity.encode(model, parity.unlike_texts())
+def ending_of(recipe: Recipe, stage: Stage, place: Place, *, normalize: bool) -> Ending:
+    """Return what becomes of a stage's model: the last one has its weights in the base's dtype, unless told."""
+    keep = stage.adapter == "keep"  # an adapter stays as it was trained
+    is_rounded = recipe.stage[-1].name == stage.name and not keep
+    return Ending(
+        folder=place.model,
+        normalize=normalize,
+        dtype=recipe.model.save_dtype or stored_dtype(recipe.model.base) if is_rounded else None,
+        keep_adapter=keep,
+    )
 
 
 def _seen_from(run: Path, base: str) -> str:

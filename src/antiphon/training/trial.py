@@ -16,9 +16,10 @@ from antiphon.errors import CheckpointError, ModelError
 from antiphon.files import OURS
 from antiphon.model.adapters import attach, merge
 from antiphon.model.weights import head_tensors
+from antiphon.training.finishing import compared_vectors, saved_and_read
 from antiphon.training.recipe import Recipe
 from antiphon.training.recipe_tables import Stage
-from antiphon.training.stage import compared_vectors, opened, saved_and_read
+from antiphon.training.stage import opened
 
 TRIAL = f"{OURS}-trial"
 WHOLE_BELOW = 2 << 30

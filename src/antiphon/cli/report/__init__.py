@@ -6,7 +6,7 @@ What goes into a pipe is plain: no colour, no boxes cut to a width. NO_COLOR is 
 from __future__ import annotations
 
 from antiphon.cli.report.embedding_lines import demo, description, hits, vector_index
-from antiphon.cli.report.parity_lines import diagnosis, examination
+from antiphon.cli.report.parity_lines import diagnosis, examination, verdict
 from antiphon.cli.report.plan_lines import plan
 from antiphon.cli.report.score_report import comparison, evaluating, scores, write_comparison
 from antiphon.cli.report.string_lines import strings
@@ -29,5 +29,6 @@ __all__ = [
     "strings",
     "table",
     "vector_index",
+    "verdict",
     "write_comparison",
 ]

@@ -3,7 +3,7 @@
 Which sets are mixed, and how, is mixtures.py's business.
 """
 
-from antiphon.data.pairs.columns import Pair
+from antiphon.data.pairs.columns import Pair, column_map
 from antiphon.data.pairs.evaluated_texts import texts_of
 from antiphon.data.pairs.loading import is_there, load, resolve
 from antiphon.data.pairs.overlap import EvaluationTexts, Match, Overlap, overlap, reading, without
@@ -19,6 +19,7 @@ __all__ = [
     "Overlap",
     "Pair",
     "check_target",
+    "column_map",
     "held_target",
     "is_there",
     "load",

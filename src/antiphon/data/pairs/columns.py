@@ -28,6 +28,22 @@ _NEGATIVE = re.compile(r"(hard_)?neg(ative)?s?(_?(?P<number>\d+)|_passages|_ctxs
 _IDENTITIES = ("id", "_id")
 
 
+def column_map(words: str) -> dict[str, str]:
+    """Return `anchor=q,positive=a` as a mapping; ConfigError for what is no such list.
+
+    Example:
+        >>> column_map("anchor=q,positive=a")
+        {'anchor': 'q', 'positive': 'a'}
+    """
+    found: dict[str, str] = {}
+    for assignment in filter(None, words.split(",")):
+        part, equals, name = assignment.partition("=")
+        if not equals or not part.strip() or not name.strip():
+            raise ConfigError(f"{assignment!r} is no part of a column map; write anchor=q,positive=a.")
+        found[part.strip()] = name.strip()
+    return found
+
+
 @dataclass(frozen=True)
 class Pair:
     """A query, a text that answers it, and texts that do not."""

@@ -12,23 +12,24 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import load_file_path
 
 from antiphon import __version__, compat, nano
-from antiphon.exporting.verified import Settings
 from antiphon.model.calibration import calibration_of
 from antiphon.model.checkpoint import RUN
 from antiphon.model.description import describe
 from antiphon.training.record import RunRecord, read
 
+CARD = "README.md"
 _LEVELS = 3
 """How many folders above a checkpoint the record of its run may lie."""
 _LICENCE = re.compile(r"\A---\n.*?^license:\s*(\S+)\s*$.*?^---\s*$", re.MULTILINE | re.DOTALL)
 
 
-def card(model: SentenceTransformer, settings: Settings, use: Sequence[str]) -> str:
+def card(model: SentenceTransformer, source: str, use: Sequence[str], *, run: RunRecord | None = None) -> str:
     """Return the card of a folder in Markdown with the hub's front matter; what is not known is said to be so.
 
-    `use` are the sections on use, which the form writes.
+    `source` is the name under which the model was opened; where that is a training run's folder or lies in one, and no
+    `run` is given, its record is read. `use` are the sections on use, which the form writes.
     """
-    run = _run(settings.source)
+    run = run or _run(source)
     base = run.stages[0].base if run is not None and run.stages else _base_of(model)
     licence = getattr(model[0], "base_licence", None) or licence_of(base)
     front = [
@@ -46,9 +47,9 @@ def card(model: SentenceTransformer, settings: Settings, use: Sequence[str]) -> 
     return "\n".join(front) + "\n\n" + "\n\n".join(sections) + "\n"
 
 
-def write_card(folder: Path, model: SentenceTransformer, settings: Settings, use: Sequence[str]) -> None:
+def write_card(folder: Path, model: SentenceTransformer, source: str, use: Sequence[str]) -> None:
     """Write a folder's card where the hub looks for it."""
-    (folder / "README.md").write_text(card(model, settings, use), encoding="utf-8")
+    (folder / CARD).write_text(card(model, source, use), encoding="utf-8")
 
 
 def licence_of(base: str) -> str | None:
@@ -138,7 +139,7 @@ def _how(run: RunRecord | None) -> list[str]:
 
 
 def _data(sets: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{one.get('name', 'data')} ({one.get('rows', '?')} rows)" for one in sets) or "none"
+    return ", ".join(f"{one.get('set', 'data')} ({one.get('rows', '?')} rows)" for one in sets) or "none"
 
 
 def _licence_note(base: str, licence: str | None) -> str:

@@ -29,10 +29,12 @@ class GgufUse:
 def use_sections(form: str, folder: Path, frozen: str | None = None) -> list[str]:
     """Return the sections on use; a portable folder's configuration must be there, for the length of a sequence.
 
-    `form` is portable, hub or "hub with code". `frozen` is the prompt that the folder's tokenizer holds.
+    `form` is portable, hub, "hub with code" or run. `frozen` is the prompt that the folder's tokenizer holds.
     """
     if form == "portable":
         return [_python(frozen), _needs_portable(), _engines(folder)]
+    if form == "run":
+        return [_python(frozen), _needs_run(folder)]
     return [_python(frozen, own_code=form == "hub with code"), _needs_hub(form == "hub with code")]
 
 
@@ -72,6 +74,12 @@ def _needs_hub(own_code: bool) -> str:
         "give other vectors without a word. `antiphon serve` serves it, and `antiphon export --to portable` writes a "
         "folder for them where the model pools the last token."
     )
+
+
+def _needs_run(folder: Path) -> str:
+    own = "antiphon" in (folder / "modules.json").read_text(encoding="utf-8")
+    beside = " and antiphon, whose template and pooling it names," if own else ""
+    return f"Needs sentence-transformers {OLDEST_OWN} or newer{beside}; `antiphon export` writes it for other engines."
 
 
 def _engines(folder: Path) -> str:

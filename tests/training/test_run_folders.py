@@ -1,0 +1,121 @@
+"""A run's folder is a model's: read by stock sentence-transformers, with a card, small, and with adapters alone if asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+
+import antiphon
+from antiphon.cli import main
+from antiphon.compat import lora_unavailable
+from antiphon.errors import ConfigError
+from antiphon.model import parity
+from antiphon.model.base import stored_dtype
+from antiphon.training.recipe import read
+
+LORA = {"lora": {"rank": 2, "dropout": 0.0}}
+needs_lora = pytest.mark.skipif(lora_unavailable() is not None, reason=str(lora_unavailable()))
+
+
+@pytest.fixture
+def recipe(tiny_base, tmp_path):
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"query": f"question number {n}", "positive": f"page {n} answers it"} for n in range(8)]
+    pairs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def make(**stage):
+        return {
+            "name": "mine",
+            "out": str(tmp_path / "run"),
+            "model": {"base": str(tiny_base), "template": "classical", "pooling": "last", "max_tokens": 64},
+            "data": {"sets": [{"name": "pages", "source": str(pairs), "instruction": "Find the page"}]},
+            "stage": [
+                {"name": "one", "loss": "contrastive", "steps": 2, "batch_size": 4, "learning_rate": 1e-2, **stage}
+            ],
+        }
+
+    return make
+
+
+def test_stock_sentence_transformers_reads_the_run_and_the_card_says_what_it_is(recipe):
+    run = antiphon.train(recipe())
+    model = antiphon.load(run, device="cpu")
+    assert parity.between(SentenceTransformer(str(run), device="cpu"), model).error_against_spread == 0
+    assert parity.between(antiphon.load(run / "stages/1-one/model", device="cpu"), model).error_against_spread == 0
+    assert not (run / "stages/1-one/checkpoints").exists()
+    linked = [run / inside / "model.safetensors" for inside in (".", "stages/1-one/model")]
+    assert linked[0].samefile(linked[1])  # on the disk once
+    card = (run / "README.md").read_text()
+    for part in (
+        'SentenceTransformer("path/or/id")',
+        "pages (8 rows)",
+        '"learning_rate": 0.01',
+        "Prompt `query`",
+        "loss",
+    ):
+        assert part in card
+    shutil.rmtree(run / "stages")
+    assert parity.between(antiphon.load(run, device="cpu"), model).error_against_spread == 0
+
+
+def test_what_a_user_keeps_in_the_folder_stays(recipe):
+    table = {**recipe(keep_checkpoints=True), "stage": [recipe(keep_checkpoints=True)["stage"][0]]}
+    table["stage"].append({**table["stage"][0], "name": "two"})
+    run = antiphon.train(table, until="one")
+    first = (run / "model.safetensors").read_bytes()
+    (run / "README.md").write_text("mine")
+    (run / "antiphon.json").write_text(json.dumps({**json.loads((run / "antiphon.json").read_text()), "files": []}))
+    for name in ("model.safetensors", "config.json", "modules.json"):
+        (run / name).unlink()
+    shutil.rmtree(run / "1_Pooling")
+    for path in run.glob("*.json"):
+        if path.name not in ("run.json", "antiphon.json"):
+            path.unlink()
+    antiphon.train(table, first="two", resume=True)
+    assert (run / "README.md").read_text() == "mine"
+    assert (run / "model.safetensors").read_bytes() != first
+    assert list((run / "stages/1-one/checkpoints").glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("told", [None, "float32"])
+def test_weights_have_the_dtype_of_the_base_unless_told(recipe, tiny_base, tmp_path, told):
+    base = antiphon.build(tiny_base, "classical", pooling="last", max_tokens=64, dtype="bfloat16")
+    folder = antiphon.save(base, tmp_path / "base")
+    assert stored_dtype(str(folder)) == "bfloat16"
+    table = recipe()
+    table["model"] = {"base": str(folder)} | ({} if told is None else {"save_dtype": told})
+    run = antiphon.train(table)
+    wanted = torch.bfloat16 if told is None else torch.float32
+    assert {tensor.dtype for tensor in load_file(run / "model.safetensors").values()} == {wanted}
+    assert json.loads((run / "run.json").read_text())["stages"][0]["steps"] == 2
+
+
+@needs_lora
+def test_an_adapter_is_kept_alone_and_merged_later(recipe, tmp_path):
+    run = antiphon.train(recipe(**LORA, adapter="keep"))
+    assert (run / "adapter_model.safetensors").exists()
+    assert not (run / "model.safetensors").exists()
+    kept = antiphon.load(run, device="cpu")
+    with pytest.raises(SystemExit) as ended:
+        main(["merge", str(run), "--out", str(tmp_path / "whole")])
+    assert not ended.value.code
+    assert (tmp_path / "whole" / "model.safetensors").exists()
+    assert parity.between(antiphon.load(tmp_path / "whole", device="cpu"), kept).equal
+    with pytest.raises(SystemExit) as ended:
+        main(["merge", str(tmp_path / "whole"), "--out", str(tmp_path / "again")])
+    assert ended.value.code == 2
+    assert not (tmp_path / "again").exists()
+
+
+def test_an_adapter_that_nobody_could_use_is_refused(recipe):
+    with pytest.raises(ConfigError, match="the stage has no lora"):
+        read(recipe(adapter="keep"))
+    table = recipe(**LORA, adapter="keep")
+    table["stage"].append({**recipe()["stage"][0], "name": "two"})
+    with pytest.raises(ConfigError, match="stage 'one' keeps its adapter, and the next one needs the whole model"):
+        read(table)
