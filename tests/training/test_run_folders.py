@@ -1,4 +1,4 @@
-"""A run's folder is a model's: read by stock sentence-transformers, with a card, small, and with adapters alone if asked."""
+"""A run's folder is a model's: stock readers take it, it has a card and little weight, or an adapter alone."""
 
 from __future__ import annotations
 
@@ -63,23 +63,18 @@ def test_stock_sentence_transformers_reads_the_run_and_the_card_says_what_it_is(
     assert parity.between(antiphon.load(run, device="cpu"), model).error_against_spread == 0
 
 
-def test_what_a_user_keeps_in_the_folder_stays(recipe):
-    table = {**recipe(keep_checkpoints=True), "stage": [recipe(keep_checkpoints=True)["stage"][0]]}
-    table["stage"].append({**table["stage"][0], "name": "two"})
+def test_a_later_stage_takes_the_place_of_the_first_and_files_of_the_user_stay(recipe):
+    table = recipe(keep_checkpoints=True)
+    table["stage"].append({**table["stage"][0], "name": "two", "keep_checkpoints": False})
     run = antiphon.train(table, until="one")
-    first = (run / "model.safetensors").read_bytes()
-    (run / "README.md").write_text("mine")
-    (run / "antiphon.json").write_text(json.dumps({**json.loads((run / "antiphon.json").read_text()), "files": []}))
-    for name in ("model.safetensors", "config.json", "modules.json"):
-        (run / name).unlink()
-    shutil.rmtree(run / "1_Pooling")
-    for path in run.glob("*.json"):
-        if path.name not in ("run.json", "antiphon.json"):
-            path.unlink()
+    first = load_file(run / "model.safetensors")
+    (run / "notes.txt").write_text("mine")
     antiphon.train(table, first="two", resume=True)
-    assert (run / "README.md").read_text() == "mine"
-    assert (run / "model.safetensors").read_bytes() != first
-    assert list((run / "stages/1-one/checkpoints").glob("checkpoint-*"))
+    assert (run / "notes.txt").read_text() == "mine"
+    assert not first["model.norm.weight"].equal(load_file(run / "model.safetensors")["model.norm.weight"])
+    kept = {stage: list((run / "stages" / stage).glob("checkpoints/checkpoint-*")) for stage in ("1-one", "2-two")}
+    assert kept["1-one"]
+    assert not kept["2-two"]
 
 
 @pytest.mark.parametrize("told", [None, "float32"])
