@@ -67,12 +67,10 @@ def mine(  # noqa: PLR0913  (the public surface)
 
     `pairs` are those of `antiphon.pairs.load`, or a source that it reads, by the map `columns` of anchor, positive and
     negative to its names. Negatives come from `corpus` (texts, a source of them, or a folder that `embed` wrote with
-    this model), without it from the positives and negatives of all pairs.
-    A source is gone through twice as a stream, so memory grows with the queries and not with it. Of a query's
-    positives the least similar sets the margin. A pair for which fewer are found keeps those ('' and the column label,
-    as everywhere); none is dropped.
-    Vectors are kept in the folder `cache`, by the model's fingerprint, so that other margins cost no encoding and a run
-    that died goes on. With a cross-encoder in `rescore` its scores of the nearest texts and of the positive take the
+    this model), without it from the positives and negatives of all pairs. A source is gone through twice as a stream,
+    so memory grows with the queries alone. Of a query's positives the least similar sets the margin. A pair for which
+    fewer are found keeps those ('' and the column label, as everywhere). Vectors are kept in the folder `cache`, by the
+    model's fingerprint, so that other margins cost no encoding and a run that died goes on. With a cross-encoder in `rescore` its scores of the nearest texts and of the positive take the
     place of cosines. `report` is a Markdown file to write: counts, scores, examples. What is passed over in a source is
     counted and told in the log; `strict` refuses it. `batch_tokens` and `compile` are the Encoder's.
 

@@ -6,7 +6,7 @@ of every stage. It is never written over: a run that stands there is resumed, or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,7 @@ def train(  # noqa: PLR0913  (the public surface)
     state = processes()
     tell = on_step if on_step is not None and state.is_main_process else (lambda step: None)
     stages = _chosen(read_recipe, first, until)
-    for stage in stages:
-        settings_of(stage)
-        batching(stage, state.num_processes)
-    if any(stage.lora is not None for stage in stages):
-        compat.check_lora()
-    _check_adapter(read_recipe, stages[-1])
+    _check_stages(read_recipe, stages, state.num_processes)
     folder = Path(read_recipe.out or Path("runs") / read_recipe.name)
     with held(folder, "train", kind=CheckpointError) if state.is_main_process else nullcontext() as place:
         run = _opened(read_recipe, folder, resume=resume, begins=first is None, processes=state.num_processes)
@@ -107,8 +102,14 @@ def _chosen(recipe: Recipe, first: str | None, until: str | None) -> list[Stage]
     return list(recipe.stage[begin : end + 1])
 
 
-def _check_adapter(recipe: Recipe, last: Stage) -> None:
-    """Raise a ConfigError where an adapter is to be kept alone and would name a base that no reader takes."""
+def _check_stages(recipe: Recipe, stages: Sequence[Stage], processes: int) -> None:
+    """Raise a ConfigError for settings that cannot be, and for an adapter whose base no reader would take."""
+    for stage in stages:
+        settings_of(stage)
+        batching(stage, processes)
+    if any(stage.lora is not None for stage in stages):
+        compat.check_lora()
+    last = stages[-1]
     if last.adapter == "keep" and len(recipe.stage) == 1 and is_gguf(recipe.model.base):
         raise ConfigError(
             f"stage.{last.name}.adapter is 'keep', and an adapter names its base, which readers do not take from "
