@@ -72,8 +72,7 @@ def mine(  # noqa: PLR0913  (the public surface)
     fewer are found keeps those ('' and the column label, as everywhere). Vectors are kept in the folder `cache`, by the
     model's fingerprint, so that other margins cost no encoding and a run that died goes on. With a cross-encoder in
     `rescore` its scores of the nearest texts and of the positive take the place of cosines. `report` is a Markdown file
-    to write. What is passed over in a source is counted and told in the log; `strict` refuses it. `batch_tokens` and
-    `compile` are the Encoder's.
+    to write. `strict` refuses what would be passed over in a source. `batch_tokens` and `compile` are the Encoder's.
 
     Raises DataError for a bad source, an empty corpus, vectors of another model, or a file `report` that cannot be
     written; ModelError for a vector that is NaN or zero.
