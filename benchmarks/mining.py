@@ -29,7 +29,7 @@ from antiphon.model.parity import encode
 from antiphon.model.unit_vectors import unit
 
 QUERIES = 500
-SETTINGS = MiningSettings(relative_margin=0.05, range_min=2, range_max=50)
+SETTINGS = MiningSettings(relative_margin=None, range_min=2, range_max=50)
 
 
 def measured(model_name: str, texts: Path, size: int, *, brute_force: bool) -> str:
