@@ -4,7 +4,7 @@
 #     benchmarks/gpu.sh OUT
 #
 # OUT gets one log a part and the card's name; a part that fails does not stop the others, and is named at the end.
-# About half an hour on an H100. Nothing of it has been run yet: what it prints belongs into docs/performance.md.
+# Nothing of it has been run yet: what it prints belongs into docs/performance.md.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?"say where the logs go: benchmarks/gpu.sh OUT"}

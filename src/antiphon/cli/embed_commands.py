@@ -20,6 +20,7 @@ from antiphon.cli.application import (
     examples,
 )
 from antiphon.cli.model_options import BatchTokens, Compile, CompileOption, open_named, with_model_options
+from antiphon.errors import ConfigError
 
 if TYPE_CHECKING:
     from antiphon.model.opening import ModelOptions
@@ -109,6 +110,8 @@ def embed(  # noqa: PLR0913  (the options of the command)
     """Embed the texts of a source into a folder; a run that died goes on when it is started again."""
     from antiphon.cli import report
 
+    if compile is CompileOption.auto:  # a run that goes on would find other figures and give other bytes
+        raise ConfigError("embed does not choose by itself whether to compile; say --compile on or --compile off.")
     opened = open_named(model, options, side=side.side)
     from antiphon.corpus import embed as corpus
 
@@ -130,7 +133,7 @@ def embed(  # noqa: PLR0913  (the options of the command)
             on_progress=tell,
             strict=strict,
             batch_tokens=batch_tokens,
-            compile=compile is CompileOption.on,  # never auto: a run that goes on has the same bytes,
+            compile=compile is CompileOption.on,
         )
     report.say(str(folder))
 

@@ -71,7 +71,7 @@ class Encoder:
         (the same sums, the layers' weights held twice), "float8" rounds weights and states to 8 bits, by how much
         `error` says. Where compiling or such layers fail, one warning says why and the layers run as they are.
         `widen` computes with weights of 16 bits in float32, which holds them again, twice as wide; None does so on a
-        processor without 16-bit products, where they are many times slower.
+        processor without 16-bit products.
         `attention` is "sdpa", "matmul" or "varlen", None takes the fastest that works. Raises ConfigError for a budget
         below 1, and for an attention or linear that there is not.
         """
