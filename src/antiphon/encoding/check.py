@@ -16,7 +16,7 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon.encoding import truth
-from antiphon.errors import first_line
+from antiphon.errors import ConfigError, first_line
 from antiphon.model.parity import limit_of, spread_of
 
 Vectors = npt.NDArray[np.float32]
@@ -105,6 +105,12 @@ class Judge:
         """
         try:
             ours_ND = way(self.texts * times)
+        except ConfigError as refusal:  # a text is longer than the model may read
+            if len(self.texts) == 1:
+                return Check(f"running it packed fails: {first_line(refusal)}", refused=True)
+            longest = max(self.texts, key=len)
+            self.texts, self._kept = tuple(text for text in self.texts if text != longest), None
+            return self.check(way, times=times, limits=limits)
         except Exception as failure:  # whatever a foreign model raises is the reason
             return Check(f"running it packed fails: {first_line(failure)}", refused=not self._embeds())
         if self._kept is None:
