@@ -33,7 +33,7 @@ def at_terminal(monkeypatch):
 
 
 def hit():
-    return SimpleNamespace(score=0.5, id=EVIL, text=EVIL)
+    return SimpleNamespace(score=0.5, id=EVIL, text=EVIL, fields={})
 
 
 PRINTED = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from sentence_transformers import SentenceTransformer
 
 import antiphon
@@ -90,6 +91,20 @@ def test_the_widened_view_is_the_model_in_float32(bases, shape):
     assert model.dtype == torch.bfloat16
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert widened(wide) is wide
+
+
+@pytest.mark.parametrize("adapted", [torch.bfloat16, torch.float32])
+def test_the_widened_view_narrows_nothing_for_an_adapter(bases, adapted):
+    model = antiphon.build(bases["llama"], "echo", pooling="mean", max_tokens=64, dtype="bfloat16")
+    torch.manual_seed(0)
+    model[0].model.add_adapter(LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    adapters = [parameter for name, parameter in model.named_parameters() if "lora_" in name]
+    assert adapters
+    for parameter in adapters:
+        parameter.data = parameter.data.to(adapted)
+    ours = plain(widened(model), CHECKED)
+    theirs = plain(model.float(), CHECKED)
+    assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
 
 
 def test_the_truth_is_kept_by_what_it_depends_on(tiny_base, tmp_path, caplog):

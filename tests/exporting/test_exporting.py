@@ -294,8 +294,8 @@ def test_nothing_is_overwritten_and_settings_are_checked(rewrite, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(CheckpointError, match="exists and is not empty"):
         antiphon.export(rewrite, to="portable", out=tmp_path)
-    with pytest.raises(ConfigError, match="no form 'gguf'; take one of portable, hub, onnx, onnx-int8"):
-        antiphon.export(rewrite, to="gguf", out=tmp_path / "out")
+    with pytest.raises(ConfigError, match="no form 'ggml'; take one of portable, hub, onnx, onnx-int8"):
+        antiphon.export(rewrite, to="ggml", out=tmp_path / "out")
     with pytest.raises(ConfigError, match="32 dimensions cannot be cut to 64"):
         antiphon.export(rewrite, to="portable", out=tmp_path / "out", dimensions=[64])
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -117,6 +117,11 @@ class Encoder:
         """Say that so many texts like those of a sample will come; return whether layers are compiled then.
 
         With `compile="auto"` that is decided here, once, so that all of them run alike.
+
+        Example:
+            >>> import antiphon
+            >>> antiphon.Encoder(antiphon.build("nano")).expect(1_000, ["a text", "and another"])
+            False
         """
         if self._later is not None and self._runner is not None and sample:
             tokens = self._runner.tokens(sample, self._reading(None, None, task)) * number // len(sample)

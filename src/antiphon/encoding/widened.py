@@ -52,6 +52,8 @@ def _shown(module: nn.Module, seen: dict[int, nn.Module]) -> Any:
         children = compat.children_of(module)
         shown = {name: None if child is None else _shown(child, seen) for name, child in children.items()}
         own: dict[str, Any] = {}
+        if hasattr(module, "cast_input_dtype_enabled"):  # or an adapter of peft's would narrow what it is given
+            own["cast_input_dtype_enabled"] = False
         if is_narrow(module):
             run: Callable[..., Any] = looked_up if isinstance(module, nn.Embedding) else _run
             own["forward"] = partial(run, compat.copied_module(module, shown))

@@ -25,10 +25,12 @@ def opened(file: Path) -> tuple[Any, str]:
     reader = GGUFReader(file)
     said = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
     architecture = said["general.architecture"]
-    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+    config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     if hasattr(config, "head_dim"):  # which transformers takes from the file for some families only
         config.head_dim = int(said[f"{architecture}.attention.key_length"])
-    model = AutoModel.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32, config=config).eval()
+    model = AutoModel.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32, config=config, trust_remote_code=False
+    ).eval()
     factors = next((one.data for one in reader.tensors if one.name == "rope_freqs.weight"), None)
     if factors is not None:  # which transformers passes over
         model.rotary_emb.inv_freq /= torch.tensor(np.array(factors))

@@ -74,7 +74,8 @@ def open_model(name: str | Path, options: ModelOptions | None = None, *, side: S
     place or no such name; besides what `load`, `build` and `adapt` raise.
 
     Example:
-        >>> model = open_model("nano", ModelOptions(template="echo", prompt="Find the function"))
+        >>> import antiphon
+        >>> model = antiphon.open_model("nano", antiphon.ModelOptions(template="echo", prompt="Find the function"))
         >>> model.prompts["query"]
         'Find the function'
     """
