@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import urllib.request
 from contextlib import contextmanager
@@ -19,8 +18,8 @@ KEY = "a-key-of-the-tests"
 class Server:
     """The process, its address and what it said."""
 
-    def __init__(self, *arguments: str):
-        command = [sys.executable, "-m", "antiphon.cli", "serve", *arguments, "--port", "0"]
+    def __init__(self, program: str, *arguments: str):
+        command = [program, "serve", *arguments, "--port", "0"]
         settings = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "ANTIPHON_API_KEY": KEY}
         self.process = subprocess.Popen(command, env=settings, stderr=subprocess.PIPE, text=True)
         self.said: list[str] = []
@@ -75,8 +74,8 @@ class Server:
 
 
 @contextmanager
-def serving(*arguments: str):
-    server = Server(*arguments)
+def serving(program: str, *arguments: str):
+    server = Server(program, *arguments)
     try:
         yield server
     finally:

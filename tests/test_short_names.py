@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from importlib import import_module
 
 import pytest
@@ -30,10 +29,10 @@ def test_a_name_below_a_short_one_that_does_not_exist_is_said_so():
         import_module("antiphon.nothing")
 
 
-def test_the_short_name_first_and_then_the_long_one():
+def test_the_short_name_first_and_then_the_long_one(programs):
     code = (
         "import antiphon\nfrom antiphon.pairs.columns import Pair\n"
         "from antiphon.data.pairs.columns import Pair as same\nassert Pair is same\n"
         "import antiphon.parity\nassert antiphon.parity.__name__ == 'antiphon.model.parity'"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([str(programs / "python"), "-c", code], check=True)

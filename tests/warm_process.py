@@ -12,12 +12,15 @@ import array
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 IMPORTED = ("torch", "numpy", "pyarrow.parquet", "datasets", "transformers", "sentence_transformers", "peft", "mteb")
@@ -34,7 +37,8 @@ for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, lambda number, frame: os.kill(child, number))
 status = int(answers.readline() or 70)
 if status < 0:
-    signal.signal(-status, signal.SIG_DFL)
+    if -status != signal.SIGKILL:
+        signal.signal(-status, signal.SIG_DFL)
     os.kill(os.getpid(), -status)
 sys.exit(status)
 """
@@ -84,9 +88,20 @@ def watch(caller: socket.socket) -> None:
         caller.close()
         run(sent, list(streams))
     caller.sendall(f"{child}\n".encode())
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    caller.sendall(f"{status}\n".encode())
+    status = status_of(child, caller)
+    with suppress(OSError):
+        caller.sendall(f"{status}\n".encode())
     os._exit(0)
+
+
+def status_of(child: int, caller: socket.socket) -> int:
+    """Wait for a child; kill it once the caller has gone, who was killed and could not pass that on."""
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if select.select([caller], [], [], 0.01)[0]:  # it sends nothing more, so this is its end
+            os.kill(child, signal.SIGKILL)
 
 
 def run(sent: dict, streams: list[int]) -> None:
@@ -114,7 +129,7 @@ def run(sent: dict, streams: list[int]) -> None:
 
 
 def program(name: str, arguments: list[str]) -> None:
-    """Run `antiphon ARGUMENTS`, `python -c CODE ARGUMENTS` or `python -P FILE ARGUMENTS`."""
+    """Run `antiphon ARGUMENTS`, or `python` with `-c CODE`, `-m MODULE` or `-P FILE` and arguments."""
     if name == "antiphon":
         sys.argv = ["antiphon", *arguments]
         from antiphon.cli import main
@@ -127,8 +142,26 @@ def program(name: str, arguments: list[str]) -> None:
     elif arguments[:1] == ["-P"]:
         sys.argv = arguments[1:]
         runpy.run_path(arguments[1], run_name="__main__")
+    elif arguments[:1] == ["-m"]:
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
-        raise SystemExit(f"only `python -c CODE` and `python -P FILE` are run here, not {arguments}")
+        raise SystemExit(f"only `python -c CODE`, `-m MODULE` and `-P FILE` are run here, not {arguments}")
+
+
+def ranks(programs: Path, function: Callable[..., None], *arguments: object, number: int = 2) -> None:
+    """Run `function(rank, *arguments)` of a test module in so many processes at once, and wait for them."""
+    code = (
+        f"import json, sys; from {function.__module__} import {function.__name__} as job; job(*json.loads(sys.argv[1]))"
+    )
+    given = [json.dumps([rank, *arguments]) for rank in range(number)]
+    running = [subprocess.Popen([str(programs / "python"), "-c", code, one]) for one in given]
+    try:
+        statuses = [one.wait(timeout=240) for one in running]
+        assert not any(statuses), statuses
+    finally:
+        for one in running:
+            one.kill()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -52,8 +53,8 @@ def run(capsys):
     return run
 
 
-def process(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "antiphon.cli", *map(str, arguments)]
+def process(programs: Path, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [str(programs / "antiphon"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, **options)
 
 
@@ -173,21 +174,21 @@ def test_embed_then_search_the_folder(tiny_base, source, tmp_path, run):
 
 
 @pytest.mark.slow
-def test_standard_input_is_embedded(saved, tmp_path):
-    done = process("embed", saved, "-", "--out", tmp_path / "out", input="one\ntwo\nthree\n")
+def test_standard_input_is_embedded(saved, tmp_path, programs):
+    done = process(programs, "embed", saved, "-", "--out", tmp_path / "out", input="one\ntwo\nthree\n")
     assert done.returncode == 0, done.stderr
     assert pq.read_table(tmp_path / "out" / "part-00000.parquet")["text"].to_pylist() == ["one", "two", "three"]
     assert "Traceback" not in done.stderr
-    empty = process("embed", saved, "-", "--out", tmp_path / "none", input="")
+    empty = process(programs, "embed", saved, "-", "--out", tmp_path / "none", input="")
     assert (empty.returncode, empty.stdout) == (2, "")
     assert empty.stderr == "error: standard input is empty: there is no text in it to read.\n"
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.slow
-def test_an_interrupt_ends_with_130_and_leaves_a_folder_to_go_on_with(saved, tmp_path):
+def test_an_interrupt_ends_with_130_and_leaves_a_folder_to_go_on_with(saved, tmp_path, programs):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "antiphon.cli", "embed", saved, "-", "--out", out, "--shard-size", "2"]
+    command = [str(programs / "antiphon"), "embed", saved, "-", "--out", out, "--shard-size", "2"]
     running = subprocess.Popen(
         list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
     )
@@ -199,7 +200,10 @@ def test_an_interrupt_ends_with_130_and_leaves_a_folder_to_go_on_with(saved, tmp
     _, err = running.communicate()
     assert running.returncode == 130, err.decode()
     assert b"Traceback" not in err
-    assert process("embed", saved, "-", "--out", out, "--shard-size", "2", input="one\ntwo\nthree\n").returncode == 0
+    assert (
+        process(programs, "embed", saved, "-", "--out", out, "--shard-size", "2", input="one\ntwo\nthree\n").returncode
+        == 0
+    )
     assert json.loads((out / "_embed.json").read_text())["rows"] == 3
 
 

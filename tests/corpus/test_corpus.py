@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,17 +111,18 @@ antiphon.embed(model, sys.argv[2], sys.argv[3], shard_size=6, batch_size=1, on_p
 """
 
 
-def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+def run(programs: Path, program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(programs / "python"), "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_a_killed_process_leaves_whole_shards_and_goes_on_to_the_same_bytes(embedder_folder, source, tmp_path):
+def test_a_killed_process_leaves_whole_shards_and_goes_on_to_the_same_bytes(
+    embedder_folder, source, tmp_path, programs
+):
     loaded = antiphon.load(embedder_folder, device="cpu")  # the manifest says which folder the model came from
     whole = embed(loaded, source, tmp_path / "whole", shard_size=SHARD, batch_size=1)
     out = tmp_path / "killed"
-    died = run(KILLED, embedder_folder, source, out)
+    died = run(programs, KILLED, embedder_folder, source, out)
     assert died.returncode == -signal.SIGKILL, died.stderr
     left = [".antiphon-0123456789abcdef.partial", ".antiphon.lock"]
     assert sorted(hashes(out)) == [*left, "_embed.json", "part-00000.parquet"]
@@ -143,13 +142,13 @@ except DataError as error:
 """
 
 
-def test_a_disk_that_takes_no_more_is_one_sentence_and_the_shards_before_stay(embedder_folder, tmp_path):
+def test_a_disk_that_takes_no_more_is_one_sentence_and_the_shards_before_stay(embedder_folder, tmp_path, programs):
     loaded = antiphon.load(embedder_folder, device="cpu")  # the manifest says which folder the model came from
     source = write_source(tmp_path / "source.jsonl", [*TEXTS[:SHARD], *(text * 500 for text in TEXTS[:SHARD])])
     whole = embed(loaded, source, tmp_path / "whole", shard_size=SHARD, batch_size=1)
     room = (whole / "part-00000.parquet").stat().st_size + 500
     out = tmp_path / "full"
-    told = run(FULL, embedder_folder, source, out, room)
+    told = run(programs, FULL, embedder_folder, source, out, room)
     assert "part-00001.parquet could not be written" in told.stdout, told.stderr
     assert "the 1 shards before are whole. Make room" in told.stdout
     assert sorted(hashes(out)) == ["_embed.json", "part-00000.parquet"]

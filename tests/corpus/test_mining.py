@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -223,11 +222,11 @@ def test_mined_pairs_are_written_and_read_back(model, pairs, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path):
+def test_the_command(tmp_path, programs):
     source = write(to_dataset([Pair(TEXTS[n], TEXTS[n + 16]) for n in range(16)]), tmp_path / "pairs.jsonl")
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "antiphon.cli", "mine", "nano", str(source), *arguments]
+        command = [str(programs / "antiphon"), "mine", "nano", str(source), *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     done = run("--out", "mined.jsonl", "--negatives", "2", "--relative-margin", "0", "--cache", "kept")

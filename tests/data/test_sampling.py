@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as processes
 from datasets import DatasetDict, concatenate_datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from sentence_transformers import SentenceTransformerTrainer, SentenceTransforme
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch.utils.data import ConcatDataset
+from warm_process import ranks
 
 import antiphon
 from antiphon.data.pairs import Pair, load, to_dataset
@@ -256,11 +256,11 @@ def one_process(rank: int, folder: str, base: str, port: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_hold_the_same_data_set_in_every_step_resumed_or_not(tiny_base, tmp_path):
+def test_two_processes_hold_the_same_data_set_in_every_step_resumed_or_not(tiny_base, tmp_path, programs):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes.spawn(one_process, (str(tmp_path), str(tiny_base), port), nprocs=2)
+    ranks(programs, one_process, str(tmp_path), str(tiny_base), port)
     (first, first_resumed), (second, second_resumed) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert len(first) == len(second) == 3 * 10
     for (name, anchors), (its_name, its_anchors) in zip(first, second, strict=True):

@@ -54,9 +54,12 @@ print(json.dumps(said))
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
-def test_an_interrupt_leaves_no_thread_and_a_lack_of_memory_halves_the_budget(tiny_base):
+def test_an_interrupt_leaves_no_thread_and_a_lack_of_memory_halves_the_budget(tiny_base, programs):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tiny_base), "float32"], capture_output=True, text=True, timeout=300
+        [str(programs / "python"), "-c", PROGRAM, str(tiny_base), "float32"],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout.splitlines()[-1])

@@ -126,10 +126,12 @@ sys.stdout.write(json.dumps(said) + "\n")  # at once: print writes a line's end 
 """
 
 
-def over_two_ranks(tmp_path, *arguments):
+def over_two_ranks(tmp_path, programs, *arguments):
     script = tmp_path / "job.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    python = str(programs / "python")
+    command = [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command += [python, "-P", str(script)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [*command, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=280, check=False
@@ -139,9 +141,9 @@ def over_two_ranks(tmp_path, *arguments):
 
 
 @pytest.mark.slow
-def test_two_ranks_share_the_tasks_and_both_have_all_scores(tiny_base, files, tmp_path):
+def test_two_ranks_share_the_tasks_and_both_have_all_scores(tiny_base, files, tmp_path, programs):
     tasks = [files / "alike.tsv", files / "search", files / "kinds", files / "same.tsv"]
-    found = over_two_ranks(tmp_path, tiny_base, tmp_path / "run", tmp_path / "cache", *tasks)
+    found = over_two_ranks(tmp_path, programs, tiny_base, tmp_path / "run", tmp_path / "cache", *tasks)
     model = antiphon.build(tiny_base, "eol", pooling="last", max_tokens=64, dtype="float32", device="cpu")
     alone = evaluate(model, tasks, cache=False)
     assert found == [{name: score.main for name, score in alone.items()}] * 2
@@ -149,6 +151,8 @@ def test_two_ranks_share_the_tasks_and_both_have_all_scores(tiny_base, files, tm
     bad = data.tsv(tmp_path / "bad.tsv", [("sentence1", "sentence2", "score"), ("a", "b", 1), ("c", "d", 2)])
     good = bad.read_text()
     bad.write_text(good[:-2] + "x\n")
-    told = over_two_ranks(tmp_path, tiny_base, tmp_path / "other", tmp_path / "cache", files / "alike.tsv", bad)
+    told = over_two_ranks(
+        tmp_path, programs, tiny_base, tmp_path / "other", tmp_path / "cache", files / "alike.tsv", bad
+    )
     assert len(told) == 2
     assert all("'score' is 'x'" in words for words in told)

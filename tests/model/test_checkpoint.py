@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,11 +70,11 @@ for folder in sys.argv[2:]:
 
 
 @pytest.fixture(scope="module")
-def loaded_elsewhere(tiny_base, tmp_path_factory) -> dict[tuple[str, str], Path]:
+def loaded_elsewhere(tiny_base, tmp_path_factory, programs) -> dict[tuple[str, str], Path]:
     """Every stock model saved, and what one process that cannot import antiphon made of the texts with it."""
     root = tmp_path_factory.mktemp("stock")
     folders = {cell: antiphon.save(built(tiny_base, *cell), root / "-".join(cell)) for cell in STOCK}
-    command = [sys.executable, "-c", LOADER, json.dumps(unlike_texts()), *map(str, folders.values())]
+    command = [str(programs / "python"), "-c", LOADER, json.dumps(unlike_texts()), *map(str, folders.values())]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     return folders
 

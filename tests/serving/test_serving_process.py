@@ -41,8 +41,8 @@ def model(folder):
 
 
 @pytest.fixture(scope="module")
-def server(folder):
-    with serving(str(folder)) as started:
+def server(folder, programs):
+    with serving(str(programs / "antiphon"), str(folder)) as started:
         yield started
 
 
@@ -210,14 +210,15 @@ def test_what_cannot_be_served_is_said_in_a_sentence(arguments, environment, sen
     assert "Traceback" not in told
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path):
+def test_without_the_extra_it_says_what_to_install(programs):
     # a Python in which the packages of the extra cannot be found
     code = (
         "import sys, importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name in ('uvicorn', 'orjson') else find(name, *rest)\n"
         "from antiphon.cli import main; main(['serve', 'nano'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    command = [str(programs / "python"), "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "pip install 'antiphon[serve]'" in done.stderr
 

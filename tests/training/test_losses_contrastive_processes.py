@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as processes
 from test_losses_contrastive import COLUMNS, built, learned
+from warm_process import ranks
 
 from antiphon.training.losses import ContrastiveLoss, ContrastiveSettings, contrastive_collator
 
@@ -69,8 +69,8 @@ def one_process(rank: int, folder: str, base: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(tmp_path, tiny_base):
-    processes.spawn(one_process, (str(tmp_path), str(tiny_base)), nprocs=2)
+def test_two_processes_learn_what_one_does(tmp_path, tiny_base, programs):
+    ranks(programs, one_process, str(tmp_path), str(tiny_base))
     shares = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
     model = built(tiny_base)
     for case, *found in zip(CASES, *shares, strict=True):

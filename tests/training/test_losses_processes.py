@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as processes
 from conftest import make_base
+from warm_process import ranks
 
 import antiphon
 from antiphon.training.losses import ReconstructionLoss, content_collator
@@ -50,9 +50,9 @@ def one_process(rank: int, folder: str, base: str, bidirectional: bool) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("tied", "bidirectional"), [(False, True), (True, False)])
-def test_two_processes_learn_what_one_does(tmp_path, tied, bidirectional):
+def test_two_processes_learn_what_one_does(tmp_path, programs, tied, bidirectional):
     base = make_base(tmp_path / "base", tie_word_embeddings=tied)
-    processes.spawn(one_process, (str(tmp_path), str(base), bidirectional), nprocs=2)
+    ranks(programs, one_process, str(tmp_path), str(base), bidirectional)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     alone = {}
     for share in SHARES:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -319,7 +317,7 @@ def test_losses_over_plain_texts(place, tmp_path, loss, bidirectional):
     assert getattr(model[0].model.config, "is_causal", True) is not bidirectional
 
 
-def limited(place, table, megabytes):
+def limited(place, programs, table, megabytes):
     """Train in a process that can write no file larger than this, as on a full disk."""
     path = place / "limited.json"
     path.write_text(json.dumps(table))
@@ -330,20 +328,21 @@ def limited(place, table, megabytes):
         "try:\n    training.train(json.load(open(sys.argv[1])))\n"
         "except AntiphonError as error:\n    print(f'{type(error).__name__}: {error}')\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, env=environment, check=False
+        [str(programs / "python"), "-c", code, str(path)], capture_output=True, text=True, check=False
     )
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_good(place, tmp_path):
+def test_a_full_disk_is_a_sentence_and_the_last_checkpoint_good(place, tmp_path, programs):
     table = recipe(place, tmp_path / "run")
-    early = limited(place, table, 0.1)  # not even the untouched model fits, which is tried before the first step
+    early = limited(
+        place, programs, table, 0.1
+    )  # not even the untouched model fits, which is tried before the first step
     assert early.stdout.startswith("CheckpointError: "), early
     assert "could not be written" in early.stdout
     assert not list(tmp_path.iterdir())
-    done = limited(place, table, 0.35)  # the model fits, the optimizer's state does not
+    done = limited(place, programs, table, 0.35)  # the model fits, the optimizer's state does not
     assert done.stdout.startswith("CheckpointError: Stage 'reconstruction': a checkpoint could not be written"), done
     assert last_checkpoint(tmp_path / "run/stages/1-reconstruction/checkpoints") is None
     shutil.rmtree(tmp_path / "run")

@@ -45,7 +45,7 @@ def without_dropout(table):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_the_same_batch(place, tmp_path):  # noqa: F811
+def test_two_processes_are_one_with_the_same_batch(place, tmp_path, programs):  # noqa: F811
     """The command line under torchrun: sampler, accumulation, gathering, ragged negatives, two stages, one folder."""
     one = without_dropout(recipe(place, tmp_path / "one"))
     one["stage"][0]["loss"] = "contrastive"  # a mean over the global batch, whoever has which rows
@@ -55,9 +55,9 @@ def test_two_processes_are_one_with_the_same_batch(place, tmp_path):  # noqa: F8
     two["stage"][0]["loss"] = "contrastive"
     two["stage"][0] |= {"batch_size": 8, "device_batch_size": 4}
     (tmp_path / "two.toml").write_text(as_toml(two))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29577"]
+    command = [str(programs / "python"), "-m", "torch.distributed.run", "--nproc-per-node", "2", "--no-python"]
     done = subprocess.run(
-        [*command, "-m", "antiphon.cli", "train", str(tmp_path / "two.toml")],
+        [*command, "--master-port", "29577", str(programs / "antiphon"), "train", str(tmp_path / "two.toml")],
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
@@ -79,12 +79,12 @@ def test_two_processes_are_one_with_the_same_batch(place, tmp_path):  # noqa: F8
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_of_checkpoints_it_is_resumed_to_the_same_weights(place, tmp_path):  # noqa: F811
+def test_killed_in_the_middle_of_checkpoints_it_is_resumed_to_the_same_weights(place, tmp_path, programs):  # noqa: F811
     table = recipe(place, tmp_path / "run")
     table["stage"] = [{**table["stage"][0], "steps": 12, "save_every": 1}]
     whole = antiphon.train({**table, "out": str(tmp_path / "whole")})
     (tmp_path / "run.toml").write_text(as_toml(table))
-    command = [sys.executable, "-m", "antiphon.cli", "train", str(tmp_path / "run.toml"), "--resume"]
+    command = [str(programs / "antiphon"), "train", str(tmp_path / "run.toml"), "--resume"]
     checkpoints = tmp_path / "run/stages/1-reconstruction/checkpoints"
     for already in (1, 6):  # killed twice, each time as soon as a new checkpoint begins to be written
         child = subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
