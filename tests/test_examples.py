@@ -9,6 +9,8 @@ import pytest
 
 import antiphon
 
+pytestmark = pytest.mark.usefixtures("warm_checks")
+
 METHODS = {name: member for name, member in vars(antiphon.Encoder).items() if inspect.isfunction(member)}
 PUBLIC = {
     **{name: getattr(antiphon, name) for name in antiphon.__all__},

@@ -64,6 +64,7 @@ def serve(address: str) -> None:
     """Import, then fork for each program that is sent, until killed."""
     for name in IMPORTED:
         __import__(name)
+    sys.executable = str(Path(address).with_name("python"))  # what is started from here begins like this too
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")
     listener.listen(64)

@@ -19,6 +19,8 @@ from antiphon.exporting.verified import Settings
 from antiphon.model.parity import compare, encode, unlike_texts
 from antiphon.model.prompts import prompt_of
 
+pytestmark = pytest.mark.usefixtures("warm_checks")
+
 gguf = pytest.importorskip("gguf", reason="the extra gguf is not installed")
 LONG = "a word and another " * 300
 ODD = ["", " ", "a </s> in the middle", "  two spaces", "caf\u00e9 \U0001f600", LONG]

@@ -20,6 +20,8 @@ from antiphon.errors import AntiphonError, ConfigError, DataError
 from antiphon.evaluation.vector_store import VectorStore
 from antiphon.files import held, held_file
 
+pytestmark = pytest.mark.usefixtures("warm_checks")
+
 Writer = Callable[[Path], object]
 
 

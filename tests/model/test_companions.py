@@ -19,6 +19,8 @@ from antiphon.errors import ConfigError, ModelError, ParityError
 from antiphon.model.parity import compare, encode, unlike_texts
 from antiphon.modules import TEXT_ONLY, frequencies_bound, positions_of
 
+pytestmark = pytest.mark.usefixtures("warm_checks")
+
 BOUND = 96
 LONGROPE = {
     "rope_type": "longrope",

@@ -28,6 +28,8 @@ from antiphon.model.adapted import adapt
 from antiphon.model.checkpoint import model_folder
 from antiphon.model.opening import ModelOptions, open_model
 
+pytestmark = pytest.mark.usefixtures("warm_checks")
+
 SOURCE = Path(antiphon.__file__).parent
 SHORT = ModelOptions(max_tokens=64)
 Spoil = Callable[[Path], object]

@@ -18,6 +18,8 @@ from antiphon.model.parity import between
 from antiphon.training.plan import plan
 from antiphon.training.recipe import read
 
+pytestmark = pytest.mark.usefixtures("warm_checks")
+
 gguf = pytest.importorskip("gguf", reason="the extra gguf is not installed")
 REAL = Path(__file__).resolve().parents[2] / ".cache" / "real"
 NAMES = {

@@ -20,6 +20,8 @@ from antiphon.training.losses.mntp import IGNORED, TARGETS, MaskingPreprocessor
 from antiphon.training.recipe import read
 from antiphon.training.token_blocks import token_blocks
 
+pytestmark = pytest.mark.usefixtures("warm_checks")
+
 WORDS = ["the", "module", "reads", "a", "file", "and", "gives", "its", "lines", "as", "a", "list", "of", "strings"]
 
 

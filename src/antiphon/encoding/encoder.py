@@ -114,9 +114,7 @@ class Encoder:
         return self
 
     def expect(self, number: int, sample: Sequence[str], *, task: Side | None = None) -> bool:
-        """Say that so many texts like those of a sample will come; return whether layers are compiled then.
-
-        With `compile="auto"` that is decided here, once, so that all of them run alike.
+        """Decide, with `compile="auto"`, for so many texts like a sample's; return whether layers are compiled.
 
         Example:
             >>> import antiphon
