@@ -10,7 +10,6 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from tokenizers import Tokenizer
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from antiphon import nano
@@ -188,14 +187,14 @@ def _begins_with_words(template: Template) -> bool:
 
 def _bakes(tokenizer: PreTrainedTokenizerBase, template: Template) -> bool:
     """Return whether a tokenizer with the template inside gives the ids that the pieces give."""
-    original = tokenizer.backend_tokenizer.to_str()
+    original = tokenizer.backend_tokenizer
     probes = [*PROBES, *(f"before {token} after" for token in tokenizer.get_added_vocab())]
     pieces = PieceTokenizer(tokenizer)
     wanted = [row.ids for row in sequences(probes, template, pieces, prompt="", side="query", max_tokens=10**6)]
     tokenizer.model_max_length = 10**6
     baked = bake(tokenizer, template, budget=10**5)
     readings = [(text, baked(text)["input_ids"], meant) for text, meant in zip(probes, wanted, strict=True)]
-    with_backend(tokenizer, Tokenizer.from_str(original))
+    with_backend(tokenizer, original)
     differing = next((reading for reading in readings if reading[1] != reading[2]), None)
     if differing is not None:
         text, ids, meant = differing

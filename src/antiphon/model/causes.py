@@ -137,7 +137,7 @@ def judge(
     parity = compare(of_a, of_b, limit=LIMITS["float32"] if limit is None else limit)
     dtypes = _possible_dtypes(a, b)
     if limit is None and not parity.equal and dtypes:
-        rounding = Rounding.of(a, texts, side, dtypes)
+        rounding = Rounding.of(a, texts, side, dtypes, exact_ND=of_a)
         parity = replace(parity, limit=rounding.limit)
         notes.append(
             f"rounding: {names[0]}'s own in {' or '.join(dtypes)} moves its float32 vectors by {rounding.error:.1e} of "

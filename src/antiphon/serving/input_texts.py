@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from sentence_transformers import SentenceTransformer
@@ -10,7 +9,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from antiphon.errors import DataError, ModelError
-from antiphon.text.tokenizer_json import plain_text, without_prefix
+from antiphon.text.tokenizer_json import assembled, parts_of, plain_text, without_prefix
 
 AT_ONCE = 100
 """Texts that are counted together, so that other threads get their turn."""
@@ -28,8 +27,8 @@ class TextTokenizer:
         if not isinstance(backend, Tokenizer):
             raise ModelError(f"{type(model[0]).__name__} has no fast tokenizer (tokenizer.json), which serving needs.")
         # a template in the post-processor would be counted and decoded with the text
-        raw = {**plain_text(json.loads(backend.to_str())), "post_processor": None}
-        self._forms = [_verbatim(raw), _verbatim(without_prefix(raw))]
+        parts = {**plain_text(parts_of(backend)), "post_processor": None}
+        self._forms = [_verbatim(backend, parts), _verbatim(backend, without_prefix(parts))]
         self._opening, self._closing = _specials(tokenizer)
 
     def counts(self, texts: Sequence[str]) -> list[int]:
@@ -67,8 +66,8 @@ _ADVICE = (
 )
 
 
-def _verbatim(raw: dict[str, object]) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(json.dumps(raw))
+def _verbatim(backend: Tokenizer, parts: dict[str, object]) -> Tokenizer:
+    tokenizer = assembled(backend, parts)
     tokenizer.encode_special_tokens = True
     return tokenizer
 

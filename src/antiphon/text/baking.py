@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -13,7 +12,7 @@ from antiphon import compat
 from antiphon.errors import ModelError
 from antiphon.text.pieces import Piece, rendered
 from antiphon.text.template import Side, Template
-from antiphon.text.tokenizer_json import plain_text, without_prefix
+from antiphon.text.tokenizer_json import assembled, parts_of, plain_text, without_prefix
 from antiphon.text.tokens import CHARACTERS_A_TOKEN, PieceTokenizer, Specials
 
 _REPEAT = 10_000
@@ -25,7 +24,7 @@ def write_specials(tokenizer: PreTrainedTokenizerBase, *, eos: bool = True) -> N
     ends = (specials.bos, specials.eos if eos else None)
     used = {index: str(tokenizer.convert_ids_to_tokens(index)) for index in ends if index is not None}
     opening, closing = (None if index is None else used[index] for index in ends)
-    backend = Tokenizer.from_str(json.dumps(plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))))
+    backend = assembled(tokenizer.backend_tokenizer, plain_text(parts_of(tokenizer.backend_tokenizer)))
     backend.post_processor = TemplateProcessing(
         single=" ".join(filter(None, (opening, "$A", closing))),
         pair=" ".join(filter(None, (opening, "$A", "$B:1", closing and f"{closing}:1"))),
@@ -90,12 +89,12 @@ def bake(
     add("eos", [specials.closing] if template.eos else [], pooled=True)
 
     first_text = next(number for number, piece in enumerate(pieces) if piece.kind == "text")
-    raw = plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))
+    raw = plain_text(parts_of(tokenizer.backend_tokenizer))
     raw = raw if first_text == 0 or pieces[first_text].parted else without_prefix(raw)
     raw["normalizer"] = _before(raw["normalizer"], _filling(pieces[first_text], CHARACTERS_A_TOKEN * budget))
     pair = [*single, {"Sequence": {"id": "B", "type_id": 1}}]
     raw["post_processor"] = {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": entries}
-    return with_backend(tokenizer, Tokenizer.from_str(json.dumps(raw)))
+    return with_backend(tokenizer, assembled(tokenizer.backend_tokenizer, raw))
 
 
 def with_backend(tokenizer: PreTrainedTokenizerBase, backend: Tokenizer) -> PreTrainedTokenizerBase:

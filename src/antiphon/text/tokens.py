@@ -5,7 +5,6 @@ Shapes: B texts, T tokens.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.text.pieces import Piece, rendered
 from antiphon.text.template import SIDES, Side, Template, no_prompt_slot
-from antiphon.text.tokenizer_json import plain_text, without_prefix
+from antiphon.text.tokenizer_json import assembled, parts_of, plain_text, without_prefix
 
 CHARACTERS_A_TOKEN = 32
 """A text is cut to so many characters for every token that it may have, before it is tokenised: a giant costs no more
@@ -112,10 +111,11 @@ class PieceTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.specials = Specials.of(tokenizer, eos=False)
-        raw = plain_text(json.loads(tokenizer.backend_tokenizer.to_str()))
-        self._text = _first_and_inner(raw)
+        backend = tokenizer.backend_tokenizer
+        parts = plain_text(parts_of(backend))
+        self._text = _first_and_inner(backend, parts)
         # a second pair, because the switch below belongs to the whole object and threads may share it
-        self._frame = _first_and_inner(raw)
+        self._frame = _first_and_inner(backend, parts)
         for text_tokenizer in self._text.values():
             text_tokenizer.encode_special_tokens = True
         self._known: dict[tuple[str, str, bool], list[int]] = {}
@@ -141,13 +141,13 @@ class PieceTokenizer:
         return self._known[key]
 
 
-def _first_and_inner(raw: dict[str, Any]) -> dict[bool, Tokenizer]:
+def _first_and_inner(backend: Tokenizer, parts: dict[str, Any]) -> dict[bool, Tokenizer]:
     """Return the tokenizer of a sequence's first piece (True) and that of every other (False); often they are one."""
     # a template in the post-processor would say the text twice, special tokens asked for or not
-    raw = {**raw, "post_processor": None}
-    first, inner = json.dumps(raw), json.dumps(without_prefix(raw))
-    inner_tokenizer = Tokenizer.from_str(inner)
-    return {True: inner_tokenizer if first == inner else Tokenizer.from_str(first), False: inner_tokenizer}
+    first = {**parts, "post_processor": None}
+    inner = without_prefix(first)
+    tokenizer = assembled(backend, inner)
+    return {True: tokenizer if first == inner else assembled(backend, first), False: tokenizer}
 
 
 @dataclass(frozen=True)
