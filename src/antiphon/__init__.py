@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from antiphon.data import pairs as pairs
     from antiphon.encoding import Encoder
     from antiphon.encoding.calibrate import calibrate
+    from antiphon.encoding.layer_choice import choose_layers
     from antiphon.evaluation import compare, evaluate
     from antiphon.exporting import export
     from antiphon.model import parity as parity
@@ -34,6 +35,7 @@ _HOMES = {
     "ModelOptions": "antiphon.model.opening",
     "build": "antiphon.model.build",
     "calibrate": "antiphon.encoding.calibrate",
+    "choose_layers": "antiphon.encoding.layer_choice",
     "compare": "antiphon.evaluation",
     "embed": "antiphon.corpus.embed",
     "evaluate": "antiphon.evaluation",
@@ -58,6 +60,7 @@ __all__ = [
     "ModelOptions",
     "build",
     "calibrate",
+    "choose_layers",
     "compare",
     "embed",
     "evaluate",

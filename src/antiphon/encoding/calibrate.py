@@ -59,7 +59,7 @@ def calibrate(
     steps = parsed(method)
     if side not in (BOTH, *SIDES):
         raise ConfigError(f"There is no side {side!r}; take one of {', '.join((BOTH, *SIDES))}.")
-    source, stream = _opened(texts, field)
+    source, stream = opened_texts(texts, field)
     raw = calibration.uncalibrated(model)
     encoder = Encoder(raw)
     sides = _sides(raw, side)
@@ -89,7 +89,9 @@ def shipped_texts() -> list[str]:
     return [found[n * len(found) // number] for n in range(number)]
 
 
-def _opened(texts: Iterable[str] | str | Path | None, field: str | Sequence[str] | None) -> tuple[str, Iterator[str]]:
+def opened_texts(
+    texts: Iterable[str] | str | Path | None, field: str | Sequence[str] | None
+) -> tuple[str, Iterator[str]]:
     """Return where texts come from, in words, and the texts."""
     if texts is None:
         return f"docstrings of Python {platform.python_version()}", iter(shipped_texts())

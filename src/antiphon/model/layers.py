@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from antiphon.errors import ConfigError, ModelError
@@ -18,9 +19,7 @@ def keep_layers(model: PreTrainedModel, layers: int) -> None:
     layers cannot be told or whose first layers depend on the last.
     """
     config, kind = model.config, model.config.model_type
-    if not hasattr(model, "layers") or len(model.layers) != config.num_hidden_layers:
-        raise ModelError(f"The layers of a {kind} cannot be told, so none can be left off; leave layers out.")
-    whole = len(model.layers)
+    whole = len(layers_of(model))
     check_layers(layers)
     if layers > whole:
         raise ConfigError(f"layers is {layers} and the model has {whole}; take a number from 1 to {whole}.")
@@ -34,7 +33,19 @@ def keep_layers(model: PreTrainedModel, layers: int) -> None:
             setattr(config, name, list(value[:layers]))
 
 
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """Return the layers of a decoder; ModelError where they cannot be told."""
+    layers: nn.ModuleList | None = getattr(model, "layers", None)
+    if layers is None or len(layers) != model.config.num_hidden_layers:
+        raise ModelError(
+            f"The layers of a {model.config.model_type} cannot be told, so none can be left off; leave layers out."
+        )
+    return layers
+
+
 def check_layers(layers: object) -> None:
     """Raise a ConfigError for what is no number of layers."""
     if not isinstance(layers, int) or isinstance(layers, bool) or layers < 1:
-        raise ConfigError(f"layers is {layers!r}; a whole number of at least 1 is wanted.")
+        raise ConfigError(
+            f"layers is {layers!r}; a whole number of at least 1 is wanted (antiphon.choose_layers finds one)."
+        )

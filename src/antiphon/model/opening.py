@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import load_file_path
@@ -39,8 +39,8 @@ class ModelOptions:
     """For a language model: last, mean or weighted_mean."""
     max_tokens: int | None = None
     """For a language model: tokens of a sequence with one copy of the text."""
-    layers: int | None = None
-    """For a language model: the first layers that are kept."""
+    layers: int | Literal["auto"] | None = None
+    """For a language model: the first layers that are kept; "auto" is the command line's, by `choose_layers`."""
     bidirectional: bool | None = None
     """For a language model: whether tokens see later ones."""
     prompt: str | None = None

@@ -1,0 +1,159 @@
+"""How many layers to keep, without labels: at which depth the two halves of one text find each other best.
+
+N texts, B texts of a batch, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import batch_to_device
+from torch import nn
+from transformers import PreTrainedModel
+
+from antiphon import compat
+from antiphon.encoding.calibrate import opened_texts
+from antiphon.errors import DataError
+from antiphon.model.calibration import uncalibrated
+from antiphon.model.layers import layers_of
+from antiphon.model.prompts import prompt_of
+from antiphon.model.unit_vectors import unit
+from antiphon.text.template import Side
+from antiphon.text.tokens import check_texts
+
+_MOST, _FEWEST, _WORDS, _BATCH = 200, 16, 8, 16
+"""Texts that are read, that there must be, words that each has at least, texts of a forward."""
+_CONSTANT = 1e-6
+"""The least deviation of a dimension, as a share of the widest one's, that it is divided by."""
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The number of layers to keep, and what every number was worth."""
+
+    layers: int
+    """The best; of several alike the fewest."""
+    scores: Mapping[int, float]
+    """Mean reciprocal rank of a text's second half among all second halves, for its first; by the layers kept."""
+    texts: int
+
+
+def choose_layers(
+    model: SentenceTransformer,
+    texts: Iterable[str] | str | Path | None = None,
+    *,
+    field: str | Sequence[str] | None = None,
+    side: Side = "document",
+) -> LayerChoice:
+    """Choose how many of a model's first layers to keep, by unlabelled texts: `build(..., layers=choice.layers)`.
+
+    Each text is cut in two by its words, both halves are embedded at every depth in one pass, with the final norm and
+    the model's own pooling behind, dimensions are standardised, and the depth is taken at which halves of one text
+    rank first for each other. `texts` are strings, a source as in `embed`, or None for a thousand docstrings of this
+    Python's standard library; texts of fewer than 8 words say nothing here, and 200 of the others are read.
+
+    Raises DataError for fewer than 16 such texts, ModelError for a decoder whose layers cannot be told.
+
+    Example:
+        >>> import antiphon
+        >>> texts = [f"paragraph {n} is about the number {n * n} and what {n} is good for" for n in range(20)]
+        >>> sorted(antiphon.choose_layers(antiphon.build("nano", max_tokens=64), texts).scores)
+        [1, 2, 3, 4, 5]
+    """
+    halves = _halves(opened_texts(texts, field)[1])
+    vectors = layer_vectors(uncalibrated(model), halves, side=side)
+    scores = {layers: reciprocal_rank(one[0::2], one[1::2]) for layers, one in vectors.items()}
+    best = max(scores, key=lambda layers: (scores[layers], -layers))
+    return LayerChoice(best, scores, len(halves) // 2)
+
+
+def layer_vectors(
+    model: SentenceTransformer, texts: Sequence[str], *, side: Side = "document"
+) -> dict[int, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Return (N, D) vectors for every number of layers that could be kept, from one pass of the whole model.
+
+    What a layer gave is put in its place as the only one, so that norm and pooling are the model's own.
+    """
+    decoder = model[0].model
+    number = len(layers_of(decoder))
+    found: dict[int, list[torch.Tensor]] = {layers: [] for layers in range(1, number + 1)}
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(texts), _BATCH):
+                given = model.preprocess(list(texts[start : start + _BATCH]), prompt=prompt_of(model, side), task=side)
+                features = batch_to_device(dict(given), model.device)
+                with _kept(decoder) as outputs:
+                    found[number].append(model(dict(features))["sentence_embedding"])
+                for layers in range(1, number):
+                    with _replayed(decoder, outputs[layers - 1]):
+                        found[layers].append(model(dict(features))["sentence_embedding"])
+    finally:
+        model.train(was_training)
+    return {layers: torch.cat(parts).double().cpu().numpy() for layers, parts in found.items()}
+
+
+def reciprocal_rank(
+    first_ND: np.ndarray[Any, np.dtype[np.float64]], second_ND: np.ndarray[Any, np.dtype[np.float64]]
+) -> float:
+    """Return the mean of 1 / r, r being the rank of the second half of a text, by cosine, for its first.
+
+    Both are standardised together before. Equal cosines rank behind.
+    """
+    both = np.concatenate([first_ND, second_ND])
+    deviation = both.std(axis=0)
+    both = unit((both - both.mean(axis=0)) / np.maximum(deviation, _CONSTANT * deviation.max(initial=1e-30)))
+    similarity_NN = both[: len(first_ND)] @ both[len(first_ND) :].T
+    ranks = (similarity_NN >= np.diag(similarity_NN)[:, None]).sum(axis=1)
+    return float(np.mean(1 / ranks))
+
+
+def _halves(texts: Iterator[str]) -> list[str]:
+    """Return first and second halves in turns, of texts evenly over those that are long enough."""
+    words = [one for one in (text.split() for text in check_texts(list(texts))) if len(one) >= _WORDS]
+    if len(words) < _FEWEST:
+        raise DataError(
+            f"{len(words)} of the texts have {_WORDS} words or more, and at least {_FEWEST} are needed to choose "
+            "layers by; give longer texts or more of them."
+        )
+    number = min(_MOST, len(words))
+    chosen = [words[n * len(words) // number] for n in range(number)]
+    return [" ".join(half) for one in chosen for half in (one[: len(one) // 2], one[len(one) // 2 :])]
+
+
+@contextmanager
+def _kept(decoder: PreTrainedModel) -> Iterator[list[Any]]:
+    """Collect what every layer returns, in order."""
+    outputs: list[Any] = []
+    handles = [
+        layer.register_forward_hook(lambda module, given, output: outputs.append(output))
+        for layer in layers_of(decoder)
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _replayed(decoder: PreTrainedModel, output: Any) -> Iterator[None]:
+    """Let a decoder have one layer, which returns what another one did."""
+    layers, config = layers_of(decoder), decoder.config
+    number = config.num_hidden_layers
+    only = compat.copied_module(layers[0], compat.children_of(layers[0]), forward=lambda *given, **named: output)
+    try:
+        compat.set_child(decoder, "layers", nn.ModuleList([only]))
+        config.num_hidden_layers = 1
+        yield
+    finally:
+        compat.set_child(decoder, "layers", layers)
+        config.num_hidden_layers = number
