@@ -26,9 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", ANTIPHON_CACHE="/nowhere")
+os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", ANTIPHON_CACHE="/nowhere", OMP_NUM_THREADS="1")
 
-import torch
 from sentence_transformers import SentenceTransformer
 
 import antiphon
@@ -295,7 +294,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     quiet()
-    torch.set_num_threads(1)
+    # not torch.set_num_threads: its pool would be broken in the threads of a forked child that loads weights
     for name in antiphon.__all__:
         getattr(antiphon, name)  # imported here once, not in every child
     deadline = time.monotonic() + 60 * options.minutes
