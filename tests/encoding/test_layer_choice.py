@@ -47,9 +47,10 @@ def test_every_depth_has_the_vectors_of_the_model_that_is_cut_there(tmp_path, ar
     assert whole[0].model.config.num_hidden_layers == len(whole[0].model.layers) == 4
 
 
-def naive(first: np.ndarray, second: np.ndarray) -> float:
+def naive(first: np.ndarray, second: np.ndarray, *, standardized: bool) -> float:
     both = np.vstack([first, second])
-    both = np.array([[(x - column.mean()) / column.std() for x in column] for column in both.T]).T
+    if standardized:
+        both = np.array([[(x - column.mean()) / column.std() for x in column] for column in both.T]).T
     first, second = both[: len(first)], both[len(first) :]
     found = []
     for number, half in enumerate(first):
@@ -58,15 +59,18 @@ def naive(first: np.ndarray, second: np.ndarray) -> float:
     return sum(found) / len(found)
 
 
-def test_the_rank_is_the_naive_one():
+@pytest.mark.parametrize("standardized", [False, True])
+def test_the_rank_is_the_naive_one(standardized):
     draw = np.random.default_rng(0)
     first = draw.normal(size=(30, 8))
     second = first + draw.normal(size=(30, 8))
-    assert reciprocal_rank(first, second) == pytest.approx(naive(first, second))
-    assert reciprocal_rank(first, first) == 1.0
-    assert reciprocal_rank(first, second[draw.permutation(30)]) < 0.3
+    second[:, 0] += 5.0
+    how = {"standardized": standardized}
+    assert reciprocal_rank(first, second, **how) == pytest.approx(naive(first, second, **how))
+    assert reciprocal_rank(first, first, **how) == 1.0
+    assert reciprocal_rank(first, second[draw.permutation(30)], **how) < 0.3
     constant = np.hstack([first, np.ones((30, 1))]), np.hstack([second, np.ones((30, 1))])
-    assert reciprocal_rank(*constant) == pytest.approx(naive(first, second))
+    assert reciprocal_rank(*constant, standardized=True) == pytest.approx(naive(first, second, standardized=True))
 
 
 def test_the_best_depth_is_chosen_and_of_equal_ones_the_first(tiny_base, monkeypatch):
@@ -75,7 +79,7 @@ def test_the_best_depth_is_chosen_and_of_equal_ones_the_first(tiny_base, monkeyp
     assert choice.texts == len(TEXTS)
     assert choice.scores[choice.layers] == max(choice.scores.values())
     assert antiphon.choose_layers(model, TEXTS) == choice
-    monkeypatch.setattr("antiphon.encoding.layer_choice.reciprocal_rank", lambda first, second: 0.5)
+    monkeypatch.setattr("antiphon.encoding.layer_choice.reciprocal_rank", lambda first, second, standardized: 0.5)
     assert antiphon.choose_layers(model, TEXTS).layers == 1
 
 

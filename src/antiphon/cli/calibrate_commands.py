@@ -57,7 +57,7 @@ def calibrate(
     """Fit an affine map on unlabelled texts and put it behind the pooling: better vectors without training."""
     from antiphon.cli import report
 
-    opened = open_named(model, options)
+    opened = open_named(model, options, calibrated=True)
     from antiphon.encoding.calibrate import calibrate as fitted
     from antiphon.model.calibration import calibration_of
     from antiphon.model.checkpoint import check_target, save

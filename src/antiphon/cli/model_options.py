@@ -105,21 +105,28 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def open_named(name: str, options: ModelOptions | None = None, *, side: Side = "query") -> SentenceTransformer:
-    """Open a saved embedder, or build one from a language model, with the libraries' own noise silenced."""
+def open_named(
+    name: str, options: ModelOptions | None = None, *, side: Side = "query", calibrated: bool = False
+) -> SentenceTransformer:
+    """Open a saved embedder, or build one from a language model, with the libraries' own noise silenced.
+
+    `calibrated` says that its vectors will be, which is asked where the number of layers is to be chosen.
+    """
     from antiphon.model.opening import is_embedder, open_model, quiet
 
     quiet()
     if options is not None and options.layers == AUTO and not is_embedder(name):
-        options = replace(options, layers=_chosen(open_model(name, replace(options, layers=None), side=side)))
+        options = replace(
+            options, layers=_chosen(open_model(name, replace(options, layers=None), side=side), calibrated)
+        )
     return open_model(name, options, side=side)
 
 
-def _chosen(whole: SentenceTransformer) -> int:
+def _chosen(whole: SentenceTransformer, calibrated: bool) -> int:
     from antiphon.cli import report
     from antiphon.encoding.layer_choice import choose_layers
 
-    choice = choose_layers(whole)
+    choice = choose_layers(whole, calibrated=calibrated)
     worth = choice.scores[choice.layers], choice.scores[max(choice.scores)]
     report.note(
         f"{choice.layers} of {max(choice.scores)} layers are kept: the halves of {choice.texts} docstrings find each "

@@ -51,12 +51,14 @@ def choose_layers(
     *,
     field: str | Sequence[str] | None = None,
     side: Side = "document",
+    calibrated: bool = False,
 ) -> LayerChoice:
     """Choose how many of a model's first layers to keep, by unlabelled texts: `build(..., layers=choice.layers)`.
 
     Each text is cut in two by its words, both halves are embedded at every depth in one pass, with the final norm and
-    the model's own pooling behind, dimensions are standardised, and the depth is taken at which halves of one text
-    rank first for each other. `texts` are strings, a source as in `embed`, or None for a thousand docstrings of this
+    the model's own pooling behind, and the depth is taken at which halves of one text rank first for each other.
+    `calibrated` says that the vectors are to be standardised (`calibrate`), so that they are before they are compared:
+    the depth is another one then. `texts` are strings, a source as in `embed`, or None for a thousand docstrings of this
     Python's standard library; texts of fewer than 8 words say nothing here, and 200 of the others are read.
 
     Raises DataError for fewer than 16 such texts, ModelError for a decoder whose layers cannot be told.
@@ -69,7 +71,7 @@ def choose_layers(
     """
     halves = _halves(opened_texts(texts, field)[1])
     vectors = layer_vectors(uncalibrated(model), halves, side=side)
-    scores = {layers: reciprocal_rank(one[0::2], one[1::2]) for layers, one in vectors.items()}
+    scores = {layers: reciprocal_rank(one[0::2], one[1::2], standardized=calibrated) for layers, one in vectors.items()}
     best = max(scores, key=lambda layers: (scores[layers], -layers))
     return LayerChoice(best, scores, len(halves) // 2)
 
@@ -102,15 +104,21 @@ def layer_vectors(
 
 
 def reciprocal_rank(
-    first_ND: np.ndarray[Any, np.dtype[np.float64]], second_ND: np.ndarray[Any, np.dtype[np.float64]]
+    first_ND: np.ndarray[Any, np.dtype[np.float64]],
+    second_ND: np.ndarray[Any, np.dtype[np.float64]],
+    *,
+    standardized: bool = False,
 ) -> float:
     """Return the mean of 1 / r, r being the rank of the second half of a text, by cosine, for its first.
 
-    Both are standardised together before. Equal cosines rank behind.
+    With `standardized` each dimension of both has its mean taken off and is divided by its deviation before. Equal
+    cosines rank behind.
     """
     both = np.concatenate([first_ND, second_ND])
-    deviation = both.std(axis=0)
-    both = unit((both - both.mean(axis=0)) / np.maximum(deviation, _CONSTANT * deviation.max(initial=1e-30)))
+    if standardized:
+        deviation = both.std(axis=0)
+        both = (both - both.mean(axis=0)) / np.maximum(deviation, _CONSTANT * deviation.max(initial=1e-30))
+    both = unit(both)
     similarity_NN = both[: len(first_ND)] @ both[len(first_ND) :].T
     ranks = (similarity_NN >= np.diag(similarity_NN)[:, None]).sum(axis=1)
     return float(np.mean(1 / ranks))
