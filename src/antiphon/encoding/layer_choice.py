@@ -58,8 +58,8 @@ def choose_layers(
     Each text is cut in two by its words, both halves are embedded at every depth in one pass, with the final norm and
     the model's own pooling behind, and the depth is taken at which halves of one text rank first for each other.
     `calibrated` says that the vectors are to be standardised (`calibrate`), so that they are before they are compared:
-    the depth is another one then. `texts` are strings, a source as in `embed`, or None for a thousand docstrings of this
-    Python's standard library; texts of fewer than 8 words say nothing here, and 200 of the others are read.
+    the depth is another one then. `texts` are strings, a source as in `embed`, or None for a thousand docstrings of
+    this Python's standard library; texts of fewer than 8 words say nothing here, and 200 of the others are read.
 
     Raises DataError for fewer than 16 such texts, ModelError for a decoder whose layers cannot be told.
 
