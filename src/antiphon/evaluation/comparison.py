@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from antiphon.data.html_table import html_table
 from antiphon.errors import ConfigError, DataError
 from antiphon.evaluation.curves import Curve, read_curves
 from antiphon.evaluation.published_scores import PublishedRow
@@ -86,6 +87,29 @@ class Comparison:
     def tasks(self) -> list[str]:
         """The common tasks, by category."""
         return list(self.categories)
+
+    def _repr_html_(self) -> str:
+        """Return the tables of systems and of tasks that a notebook shows."""
+        first = self.systems[0].label
+        systems = [
+            (
+                one.label,
+                f"{100 * one.average.mean:.2f}",
+                *((_gain(one.difference), f"{one.wins}", f"{one.losses}") if one.difference else ("", "", "")),
+            )
+            for one in self.systems
+        ]
+        tasks = [
+            (task, *(cell for one in self.systems for cell in _columns(one.tasks[task], one is self.systems[0])))
+            for task in self.tasks
+        ]
+        heads = [name for one in self.systems for name in (one.label, "difference")]
+        del heads[1]  # the first system has no difference from itself
+        return html_table(
+            f"Scores x 100; differences are from {first}, intervals 95 %",
+            ("system", "mean", "difference", "better on", "worse on"),
+            systems,
+        ) + html_table("By task", ("task", *heads), tasks)
 
 
 def compare(runs: Sequence[str | Path | Scores], *, published: Sequence[str] = ()) -> Comparison:
@@ -219,6 +243,17 @@ def _system(
         sum(interval.low > 0 for interval in differences),
         sum(interval.high < 0 for interval in differences),
     )
+
+
+def _columns(figures: TaskFigures, is_first: bool) -> tuple[str, ...]:
+    """Return the cells of a system on a task."""
+    score = f"{100 * figures.main:.2f}"
+    return (score,) if is_first else (score, _gain(figures.difference) if figures.difference else "")
+
+
+def _gain(difference: Interval) -> str:
+    low, mean, high = (f"{100 * value:+.2f}" for value in (difference.low, difference.mean, difference.high))
+    return f"{mean} ({low} to {high})"
 
 
 def _minus(a: _Resampled, b: _Resampled) -> tuple[float, Numbers | None]:
