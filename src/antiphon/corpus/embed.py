@@ -32,7 +32,7 @@ from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.files import held
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.origin import Origin
-from antiphon.text.template import SIDES
+from antiphon.text.template import SIDES, Side
 
 SHARD_SIZES = {PARQUET: 1024, LANCE: 8192}
 """Texts in a shard. A Lance table keeps a version for every shard until it is complete, so its shards are larger."""
@@ -53,7 +53,7 @@ def embed(  # noqa: PLR0913  (the public surface)
     field: str | Sequence[str] | None = None,
     id_field: str | None = None,
     keep: Sequence[str] | None = None,
-    side: str = "document",
+    side: Side = "document",
     precision: Precision = "float32",
     truncate_dim: int | None = None,
     shard_size: int | None = None,
