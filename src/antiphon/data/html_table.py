@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-_WORDS, _NUMBER = "text-align: left", "text-align: right; font-variant-numeric: tabular-nums"
+_CELL = "padding: .2em .7em; white-space: nowrap; text-align: "
+_WORDS, _NUMBER = f"{_CELL}left", f"{_CELL}right; font-variant-numeric: tabular-nums"
 
 
 def html_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -15,8 +16,8 @@ def html_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str
         f"<tr>{''.join(_cell('td', number, words) for number, words in enumerate(row))}</tr>" for row in rows
     )
     return (
-        f'<table><caption style="text-align: left">{escape(caption)}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+        f'<div style="overflow-x: auto"><table><caption style="text-align: left">{escape(caption)}</caption>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 

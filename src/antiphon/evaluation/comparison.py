@@ -147,7 +147,7 @@ def _read(runs: Sequence[str | Path | Scores]) -> tuple[dict[str, list[Scores]],
             own = read_curves(folder)
             if not scores and not own:
                 raise DataError(f"{folder} is no run: it has neither {SCORES} nor the run.json of a training run.")
-            curves += own
+            curves += _named(own, folder, [one.label for one in scores], {curve.run for curve in curves})
         for one in scores:
             seeds = found.setdefault(one.label, [])
             same = [other for other in seeds if (other.revision, other.settings) == (one.revision, one.settings)]
@@ -155,6 +155,13 @@ def _read(runs: Sequence[str | Path | Scores]) -> tuple[dict[str, list[Scores]],
                 raise ConfigError(f"The run {one.label!r} was named twice; a seed counts once.")
             seeds.append(one)
     return found, curves
+
+
+def _named(own: Sequence[Curve], folder: Path, labels: Sequence[str], taken: set[str]) -> list[Curve]:
+    """Return a run's curves under the name that its scores have, and beside others of that name with its folder's."""
+    wanted = {curve.run: labels[0] if len(labels) == 1 else curve.run for curve in own}
+    names = {run: f"{name} ({folder.name})" if name in taken else name for run, name in wanted.items()}
+    return [replace(curve, run=names[curve.run]) for curve in own]
 
 
 def _compared(found: Mapping[str, list[Scores]], curves: tuple[Curve, ...]) -> Comparison:
