@@ -28,17 +28,18 @@ NAMES = [
 ]
 SIGNATURES = {
     "Encoder": "model budget compile attention linear widen",
-    "evaluate": "model tasks out instructions limit seed budget cut compile label cache listener own_document strict",
+    "evaluate": "model tasks out instructions limit seed budget cut compile label cache listener progress own_document "
+    "strict",
     "compare": "runs published",
     "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts eos bidirectional max_tokens layers dtype device",
-    "calibrate": "model texts method side field on_progress",
+"calibrate": "model texts method side field on_progress progress",
     "choose_layers": "model texts field side calibrated",
     "load": "path device dtype",
     "save": "model path",
     "mine": "model pairs columns settings corpus instruction document_instruction cache rescore report on_progress "
-    "strict batch_tokens compile",
-    "train": "recipe overrides variant resume accept_changed_data first until on_step",
+    "progress strict batch_tokens compile",
+    "train": "recipe overrides variant resume accept_changed_data first until on_step progress",
 }
 MODEL = "template pooling layers max-tokens bidirectional prompt prompt-name adapter dtype device"
 """The options of every command that opens a model, in this order and with one meaning."""

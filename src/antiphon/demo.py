@@ -26,11 +26,12 @@ from antiphon.model.build import build
 from antiphon.model.checkpoint import load
 from antiphon.model.parity import Vectors
 from antiphon.model.unit_vectors import unit
+from antiphon.modules import PoolingMode
 from antiphon.training import train
 from antiphon.training.losses import Information, information
 from antiphon.training.reconstruct import reconstruct
 
-ZERO_SHOT = (
+ZERO_SHOT: tuple[tuple[str, PoolingMode], ...] = (
     ("classical-write", "mean"),
     ("classical-write", "last"),
     ("echo-rewrite", "mean"),

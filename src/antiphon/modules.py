@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from sentence_transformers.base.modules import Module, Transformer
@@ -18,7 +18,8 @@ from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.text.template import Side, Template
 from antiphon.text.tokens import PieceTokenizer, Sequenced, check_texts, sequences
 
-POOLINGS = ("last", "mean", "weighted_mean")
+PoolingMode = Literal["last", "mean", "weighted_mean"]
+POOLINGS: tuple[PoolingMode, ...] = get_args(PoolingMode)
 TEXT_ONLY: dict[str, Any] = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 
 

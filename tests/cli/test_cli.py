@@ -76,6 +76,19 @@ def test_the_version_is_the_packages(run):
     assert run("--version") == (0, f"antiphon {antiphon.__version__}\n", "")
 
 
+def test_a_shell_is_given_its_script_and_completes_commands_and_options(programs):
+    named = {**ENVIRONMENT, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # or typer looks for the shell itself
+    command = [str(programs / "antiphon"), "--show-completion", "bash"]
+    shown = subprocess.run(command, capture_output=True, text=True, env=named, check=True)
+    assert "_ANTIPHON_COMPLETE=complete_bash" in shown.stdout
+    assert "complete -o default -F _antiphon_completion antiphon" in shown.stdout
+    assert shown.stderr == ""
+    for words, expected in (("antiphon emb", {"embed"}), ("antiphon search --where --mo", {"--model", "--mode"})):
+        asked = {"_ANTIPHON_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        done = subprocess.run(command[:1], capture_output=True, text=True, env={**ENVIRONMENT, **asked}, check=True)
+        assert set(done.stdout.split()) == expected
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_ends_in_examples(command, run):
     code, out, _ = run(command, "--help")

@@ -15,6 +15,8 @@ import pytest
 import antiphon
 from antiphon.cli import main, report
 from antiphon.cli.report.charts import charts, logarithmic_ticks, ticks
+from antiphon.cli.report.page import page
+from antiphon.cli.report.svg import tick_words
 from antiphon.errors import ConfigError, DataError
 from antiphon.evaluation import Scores, TaskScore, compare, evaluate
 from antiphon.evaluation.scores import Cost
@@ -112,6 +114,20 @@ def test_ticks_span_what_is_drawn(low, high):
         assert marked[0] < low <= high < marked[-1]
 
 
+def test_steps_are_counted_in_whole_numbers_and_what_is_alone_stands_in_the_middle():
+    assert ticks(1, 3, 8, whole=True) == [1, 2, 3]
+    assert ticks(2, 2, 8, whole=True) == [1, 2, 3]
+    assert all(value == int(value) for value in ticks(0, 7, 8, whole=True))
+    low, *_, high = ticks(30, 30)
+    assert (low + high) / 2 == 30
+
+
+def test_a_tick_has_the_digits_that_its_step_has():
+    for values, words in (([2, 2.25, 2.5], ["2.00", "2.25", "2.50"]), ([0, 2.5, 5], ["0", "2.5", "5.0"]),
+                          ([0, 0.2, 0.4], ["0", "0.2", "0.4"]), ([0, 500, 1000], ["0", "500", "1,000"])):  # fmt: skip
+        assert [tick_words(value, values) for value in values] == words
+
+
 def training_run(folder):
     history = [{"step": step, "loss": 3 / step} for step in range(1, 9)]
     history += [{"step": step, "eval_dev_average": 0.4 + step / 100, "eval_runtime": 1.0} for step in (2, 4, 6, 8)]
@@ -127,9 +143,24 @@ def test_curves_of_training_runs_are_read(two, tmp_path):
     outcome = compare([two[0], folder])
     assert [system.label for system in outcome.systems] == ["classical", "echo"]
     assert {(curve.quantity, len(curve.points)) for curve in outcome.curves} == {("loss", 8), ("dev_average", 4)}
+    assert {curve.run for curve in outcome.curves} == {"echo"}  # one name a run, that of its scores
+    drawn = {series.name: series.style for chart in charts(outcome) for series in chart.series}
+    assert {(one.name, one.style) for chart in charts(outcome) for one in chart.series} == set(drawn.items())
     assert [chart.name for chart in charts(outcome)] == [
         "scores", "differences", "compute", "contrastive-loss", "contrastive-dev_average"
     ]  # fmt: skip
+
+
+def test_two_runs_of_one_name_are_told_apart(two, tmp_path):
+    folders = [training_run(tmp_path / place / "anchor") for place in ("here", "there")]
+    folders[1] = folders[1].rename(tmp_path / "there" / "again")
+    names = [curve.run for curve in compare([*two, *folders]).curves]
+    assert list(dict.fromkeys(names)) == ["anchor", "anchor (again)"]
+
+
+def test_a_report_of_one_run_is_measured_against_nothing(two):
+    assert "measured against" not in page(compare(two[:1]))
+    assert "2 tasks, measured against classical." in page(compare(two))
 
 
 @pytest.fixture(scope="module")

@@ -266,3 +266,25 @@ def test_a_key_is_asked_for_and_used(model, visit):
         page.keyboard.press("Enter")
         page.wait_for_selector("body[data-ready]")
         assert page.locator("#maps figure").count() == 3
+
+
+@pytest.mark.slow
+def test_who_waits_is_told(model, visit):
+    with running(model) as address:
+        page = visit(address)
+        page.wait_for_selector("body[data-ready]")
+        held = []
+        page.route("**/playground/about", held.append)
+        page.route("**/rerank", held.append)
+        page.reload()
+        page.wait_for_selector("#loading:not([hidden])")
+        assert not page.is_visible("#main")  # nothing to press before the server has said what it serves
+        held.pop().continue_()
+        page.wait_for_selector("#search .working:not(:empty)")
+        assert not page.is_visible("#loading")
+        assert page.is_disabled("#search button")
+        while not held:
+            page.wait_for_timeout(20)
+        held.pop().continue_()
+        page.wait_for_selector("body[data-ready]")
+        assert page.locator(".working:not(:empty)").count() == 0

@@ -6,7 +6,7 @@ What a folder looks like is index.py's business, how a source is read that of so
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -23,6 +23,7 @@ from antiphon.corpus.resuming import check_same, prepare
 from antiphon.corpus.seen import Seen
 from antiphon.corpus.shards import LANCE, PARQUET, Settings
 from antiphon.corpus.windows import BATCH_TOKENS, ShardEncoder, chunks_of
+from antiphon.data.progress_bar import Progress, telling
 from antiphon.data.skipped import Skipped
 from antiphon.data.sources import Source, TextSource, open_source
 from antiphon.data.text_columns import Record
@@ -31,10 +32,7 @@ from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.files import held
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.origin import Origin
-from antiphon.text.template import SIDES
-
-Progress = Callable[[int, int | None], None]
-"""Told how many texts are done, and how many there are where that is known."""
+from antiphon.text.template import SIDES, Side
 
 SHARD_SIZES = {PARQUET: 1024, LANCE: 8192}
 """Texts in a shard. A Lance table keeps a version for every shard until it is complete, so its shards are larger."""
@@ -55,7 +53,7 @@ def embed(  # noqa: PLR0913  (the public surface)
     field: str | Sequence[str] | None = None,
     id_field: str | None = None,
     keep: Sequence[str] | None = None,
-    side: str = "document",
+    side: Side = "document",
     precision: Precision = "float32",
     truncate_dim: int | None = None,
     shard_size: int | None = None,
@@ -63,6 +61,7 @@ def embed(  # noqa: PLR0913  (the public surface)
     force: bool = False,
     verify: bool = False,
     on_progress: Progress | None = None,
+    progress: bool | None = None,
     strict: bool = False,
     batch_tokens: int | None = None,
     compile: bool = False,
@@ -80,7 +79,8 @@ def embed(  # noqa: PLR0913  (the public surface)
     an earlier run left in `out`, never the files of others. `verify` writes nothing: it reads every byte of a complete
     `out` and compares its rows with the source.
     What is passed over is counted and told in the log at the end; `strict` refuses it. `batch_tokens` are the tokens of
-    a forward pass and `compile` compiles the layers; a run that goes on needs both as they were.
+    a forward pass and `compile` compiles the layers; a run that goes on needs both as they were. `progress` shows a
+    bar, without it in interactive use only; `on_progress` takes its place.
 
     Raises ConfigError for a setting that cannot be used; DataError for a bad source, two texts of one id, a disk that
     is full, a folder that others made or another process writes to, or one that does not pass `verify`; ModelError for
@@ -101,12 +101,10 @@ def embed(  # noqa: PLR0913  (the public surface)
     )  # fmt: skip
     if verify:
         return _verified(Path(out), settings, job)
-    with held(out, "embed") as place:
+    with held(out, "embed") as place, telling("embedding", progress, on_progress) as tell:
         index = prepare(place, settings, force=force)
         encode = ShardEncoder(Encoder(model, budget=settings.batch_tokens, compile=compile), side, batch_size, width)
-        folder = _filled(index, job, encode, on_progress or _silent).folder
-        skipped.tell(job.source.name)
-        return folder
+        return _filled(index, job, encode, tell).folder
 
 
 @dataclass(frozen=True)
@@ -117,6 +115,7 @@ class _Job:
     total: int | None
     kept: KeptColumns
     chunks: Iterable[list[Record]]
+    skipped: Skipped
 
     @classmethod
     def of(cls, source: Source, shard_size: int, skipped: Skipped) -> _Job:
@@ -124,7 +123,7 @@ class _Job:
         chunks = chunks_of(source.records(None if source.repeatable else skipped), shard_size)
         first = next(chunks, [])  # before anything is written: an empty standard input leaves no folder behind
         kept = found if found is not None else KeptColumns().with_values_of(first)
-        return cls(source, total, kept, _told(chain([first], chunks), source, kept, skipped))
+        return cls(source, total, kept, _told(chain([first], chunks), source, kept, skipped), skipped)
 
     def spread(self) -> Iterator[Record] | None:
         """Yield up to CALIBRATED_ON texts evenly spread over the source; None where it is read only once."""
@@ -147,7 +146,7 @@ def _told(
 
 
 def _filled(index: Index, job: _Job, encode: ShardEncoder, tell: Progress) -> Index:
-    """Return the index with every shard of the source, complete."""
+    """Return the index with every shard of the source, complete; then tell what was passed over."""
     done = number = 0
     for number, records in enumerate(job.chunks, start=1):
         if not index.holds(number - 1, records, job.source.name):
@@ -159,7 +158,9 @@ def _filled(index: Index, job: _Job, encode: ShardEncoder, tell: Progress) -> In
             index = index.with_shard(number - 1, records, vectors, job.kept)
         done += len(records)
         tell(done, job.total)
-    return _finished(index, number, job.source.name)
+    finished = _finished(index, number, job.source.name)
+    job.skipped.tell(job.source.name)
+    return finished
 
 
 def _tell_more(tell: Progress, before: int, total: int | None, some: int) -> None:
@@ -182,10 +183,6 @@ def _tell_outside(share: float, index: Index) -> None:
             "them: its texts are unlike those before. Take float16, or embed anew.",
             index.folder, 100 * share,
         )  # fmt: skip
-
-
-def _silent(done: int, total: int | None) -> None:
-    """Tell nobody."""
 
 
 def _looked_through(source: Source, skipped: Skipped) -> tuple[int | None, KeptColumns | None]:

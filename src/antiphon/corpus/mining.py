@@ -32,6 +32,7 @@ from antiphon.corpus.neighbours import BLOCK, NOTHING, Ids, Nearest, VectorSourc
 from antiphon.corpus.rescoring import Rescorer
 from antiphon.corpus.seen import Seen
 from antiphon.data.pairs import ANCHOR, POSITIVE, Pair, load, negative_columns, texts_of, to_dataset
+from antiphon.data.progress_bar import Progress, telling
 from antiphon.data.skipped import Skipped
 from antiphon.encoding import Compile, Encoder
 from antiphon.errors import DataError
@@ -58,7 +59,8 @@ def mine(  # noqa: PLR0913  (the public surface)
     cache: str | Path | None = None,
     rescore: CrossEncoder | None = None,
     report: str | Path | None = None,
-    on_progress: Callable[[int, int | None], None] | None = None,
+    on_progress: Progress | None = None,
+    progress: bool | None = None,
     strict: bool = False,
     batch_tokens: int | None = None,
     compile: Compile = False,
@@ -73,6 +75,7 @@ def mine(  # noqa: PLR0913  (the public surface)
     model's fingerprint, so that other margins cost no encoding and a run that died goes on. With a cross-encoder in
     `rescore` its scores of the nearest texts and of the positive take the place of cosines. `report` is a Markdown file
     to write. `strict` refuses what would be passed over in a source. `batch_tokens` and `compile` are the Encoder's.
+    `progress` shows a bar, without it in interactive use only; `on_progress` takes its place.
 
     Raises DataError for a bad source, an empty corpus, vectors of another model, or a file `report` that cannot be
     written; ModelError for a vector that is NaN or zero.
@@ -87,17 +90,15 @@ def mine(  # noqa: PLR0913  (the public surface)
         (5, True)
     """
     chosen = settings or MiningSettings()
-    if report is not None:
-        check_report(Path(report))
+    check_report(report)
     table = pairs if not isinstance(pairs, str | Path) else load(pairs, columns=columns, skipped=Skipped(strict=strict))
     kept, encoder = None if cache is None else Path(cache), Encoder(model, budget=batch_tokens, compile=compile)
     source = partial(VectorSource, encoder, cache=kept, width=stored_width(corpus))
     queries, documents = source("query", instruction=instruction), source("document", instruction=document_instruction)
     searched, total = _corpus(table, corpus, documents, strict=strict)
     texts = PairTexts.of(table)
-    tell = _Teller(on_progress, None if total is None else total + len(texts.queries))
-    found = _nearest(texts, queries, documents, searched, chosen.range_max, tell)
-    windows = [found.window(query, chosen) for query in range(len(texts.queries))]
+    with telling("mining", progress, on_progress) as tell:
+        windows = _nearest(texts, queries, documents, searched, chosen, _Teller(tell, total, texts)).windows(chosen)
     if rescore is not None:
         windows = _rescored(windows, texts, searched, Rescorer(rescore, cache=kept))
     taken = [window.chosen(query, chosen) for query, window in enumerate(windows)]
@@ -145,13 +146,13 @@ def _corpus(
 class _Teller:
     """Tells how many texts are done."""
 
-    def __init__(self, on_progress: Callable[[int, int | None], None] | None, total: int | None) -> None:
-        self.on_progress, self.total, self.done = on_progress, total, 0
+    def __init__(self, tell: Progress, documents: int | None, texts: PairTexts) -> None:
+        self.tell, self.done = tell, 0
+        self.total = None if documents is None else documents + len(texts.queries)
 
     def __call__(self, number: int) -> None:
         self.done += number
-        if self.on_progress is not None:
-            self.on_progress(self.done, self.total)
+        self.tell(self.done, self.total)
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,11 @@ class _Found:
     rows: Ids
     """The place in the corpus of each document."""
 
-    def window(self, query: int, settings: MiningSettings) -> _Window:
+    def windows(self, settings: MiningSettings) -> list[_Window]:
+        """Return the ranks of every query that are looked at."""
+        return [self._window(query, settings) for query in range(len(self.ids_QK))]
+
+    def _window(self, query: int, settings: MiningSettings) -> _Window:
         """Return the ranks of one query that are looked at; of equal cosines the earlier text is the nearer."""
         ids, cosines = self.ids_QK[query], np.round(self.cosines_QK[query].astype(np.float64), _DIGITS)
         order = np.lexsort((ids, -cosines))
@@ -204,11 +209,11 @@ def _nearest(
     queries: VectorSource,
     documents: VectorSource,
     corpus: MinedCorpus,
-    most: int,
+    settings: MiningSettings,
     tell: Callable[[int], None],
 ) -> _Found:
     queries_QD = np.concatenate([block for _, block in blocks(texts.queries, queries, on_block=tell)])
-    nearest = Nearest(queries_QD, most, device=documents.encoder.model.device)
+    nearest = Nearest(queries_QD, settings.range_max, device=documents.encoder.model.device)
     lowest_Q = np.full(len(queries_QD), np.inf)
     missing = dict(texts.originals)
     rows: list[Ids] = []

@@ -105,8 +105,11 @@ class MiningReport:
         return "\n".join(lines)
 
 
-def check_report(path: Path) -> None:
+def check_report(report: str | Path | None) -> None:
     """Raise a ConfigError where something stands that is no such page, before a mining that takes long."""
+    if report is None:
+        return
+    path = Path(report)
     if path.exists() and (not path.is_file() or not path.read_bytes().startswith(TITLE.encode())):
         raise ConfigError(f"{path} exists and is no report of a mining; name another file by --report.")
 

@@ -13,6 +13,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from antiphon.data.docstrings import harvest, standard_library
+from antiphon.data.progress_bar import telling
 from antiphon.data.sources import read
 from antiphon.encoding.encoder import Encoder
 from antiphon.errors import ConfigError
@@ -37,6 +38,7 @@ def calibrate(
     side: Literal["both", "query", "document"] = "both",
     field: str | Sequence[str] | None = None,
     on_progress: Callable[[int], None] | None = None,
+    progress: bool | None = None,
 ) -> SentenceTransformer:
     """Return the model with an affine map behind its pooling that is fitted on unlabelled texts; nothing is trained.
 
@@ -44,7 +46,8 @@ def calibrate(
     Python's standard library. `method` is one or more of METHODS (model/affine_maps.py), in a sequence or joined by
     "+", with a number behind a colon: "center+embed_filter:0.5". `side` says as what the texts are read; "both" as
     queries and as documents, where a model reads those differently. The map is a stock `Dense`; the model that was
-    given stays as it is, and a calibration that it has is replaced. Memory does not grow with the texts.
+    given stays as it is, and a calibration that it has is replaced. Memory does not grow with the texts. `progress`
+    shows a bar, without it in interactive use only; `on_progress` takes its place.
 
     Raises ConfigError for a method or side that cannot be used, DataError for texts that are no strings, too few or all
     alike, ModelError for a vector that is not finite.
@@ -65,16 +68,17 @@ def calibrate(
     sides = _sides(raw, side)
     moments = Moments(int(raw.get_embedding_dimension() or 0))
     digest, rows = hashlib.sha256(), 0
-    while window := list(islice(stream, _WINDOW)):
-        for text in check_texts(window):
-            spelled = text.encode("utf-8", "surrogatepass")
-            digest.update(len(spelled).to_bytes(8, "big") + spelled)
-        for one in sides:
-            vectors_ND = np.asarray(_embedded(encoder, window, one), dtype=np.float64)
-            moments.add(vectors_ND)
-        rows += len(window)
-        if on_progress is not None:
-            on_progress(rows)
+    given = None if on_progress is None else lambda done, _: on_progress(done)
+    with telling("calibrating", progress, given) as tell:
+        while window := list(islice(stream, _WINDOW)):
+            for text in check_texts(window):
+                spelled = text.encode("utf-8", "surrogatepass")
+                digest.update(len(spelled).to_bytes(8, "big") + spelled)
+            for one in sides:
+                vectors_ND = np.asarray(_embedded(encoder, window, one), dtype=np.float64)
+                moments.add(vectors_ND)
+            rows += len(window)
+            tell(rows, None)
     by = fit(method, moments, lambda: calibration.head_of(model))
     record = calibration.Calibration(
         record_of(steps), source, rows, digest.hexdigest(), side, calibration.place_in(model)

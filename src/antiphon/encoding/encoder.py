@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -22,7 +22,7 @@ from antiphon.encoding.finished import distinct, finished, plain
 from antiphon.encoding.runner import Runner
 from antiphon.encoding.support import fault, is_supported, unsupported_reason
 from antiphon.encoding.tokenised import Reading
-from antiphon.encoding.ways import check_layers, check_settings, choose_attention, packs
+from antiphon.encoding.ways import Attention, Precision, check_layers, check_settings, choose_attention, packs
 from antiphon.errors import ConfigError, ModelError
 from antiphon.model.parity import check_finite
 from antiphon.model.prompts import prompt_name_of, prompt_of
@@ -31,7 +31,7 @@ from antiphon.text.tokens import check_texts
 
 Linear = Literal["plain", "prepacked", "float8"]
 Compile = bool | Literal["auto"]
-PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 WINDOW = 2048
 """Texts that `encode_iter` draws, sorts and packs together."""
 
@@ -59,7 +59,7 @@ class Encoder:
         *,
         budget: int | None = None,
         compile: Compile = False,
-        attention: str | None = None,
+        attention: Attention | None = None,
         linear: Linear = "plain",
         widen: bool | None = None,
     ) -> None:
@@ -193,7 +193,7 @@ class Encoder:
         task: Side | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        precision: str = "float32",
+        precision: Precision = "float32",
     ) -> Any:
         """Return the vectors (N, D) in the texts' order, or (D,) for a single string; every parameter as in `encode`.
 

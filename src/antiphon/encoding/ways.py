@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -17,6 +18,10 @@ from antiphon.encoding.runner import Runner
 from antiphon.encoding.tokenised import Reading
 from antiphon.errors import ConfigError
 from antiphon.model.prompts import prompt_of
+
+Attention = Literal["sdpa", "matmul", "varlen"]
+Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+"""What sentence-transformers' `encode` can make of vectors."""
 
 logger = logging.getLogger(__name__)
 

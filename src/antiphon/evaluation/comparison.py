@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from antiphon.data.html_table import html_table
 from antiphon.errors import ConfigError, DataError
 from antiphon.evaluation.curves import Curve, read_curves
 from antiphon.evaluation.published_scores import PublishedRow
@@ -87,6 +88,29 @@ class Comparison:
         """The common tasks, by category."""
         return list(self.categories)
 
+    def _repr_html_(self) -> str:
+        """Return the tables of systems and of tasks that a notebook shows."""
+        first = self.systems[0].label
+        systems = [
+            (
+                one.label,
+                f"{100 * one.average.mean:.2f}",
+                *((_gain(one.difference), f"{one.wins}", f"{one.losses}") if one.difference else ("", "", "")),
+            )
+            for one in self.systems
+        ]
+        tasks = [
+            (task, *(cell for one in self.systems for cell in _columns(one.tasks[task], one is self.systems[0])))
+            for task in self.tasks
+        ]
+        heads = [name for one in self.systems for name in (one.label, "difference")]
+        del heads[1]  # the first system has no difference from itself
+        return html_table(
+            f"Scores x 100; differences are from {first}, intervals 95 %",
+            ("system", "mean", "difference", "better on", "worse on"),
+            systems,
+        ) + html_table("By task", ("task", *heads), tasks)
+
 
 def compare(runs: Sequence[str | Path | Scores], *, published: Sequence[str] = ()) -> Comparison:
     r"""Compare runs; the first one is what the others are measured against.
@@ -123,7 +147,7 @@ def _read(runs: Sequence[str | Path | Scores]) -> tuple[dict[str, list[Scores]],
             own = read_curves(folder)
             if not scores and not own:
                 raise DataError(f"{folder} is no run: it has neither {SCORES} nor the run.json of a training run.")
-            curves += own
+            curves += _named(own, folder, [one.label for one in scores], {curve.run for curve in curves})
         for one in scores:
             seeds = found.setdefault(one.label, [])
             same = [other for other in seeds if (other.revision, other.settings) == (one.revision, one.settings)]
@@ -131,6 +155,13 @@ def _read(runs: Sequence[str | Path | Scores]) -> tuple[dict[str, list[Scores]],
                 raise ConfigError(f"The run {one.label!r} was named twice; a seed counts once.")
             seeds.append(one)
     return found, curves
+
+
+def _named(own: Sequence[Curve], folder: Path, labels: Sequence[str], taken: set[str]) -> list[Curve]:
+    """Return a run's curves under the name that its scores have, and beside others of that name with its folder's."""
+    wanted = {curve.run: labels[0] if len(labels) == 1 else curve.run for curve in own}
+    names = {run: f"{name} ({folder.name})" if name in taken else name for run, name in wanted.items()}
+    return [replace(curve, run=names[curve.run]) for curve in own]
 
 
 def _compared(found: Mapping[str, list[Scores]], curves: tuple[Curve, ...]) -> Comparison:
@@ -219,6 +250,17 @@ def _system(
         sum(interval.low > 0 for interval in differences),
         sum(interval.high < 0 for interval in differences),
     )
+
+
+def _columns(figures: TaskFigures, is_first: bool) -> tuple[str, ...]:
+    """Return the cells of a system on a task."""
+    score = f"{100 * figures.main:.2f}"
+    return (score,) if is_first else (score, _gain(figures.difference) if figures.difference else "")
+
+
+def _gain(difference: Interval) -> str:
+    low, mean, high = (f"{100 * value:+.2f}" for value in (difference.low, difference.mean, difference.high))
+    return f"{mean} ({low} to {high})"
 
 
 def _minus(a: _Resampled, b: _Resampled) -> tuple[float, Numbers | None]:

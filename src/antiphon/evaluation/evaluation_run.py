@@ -22,7 +22,7 @@ from antiphon.evaluation import randomness, ranks
 from antiphon.evaluation.embedder import Encode, encoder
 from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.local_readers import OwnDocument
-from antiphon.evaluation.progress import Listener, Meter
+from antiphon.evaluation.progress import Listener, Meter, listening
 from antiphon.evaluation.score_cache import key_of
 from antiphon.evaluation.scores import SCORES, Scores, TaskScore
 from antiphon.evaluation.selection import Selected, SelectedProbe, Selection, quiet, select
@@ -65,6 +65,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     label: str | None = None,
     cache: str | Path | bool = True,
     listener: Listener | None = None,
+    progress: bool | None = None,
     own_document: OwnDocument = "auto",
     strict: bool = False,
 ) -> Scores:
@@ -75,7 +76,8 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     shipped ones, or "own" for the model's own prompts. `out` is a folder for the scores and their examples. `label` is
     what tables call the run. `budget` is the tokens of a forward pass, found by a probe without it, and `compile`
     is the Encoder's. `cut` cuts every text to whole words of at most so many tokens, as LLM2Vec and Anchor do
-    at 400. `cache` is True for the user's cache, a folder, or False.
+    at 400. `cache` is True for the user's cache, a folder, or False. `progress` shows a bar, without it in interactive
+    use only; a `listener` takes its place.
 
     `own_document` says what becomes of the document that has a query's own id: "leave-out" of its ranking, as BEIR's
     protocol has it, "keep", or "auto": left out where most of such documents read as their queries do. What is passed
@@ -102,7 +104,8 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     with _held(out) as place, randomness.kept(), ranks.joined():
         quiet()
         selected = select(tasks, limit=limit, seed=seed, own_document=own_document, strict=strict)
-        scores = run(model, selected, settings, label=label, listener=listener, spread=True)
+        with listening(listener, progress) as heard:
+            scores = run(model, selected, settings, label=label, listener=heard, spread=True)
         if place is not None:
             scores.write(place)
     return scores

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
+from antiphon.data.progress_bar import Bar, bar, wants_bar
 from antiphon.evaluation.embedder import Encode
 from antiphon.model.parity import unlike_texts
 
@@ -23,6 +25,34 @@ class Listener(Protocol):
 
     def progress(self, done: int, total: int | None) -> None:
         """Hear how far it is; what was known already counts as done. None where the whole is not known."""
+
+
+class BarListener:
+    """Shows an evaluation as one bar that names the task."""
+
+    def __init__(self, shown: Bar) -> None:
+        self._shown = shown
+
+    def estimate(self, characters: int, seconds: float) -> None:
+        """Pass it over: the bar has its own."""
+
+    def task(self, name: str, number: int, count: int) -> None:
+        """Name the task."""
+        self._shown.name(f"{name} ({number} of {count})")
+
+    def progress(self, done: int, total: int | None) -> None:
+        """Show how far it is."""
+        self._shown(done, total)
+
+
+@contextmanager
+def listening(given: Listener | None, progress: bool | None) -> Iterator[Listener | None]:
+    """Give who hears of an evaluation: the caller's own listener, else a bar where one is wanted."""
+    if given is not None or not wants_bar(progress):
+        yield given
+        return
+    with bar("evaluating", unit="characters") as shown:
+        yield BarListener(shown)
 
 
 class Meter:

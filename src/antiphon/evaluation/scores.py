@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from antiphon.data.html_table import html_table
 from antiphon.errors import DataError
 from antiphon.evaluation.statistics import Interval, Sample
 from antiphon.files import HeldFolder, check_place, held
@@ -107,6 +108,26 @@ class Scores(Mapping[str, TaskScore]):
             for category in ordered({score.category for score in self.tasks.values()})
             if category != PROBE
         }
+
+    def _repr_html_(self) -> str:
+        """Return the table of tasks, averages and probes that a notebook shows."""
+        rows = [
+            (score.name, score.category, score.metric, _hundred(score.main), _hundreds(score.interval()))
+            for category in self.categories
+            for score in self.values()
+            if score.category == category
+        ]
+        means = [(f"mean of {name}", "", "", _hundred(value), "") for name, value in self.categories.items()]
+        if len(means) > 1:
+            means.append(("mean of all tasks", "", "", _hundred(self.average), ""))
+        probes = [
+            (score.name, PROBE, name, f"{value:.4g}", "")
+            for score in self.values()
+            if score.category == PROBE
+            for name, value in score.metrics.items()
+        ]
+        caption = f"{self.label}, revision {self.revision[:12]}: scores x 100, intervals 95 %"
+        return html_table(caption, ("task", "category", "metric", "score", "interval"), [*rows, *means, *probes])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the examples, for a JSON file."""
@@ -204,6 +225,14 @@ def _sample(folder: Path, name: str) -> Sample | None:
 
 def _json(value: Any) -> str:
     return json.dumps(value, indent=2, default=float) + "\n"
+
+
+def _hundred(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _hundreds(interval: Interval | None) -> str:
+    return "" if interval is None else f"{_hundred(interval.low)} to {_hundred(interval.high)}"
 
 
 def _mean(values: list[float]) -> float:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sentence_transformers import SentenceTransformer
 
@@ -34,7 +35,8 @@ class Form:
     finish: Callable[[Mapping[str, Call]], Cost] | None = None
 
 
-FORMS: Mapping[str, Form] = {
+FormName = Literal["portable", "hub", "onnx", "onnx-int8", "gguf", "gguf-bf16", "gguf-q8_0"]
+FORMS: Mapping[FormName, Form] = {
     "portable": Form(portable.write, PLAIN),
     "hub": Form(hub.write, PLAIN),
     "onnx": Form(onnx_form.write, ONNX),
@@ -66,7 +68,7 @@ class Exported:
 def export(
     model: SentenceTransformer | str | Path,
     *,
-    to: str,
+    to: FormName,
     out: str | Path,
     freeze_prompts: bool = False,
     dimensions: Sequence[int] = (),
@@ -99,7 +101,7 @@ def export(
 
 def _written(
     model: SentenceTransformer | str | Path,
-    to: str,
+    to: FormName,
     place: HeldFolder,
     *,
     freeze_prompts: bool,

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal, get_args
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
@@ -20,14 +21,23 @@ from antiphon.model.gguf import PlainFolder, plain_folder
 from antiphon.model.layers import check_layers, keep_layers
 from antiphon.model.text_part import is_composite, text_folder
 from antiphon.model.weights import check_weights
-from antiphon.modules import POOLINGS, TEXT_ONLY, SpanPooling, TemplateInput, frequencies_bound, positions_of
+from antiphon.modules import (
+    POOLINGS,
+    TEXT_ONLY,
+    PoolingMode,
+    SpanPooling,
+    TemplateInput,
+    frequencies_bound,
+    positions_of,
+)
 from antiphon.text.baking import bake, check_specials, with_backend, write_specials
 from antiphon.text.chat import resolve
 from antiphon.text.pieces import rendered
 from antiphon.text.template import DEFAULT, SIDES, Template, named, template_of
 from antiphon.text.tokens import LengthBudget, PieceTokenizer, Specials, check_frames, check_ids, sequences
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 # Texts on which a baked tokenizer must agree with the pieces before it is trusted.
 PROBES = ("", " ", "one", "  two words", "a\n  new line  and  spaces\n", "naïve — 東京 🎶", "x" * 3000)
 
@@ -38,13 +48,13 @@ def build(
     base: str | Path,
     template: str | Template = DEFAULT,
     *,
-    pooling: str = "mean",
+    pooling: PoolingMode = "mean",
     prompts: Mapping[str, str] | None = None,
     eos: bool | None = None,
     bidirectional: bool = False,
     max_tokens: int = 512,
     layers: int | None = None,
-    dtype: str = "auto",
+    dtype: Dtype = "auto",
     device: str | None = None,
 ) -> SentenceTransformer:
     """Turn a causal language model into an embedder.

@@ -25,7 +25,7 @@ from antiphon.errors import CheckpointError, ConfigError, foreign
 from antiphon.files import HeldFolder, held
 from antiphon.model.adapters import is_adapted, merge
 from antiphon.model.base import check_files
-from antiphon.model.build import check_companions, check_ready
+from antiphon.model.build import Dtype, check_companions, check_ready
 from antiphon.model.calibration import Calibration, calibration_of, restore
 from antiphon.model.foreign_code import check_code, check_inside, check_modules
 from antiphon.model.weights import adapter_base, check_adapter, check_weights, head_tensors, name_base
@@ -97,7 +97,7 @@ def _write(model: SentenceTransformer, place: HeldFolder, *, whole: bool = True)
         raise CheckpointError(f"{place.name} could not be written ({error}); nothing was left there.") from error
 
 
-def load(path: str | Path, *, device: str | None = None, dtype: str = "auto") -> SentenceTransformer:
+def load(path: str | Path, *, device: str | None = None, dtype: Dtype = "auto") -> SentenceTransformer:
     """Load a folder or hub id that sentence-transformers or antiphon wrote; code inside it is never run.
 
     A folder of `antiphon.train` stands for the model of its last finished stage. Raises CheckpointError where it is

@@ -13,9 +13,10 @@ from transformers.utils import logging as transformers_logging
 
 from antiphon.errors import ConfigError
 from antiphon.model.adapted import adapt
-from antiphon.model.build import build
+from antiphon.model.build import Dtype, build
 from antiphon.model.checkpoint import RUN, load
 from antiphon.model.prompts import PROMPT_NAMES, check_place, instruct, prompt_of
+from antiphon.modules import PoolingMode
 from antiphon.text.template import Side, Template
 
 SHAPE = ("template", "pooling", "max_tokens", "layers", "bidirectional")
@@ -35,7 +36,7 @@ class ModelOptions:
 
     template: str | Template | None = None
     """For a language model: a template's name, or a text with a {text} slot."""
-    pooling: str | None = None
+    pooling: PoolingMode | None = None
     """For a language model: last, mean or weighted_mean."""
     max_tokens: int | None = None
     """For a language model: tokens of a sequence with one copy of the text."""
@@ -49,7 +50,7 @@ class ModelOptions:
     """The name of one of the model's prompts, which it then says by itself on that side."""
     adapter: str | None = None
     """A LoRA adapter, a folder or a hub id, that is put on and merged."""
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     """Of the weights: float32, bfloat16, float16, or auto for what the folder says."""
     device: str | None = None
     """Where it runs: cpu, cuda, cuda:1, mps; sentence-transformers' choice without it."""

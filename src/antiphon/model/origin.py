@@ -61,8 +61,9 @@ class Origin:
 
     def open(self, *, device: str | None = None) -> SentenceTransformer:
         """Open the model again; what `build` and `load` raise where the base is not there any more."""
+        held: dict[str, Any] = {"dtype": self.dtype, "device": device}
         if is_embedder(self.base):
-            model = load(self.base, dtype=self.dtype, device=device)
+            model = load(self.base, **held)
         else:
             shape: dict[str, Any] = {
                 "pooling": "last" if self.pooling == "lasttoken" else self.pooling,
@@ -74,8 +75,7 @@ class Origin:
                 self.base,
                 max_tokens=self.max_tokens or 512,
                 bidirectional=self.bidirectional,
-                dtype=self.dtype,
-                device=device,
+                **held,
                 **shape,
             )
         model.prompts = {"query": "", "document": "", **self.prompts}

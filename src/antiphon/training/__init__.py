@@ -39,6 +39,7 @@ def train(  # noqa: PLR0913  (the public surface)
     first: str | None = None,
     until: str | None = None,
     on_step: Callable[[str], None] | None = None,
+    progress: bool | None = None,
 ) -> Path:
     r"""Train what a recipe says and return the run's folder, the folder of the finished model.
 
@@ -46,7 +47,7 @@ def train(  # noqa: PLR0913  (the public surface)
     to begin and to end with, and `resume` goes on with a run that stands in the folder: finished stages are kept, the
     one that died goes on from its last whole checkpoint to the same weights. Data that have changed since the run began
     with them are refused then, unless `accept_changed_data`, which the run's record says. Under torchrun or accelerate
-    launch every process calls this.
+    launch every process calls this. `progress` is a bar, by itself in interactive use only; `on_step` takes its place.
 
     Raises ConfigError, DataError and ModelError for what the recipe names and is not to be had, CheckpointError where
     a run stands in the folder and is not resumed or where another process trains there, TrainingError where the loss
@@ -83,8 +84,9 @@ def train(  # noqa: PLR0913  (the public surface)
             record.write(run, folder)
         state.wait_for_everyone()
         job = RunningJob(
-            recipe=read_recipe, folder=folder, resume=resume, accept=accept_changed_data, tell=tell, place=place
-        )
+            recipe=read_recipe, folder=folder, resume=resume, accept=accept_changed_data, tell=tell, place=place,
+            progress=progress if on_step is None else False,
+        )  # fmt: skip
         job.train(run, stages)
     return folder
 

@@ -17,6 +17,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from antiphon.data.processes import processes
+from antiphon.data.progress_bar import Progress
 from antiphon.errors import TrainingError
 from antiphon.training.losses.head import write_head
 
@@ -90,6 +91,23 @@ class Tell(TrainerCallback):
         if values and "train_runtime" not in values:
             figures = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, float))
             self.tell(f"  step {state.global_step:,} of {state.max_steps:,}: {figures}")
+
+
+class Steps(TrainerCallback):
+    """Hand on how many steps are done, and of how many."""
+
+    def __init__(self, step: Progress) -> None:
+        self.step = step
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say where a run begins; one that is resumed begins later than at zero."""
+        self.step(state.global_step, state.max_steps)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Count a step."""
+        self.step(state.global_step, state.max_steps)
 
 
 class Calls(TrainerCallback):

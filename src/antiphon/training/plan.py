@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from antiphon import compat
+from antiphon.data.html_table import html_table
 from antiphon.data.mixtures import SetPlan
 from antiphon.errors import ConfigError
 from antiphon.model.flops import DecoderShape, forward_flops, shape_of, training_memory, vocabulary_flops
@@ -83,6 +84,33 @@ class Plan:
     def hours(self) -> float:
         """Hours of all stages together."""
         return sum(stage.hours for stage in self.stages)
+
+    def _repr_html_(self) -> str:
+        """Return the tables of stages and of their sets that a notebook shows."""
+        stages = [
+            (
+                stage.name,
+                stage.loss,
+                f"{stage.steps:,}",
+                f"{stage.batch_size:,}",
+                f"{stage.tokens_a_text:,.0f}{'' if stage.measured else ' at most'}",
+                f"{stage.flops:.2e}",
+                f"{stage.memory / 2**30:,.1f}",
+                f"{stage.hours:,.2f}",
+            )
+            for stage in self.stages
+        ]
+        sets = [
+            (one.name, stage.name, f"{one.rows:,}", f"{one.source_rows:,}", f"{one.batches:,}")
+            for stage in self.stages
+            for one in stage.sets
+        ]
+        caption = f"{self.name}: {self.base}; hours on {self.gpus} x {self.gpu} at {self.utilization:.0%} of its peak"
+        columns = ("stage", "loss", "steps", "batch", "tokens/text", "FLOPs", "GiB a card", "hours")
+        tables = [html_table(caption, columns, stages)]
+        if sets:
+            tables.append(html_table("Sets", ("set", "stage", "rows", "of", "batches an epoch"), sets))
+        return "".join(tables)
 
 
 def plan(recipe: Recipe) -> Plan:

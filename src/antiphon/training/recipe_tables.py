@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from antiphon.model.adapters import Lora
+from antiphon.modules import PoolingMode
 from antiphon.text.template import DEFAULT, Template, named
 
 Positive = Annotated[int, Field(ge=1)]
@@ -57,7 +58,7 @@ class Model(Strict):
     without it."""
     eos: bool | None = None
     """Whether an EOS ends every sequence; the template's own word without it."""
-    pooling: str | None = None
+    pooling: PoolingMode | None = None
     """"last", "mean" or "weighted_mean"."""
     max_tokens: int | None = None
     """Tokens of a sequence with one copy of the text."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.data.processes import processes
+from antiphon.data.progress_bar import telling
 from antiphon.errors import CheckpointError
 from antiphon.files import HeldFolder
 from antiphon.training import record
@@ -30,6 +31,8 @@ class RunningJob:
     accept: bool
     """Whether data may have changed since the run began with them."""
     tell: Callable[[str], None]
+    progress: bool | None
+    """Whether a bar of the steps is shown; None shows it in interactive use."""
     place: HeldFolder | None
     """The folder as it is held; in processes beside the main one there is none."""
 
@@ -67,7 +70,8 @@ class RunningJob:
             current = replace(run, begun={**run.begun, stage.name: rows}, starts=[*run.starts[:-1], last])
             self._write(current)
 
-        done = run_stage(library, stage, place, resume=self.resume, begin=begin, tell=self.tell)
+        with telling(stage.name, self.progress, unit="steps") as step:
+            done = run_stage(library, stage, place, resume=self.resume, begin=begin, tell=self.tell, step=step)
         current = replace(current, stages=[*(before for before in current.stages if before.name != stage.name), done])
         if self.place is not None:
             show_at_top(self.place, current, place.model)

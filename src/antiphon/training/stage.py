@@ -19,6 +19,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers import TrainerState, set_seed
 
 from antiphon import compat
+from antiphon.data.progress_bar import Progress
 from antiphon.data.settings import fill
 from antiphon.errors import CheckpointError, ConfigError, TrainingError, first_line
 from antiphon.model.adapters import attach
@@ -81,10 +82,11 @@ def run_stage(
     resume: bool,
     begin: Callable[[list[dict[str, Any]]], None],
     tell: Callable[[str], None],
+    step: Progress,
 ) -> StageRecord:
     """Train one stage and return its record; the folder of its model is written by the main process.
 
-    `begin` is handed what is known of the rows before the first step.
+    `begin` is handed what is known of the rows before the first step, `step` each step's number and how many there are.
 
     Raises TrainingError where the loss is not finite, CheckpointError where the disk is full, ParityError where the
     saved model is not the trained one.
@@ -92,7 +94,7 @@ def run_stage(
     recipe = library.recipe
     set_seed(recipe.seed)
     started = time.monotonic()
-    settings = settings_of(stage)
+    kind, settings = loss_kind(stage), settings_of(stage)
     model = opened(recipe.model, place.base)
     base_fingerprint = fingerprint(model)
     _round_weights(model, stage)
@@ -105,12 +107,9 @@ def run_stage(
     _tell_sets(rows, tell)
     instruct(model, spoken_instructions(model, rows.instructions, given=recipe.model.prompts))
     _attach(model, stage)
-    kind = loss_kind(stage)
-    loss = kind.build(model, settings)
-    trainer = make_trainer(Job(recipe, stage, place.checkpoints, model, loss, rows), kind.collator, settings, tell)
+    job = Job(recipe, stage, place.checkpoints, model, kind.build(model, settings), rows)
+    trainer = make_trainer(job, kind.collator, settings, tell, step)
     checkpoint = last_checkpoint(place.checkpoints) if resume else None
-    if checkpoint is not None:
-        read_head(model, checkpoint)
     _train(trainer, stage, checkpoint)
     best = _take_best(trainer, stage)
     model.max_seq_length = most
@@ -209,6 +208,8 @@ def _take_off_normalize(model: SentenceTransformer) -> bool:
 
 
 def _train(trainer: SentenceTransformerTrainer, stage: Stage, checkpoint: Path | None) -> None:
+    if checkpoint is not None:
+        read_head(trainer.model, checkpoint)
     if checkpoint is not None and _was_trained(trainer, checkpoint):
         return
     try:

@@ -20,9 +20,10 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from antiphon import compat
 from antiphon.data.processes import processes
+from antiphon.data.progress_bar import Progress
 from antiphon.data.sampling import KeepEpoch
 from antiphon.errors import ConfigError, first_line
-from antiphon.training.callbacks import Calls, Mark, Tell, Watch
+from antiphon.training.callbacks import Calls, Mark, Steps, Tell, Watch
 from antiphon.training.dataset import Rows
 from antiphon.training.losses.kinds import Collate
 from antiphon.training.nothing_learned import NothingLearned, warn_of_data
@@ -81,14 +82,16 @@ def batching(stage: Stage, processes: int) -> tuple[int, int]:
     return device, stage.batch_size // (device * processes)
 
 
-def make_trainer(job: Job, collate: Collate, settings: Any, tell: Callable[[str], None]) -> SentenceTransformerTrainer:
-    """Return the trainer of a stage; `tell` is given a line for each entry of its log.
+def make_trainer(
+    job: Job, collate: Collate, settings: Any, tell: Callable[[str], None], step: Progress
+) -> SentenceTransformerTrainer:
+    """Return the trainer of a stage; `tell` is given a line for each entry of its log, `step` the number of each step.
 
     Raises ConfigError for a schedule, optimizer, precision or tracker that the trainer does not know or have.
     """
     stage = job.stage
     callbacks: list[TrainerCallback] = [Watch(stage.name), Mark(job.model), Calls(job.loss), Tell(tell), KeepEpoch()]
-    callbacks.append(NothingLearned(stage.name, job.loss))
+    callbacks += [Steps(step), NothingLearned(stage.name, job.loss)]
     if processes().is_main_process:
         warn_of_data(stage.name, job.loss, job.rows.datasets, batching(stage, processes().num_processes)[0])
     if stage.evaluation is not None and stage.evaluation.patience is not None:

@@ -6,13 +6,11 @@ All axes are labelled and show the range that is drawn; a chart of differences a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from antiphon.evaluation.comparison import Comparison, System
-    from antiphon.evaluation.curves import Curve
 
 HUNDRED = 100.0
 GIGA = 1e9
@@ -61,7 +59,7 @@ class Chart:
 
 def charts(comparison: Comparison) -> list[Chart]:
     """Return the charts that there is something to draw in."""
-    drawn = [_by_task(comparison), _differences(comparison), _against_compute(comparison), *_curves(comparison.curves)]
+    drawn = [_by_task(comparison), _differences(comparison), _against_compute(comparison), *_curves(comparison)]
     return [chart for chart in drawn if chart is not None and any(series.marks for series in chart.series)]
 
 
@@ -149,10 +147,11 @@ def _average(system: System, x: float) -> Mark:
     return Mark(x, HUNDRED * average.mean, HUNDRED * average.low, HUNDRED * average.high)
 
 
-def _curves(curves: Sequence[Curve]) -> list[Chart]:
+def _curves(comparison: Comparison) -> list[Chart]:
     """One chart for the losses of each stage, and one for each quantity that was evaluated in it."""
-    out = []
-    runs = list(dict.fromkeys(curve.run for curve in curves))
+    out, curves = [], comparison.curves
+    # a run with scores has one colour in all charts
+    runs = list(dict.fromkeys([*(one.label for one in comparison.systems), *(curve.run for curve in curves)]))
     for stage, quantity in dict.fromkeys((curve.stage, curve.quantity) for curve in curves):
         chosen = [curve for curve in curves if (curve.stage, curve.quantity) == (stage, quantity)]
         factor = HUNDRED if chosen[0].is_score else 1.0
@@ -174,12 +173,15 @@ def _curves(curves: Sequence[Curve]) -> list[Chart]:
     return out
 
 
-def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
-    """Return round numbers that span the range, about as many as wanted."""
-    span = high - low or abs(high) or 1.0
-    raw = span / max(wanted - 1, 1)
+def ticks(low: float, high: float, wanted: int = 6, *, whole: bool = False) -> list[float]:
+    """Return round numbers that span the range, about as many as wanted, whole ones where steps are counted."""
+    if low == high:  # what is alone stands in the middle
+        low, high = low - (abs(low) / 10 or 1.0), high + (abs(high) / 10 or 1.0)
+    raw = (high - low) / max(wanted - 1, 1)
     scale = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * scale for factor in (1, 2, 2.5, 5, 10) if factor * scale >= raw * 0.999)
+    if whole:
+        step = float(max(1, math.ceil(step)))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [number * step for number in range(first, max(last, first + 1) + 1)]
 

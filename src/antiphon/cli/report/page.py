@@ -44,9 +44,10 @@ def page(comparison: Comparison) -> str:
     systems, tasks = comparison.systems, comparison.tasks
     many = f"A comparison of {len(systems)} systems"
     names = " vs. ".join(system.label for system in systems) if len(systems) < 4 else many
+    against = f", measured against {escape(systems[0].label)}" if len(systems) > 1 else ""
     parts = [
         f"<h1>{escape(names)}</h1>",
-        f'<p class="lead">{_count(len(tasks))}, measured against {escape(systems[0].label)}.</p>',
+        f'<p class="lead">{_count(len(tasks))}{against}.</p>',
         _legend(systems),
         _summary(comparison),
         "<h2>By category</h2>",
@@ -81,7 +82,7 @@ def _table(caption: str, heads: Sequence[Cell], rows: Sequence[Sequence[Cell]]) 
     head = "".join(cell.html("th") for cell in heads)
     body = "".join(f"<tr>{''.join(cell.html() for cell in row)}</tr>" for row in rows)
     return (
-        f'<div class="scroll"><table class="sortable"><caption>{escape(caption)}</caption>'
+        f'<div class="scroll"><table class="sortable"><caption><span>{escape(caption)}</span></caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
@@ -205,9 +206,9 @@ def _figures(comparison: Comparison) -> list[str]:
         remark = f'<figcaption class="remark">{escape(chart.remark)}</figcaption>' if chart.remark else ""
         names = [(series.name, series.style) for series in chart.series if series.marks]
         keys = "".join(f"<li>{shape(style)}{escape(name)}</li>" for name, style in names)
-        out.append(
-            f'<h2>{escape(chart.title)}</h2><figure><ul class="legend">{keys}</ul>{draw(chart)}{remark}</figure>'
-        )
+        drawn = f'<div class="scroll" tabindex="0">{draw(chart)}</div>'
+        legend = f'<ul class="legend">{keys}</ul>'
+        out.append(f"<h2>{escape(chart.title)}</h2><figure>{legend}{drawn}{remark}</figure>")
     return out
 
 

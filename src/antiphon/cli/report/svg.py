@@ -74,7 +74,7 @@ def _rows(chart: Chart) -> tuple[str, float]:
     marked = ticks(low, high, 8)
     x = _linear(marked[0], marked[-1], left, _WIDTH - 20)
     bottom = height - _BOTTOM
-    out = [_grid_x(value, x(value), bottom, _number(value, marked)) for value in marked]
+    out = [_grid_x(value, x(value), bottom, tick_words(value, marked)) for value in marked]
     if chart.zero:
         out.append(f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="{_TOP}" y2="{bottom:.1f}"/>')
     for number, name in enumerate(chart.rows):
@@ -93,7 +93,9 @@ def _rows(chart: Chart) -> tuple[str, float]:
 def _plane(chart: Chart) -> tuple[str, float]:
     height, left, right = 380.0, 64.0, _WIDTH - 24.0
     low_x, high_x, low_y, high_y = extent(chart)
-    across = logarithmic_ticks(low_x, high_x) if chart.logarithmic else ticks(low_x, high_x, 8)
+    across = (
+        logarithmic_ticks(low_x, high_x) if chart.logarithmic else ticks(low_x, high_x, 8, whole=chart.kind == "lines")
+    )
     up = ticks(low_y, high_y)
     measure = math.log10 if chart.logarithmic else float
     inner = _linear(measure(across[0]), measure(across[-1]), left, right)
@@ -102,10 +104,10 @@ def _plane(chart: Chart) -> tuple[str, float]:
         return inner(measure(value))
 
     y = _linear(up[0], up[-1], height - _BOTTOM, _TOP)
-    out = [_grid_x(value, x(value), height - _BOTTOM, _number(value, across)) for value in across]
+    out = [_grid_x(value, x(value), height - _BOTTOM, tick_words(value, across)) for value in across]
     for value in up:
         out.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
-        out.append(f'<text class="tick end" x="{left - 8}" y="{y(value) + 4:.1f}">{_number(value, up)}</text>')
+        out.append(f'<text class="tick end" x="{left - 8}" y="{y(value) + 4:.1f}">{tick_words(value, up)}</text>')
     for series in chart.series:
         if chart.kind == "lines" and len(series.marks) > 1:
             path = " ".join(f"{x(mark.x):.1f},{y(mark.y):.1f}" for mark in series.marks)
@@ -180,10 +182,10 @@ def _linear(low: float, high: float, start: float, end: float) -> Scale:
     return lambda value: start + (value - low) / (high - low or 1.0) * (end - start)
 
 
-def _number(value: float, among: list[float]) -> str:
+def tick_words(value: float, among: list[float]) -> str:
     """Return a tick's number with as many digits as tell it from its neighbours."""
     step = min((b - a for a, b in pairwise(among)), default=1.0)
-    digits = max(0, -math.floor(math.log10(step) + 1e-9)) if step < 1 else 0
-    if step % 1 and step > 1:
-        digits = 1
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    if abs(round(step, digits) - step) > 1e-6 * step:  # 2.5 and 0.25 have one digit more than their place says
+        digits += 1
     return f"{value:,.{digits}f}" if abs(value) > 1e-12 else "0"
