@@ -33,7 +33,7 @@ SIGNATURES = {
     "compare": "runs published",
     "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts eos bidirectional max_tokens layers dtype device",
-"calibrate": "model texts method side field on_progress progress",
+    "calibrate": "model texts method side field on_progress progress",
     "choose_layers": "model texts field side calibrated",
     "load": "path device dtype",
     "save": "model path",
