@@ -152,6 +152,15 @@ def _fast_paths_are_on(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         assert not [message for message in faults if FAULT in message]
 
 
+LONGEST_FIRST = ("test_docs", "test_demo", "test_serving_schema", "test_encoding_compile", "test_exporting_onnx")
+"""Files of few tests that take long: where one began last, one worker would run for minutes beside idle ones."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST_FIRST)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """Skip, with the reason, what fails because the installed transformers refuses the installed peft.
