@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -69,6 +70,20 @@ def test_progress_is_moved_by_ours_alone(monkeypatch):
     assert "\x1b]" not in sent
     assert "\x9b" not in sent
     assert "\x1b[6n" not in sent
+
+
+def test_who_waits_longer_than_a_second_is_told_at_a_terminal(monkeypatch, capfd):
+    with report.waiting("in a pipe"):
+        time.sleep(1.2)
+    assert capfd.readouterr() == ("", "")
+    terminal = at_terminal(monkeypatch)
+    with report.waiting("what is quick"):
+        pass
+    with report.waiting("opening a model"):
+        time.sleep(1.2)
+    assert terminal[0].getvalue() == ""
+    assert "opening a model" in terminal[1].getvalue()
+    assert "quick" not in terminal[1].getvalue()
 
 
 def test_the_tokens_of_a_text_are_shown(monkeypatch, tiny_base):

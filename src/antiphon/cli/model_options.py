@@ -88,7 +88,10 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def run(*arguments: Any, **values: Any) -> None:
-        from antiphon.model.opening import ModelOptions
+        from antiphon.cli import report
+
+        with report.waiting("importing torch, transformers and sentence-transformers"):
+            from antiphon.model.opening import ModelOptions
 
         given = {name: values.pop(name) for name in MODEL_OPTIONS}
         if given["layers"] is not None and given["layers"].lstrip("-").isdigit():
@@ -112,6 +115,7 @@ def open_named(
 
     `calibrated` says that its vectors will be, which is asked where the number of layers is to be chosen.
     """
+    from antiphon.cli import report
     from antiphon.model.opening import is_embedder, open_model, quiet
 
     quiet()
@@ -119,7 +123,8 @@ def open_named(
         options = replace(
             options, layers=_chosen(open_model(name, replace(options, layers=None), side=side), calibrated)
         )
-    return open_model(name, options, side=side)
+    with report.waiting(f"opening {name}"):
+        return open_model(name, options, side=side)
 
 
 def _chosen(whole: SentenceTransformer, calibrated: bool) -> int:

@@ -10,7 +10,7 @@ from antiphon.cli.report.parity_lines import diagnosis, examination, verdict
 from antiphon.cli.report.plan_lines import plan
 from antiphon.cli.report.score_report import comparison, evaluating, scores, write_comparison
 from antiphon.cli.report.string_lines import strings
-from antiphon.cli.report.terminal import error, note, progress, say, table
+from antiphon.cli.report.terminal import error, note, progress, say, table, waiting
 
 __all__ = [
     "comparison",
@@ -30,5 +30,6 @@ __all__ = [
     "table",
     "vector_index",
     "verdict",
+    "waiting",
     "write_comparison",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from threading import Timer
 
 from rich import box
 from rich.console import Console
@@ -15,10 +15,9 @@ from rich.text import Text
 
 from antiphon.cli.report.visible import VisibleConsole, on_terminal, visible
 
-if TYPE_CHECKING:
-    pass
-
 _SECONDS_BETWEEN_LINES = 10.0
+_PATIENCE = 1.0
+"""Seconds after which who waits at a terminal is told for what."""
 _POOLED = "bold black on green"
 
 
@@ -30,6 +29,21 @@ def say(message: str = "") -> None:
 def note(message: str) -> None:
     """Print a message to standard error."""
     console(stderr=True).print(Text(message), soft_wrap=True)
+
+
+@contextmanager
+def waiting(message: str) -> Iterator[None]:
+    """Print a message at a terminal where the block takes longer than a second; elsewhere never."""
+    if not console(stderr=True).is_terminal:
+        yield
+        return
+    timer = Timer(_PATIENCE, note, [message])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def error(message: str) -> None:
