@@ -156,6 +156,11 @@ LONGEST_FIRST = ("test_docs", "test_demo", "test_serving_schema", "test_encoding
 """Files of few tests that take long: where one began last, one worker would run for minutes beside idle ones."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the order below stand: pytest-xdist would begin with the files of most tests, wherever it is run from."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest."""
     items.sort(key=lambda item: item.path.stem not in LONGEST_FIRST)

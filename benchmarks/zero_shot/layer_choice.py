@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 from zero_shot.rows import PLAIN, Row, Vectorizer
 
+from antiphon.encoding import layer_choice
 from antiphon.evaluation.scores import load_scores
 
 Criterion = Callable[[np.ndarray, np.ndarray], float]
@@ -22,10 +23,7 @@ def _unit(vectors_ND: np.ndarray) -> np.ndarray:
 
 def reciprocal_rank(texts_ND: np.ndarray, halves_ND: np.ndarray) -> float:
     """Return at which rank the second half of a text comes, of all second halves, for its first: the mean of 1 / r."""
-    unit = _unit(halves_ND)
-    similarity = unit[::2] @ unit[1::2].T
-    ranks = (similarity >= np.diag(similarity)[:, None]).sum(1)
-    return float(np.mean(1 / ranks))
+    return layer_choice.reciprocal_rank(halves_ND[::2], halves_ND[1::2])
 
 
 def margin(texts_ND: np.ndarray, halves_ND: np.ndarray) -> float:

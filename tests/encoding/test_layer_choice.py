@@ -104,3 +104,11 @@ def test_the_command_line_says_what_it_keeps(tmp_path, capsys):
         main(["build", "nano", "--layers", "many", "--out", str(tmp_path / "none")])
     assert ended.value.code == 2
     assert "layers is 'many'; a whole number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["--5", "²", "1.5", "0"])
+def test_what_is_no_number_is_a_sentence(word, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["build", "nano", f"--layers={word}", "--out", str(tmp_path / "none")])
+    assert ended.value.code == 2
+    assert "a whole number of at least 1 is wanted" in capsys.readouterr().err

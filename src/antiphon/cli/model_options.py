@@ -73,6 +73,14 @@ Compile = Annotated[
 ]
 
 
+def _number_or_word(value: str | None) -> int | str | None:
+    """Return the number that a value spells, else the value, which who reads it may know or refuse."""
+    try:
+        return None if value is None else int(value)
+    except ValueError:
+        return value
+
+
 def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of MODEL_OPTIONS; it gets them as its parameter `options`, a `ModelOptions`."""
     signature = inspect.signature(command)
@@ -94,8 +102,7 @@ def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
             from antiphon.model.opening import ModelOptions
 
         given = {name: values.pop(name) for name in MODEL_OPTIONS}
-        if given["layers"] is not None and given["layers"].lstrip("-").isdigit():
-            given["layers"] = int(given["layers"])
+        given["layers"] = _number_or_word(given["layers"])
         command(
             *arguments,
             **values,
@@ -119,22 +126,26 @@ def open_named(
     from antiphon.model.opening import is_embedder, open_model, quiet
 
     quiet()
-    if options is not None and options.layers == AUTO and not is_embedder(name):
-        options = replace(
-            options, layers=_chosen(open_model(name, replace(options, layers=None), side=side), calibrated)
-        )
+    choosing = options is not None and options.layers == AUTO and not is_embedder(name)
+    if options is not None and choosing:
+        options = replace(options, layers=None)
     with report.waiting(f"opening {name}"):
-        return open_model(name, options, side=side)
+        model = open_model(name, options, side=side)
+    if choosing:
+        _cut(model, calibrated)
+    return model
 
 
-def _chosen(whole: SentenceTransformer, calibrated: bool) -> int:
+def _cut(model: SentenceTransformer, calibrated: bool) -> None:
+    """Keep as many of the model's first layers as docstrings say, and tell how many."""
     from antiphon.cli import report
     from antiphon.encoding.layer_choice import choose_layers
+    from antiphon.model.layers import keep_layers
 
-    choice = choose_layers(whole, calibrated=calibrated)
+    choice = choose_layers(model, calibrated=calibrated)
+    keep_layers(model[0].model, choice.layers)
     worth = choice.scores[choice.layers], choice.scores[max(choice.scores)]
     report.note(
         f"{choice.layers} of {max(choice.scores)} layers are kept: the halves of {choice.texts} docstrings find each "
         f"other there with a mean reciprocal rank of {worth[0]:.3f}, behind the last with {worth[1]:.3f}."
     )
-    return choice.layers

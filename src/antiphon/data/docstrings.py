@@ -13,6 +13,9 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 # Tests and vendored copies repeat what stands elsewhere; idlelib and lib2to3 are programs, not a library.
 SKIPPED_FOLDERS = frozenset(
@@ -113,8 +116,8 @@ def pairs(docstrings: Iterable[Docstring], *, minimum: int = 80) -> Iterator[Doc
         yield DocstringPair(docstring.name, summary, body)
 
 
-def evenly(items: Sequence[DocstringPair], limit: int) -> list[DocstringPair]:
-    """Return at most `limit` items at even distances, so that every part of the library is there."""
+def evenly(items: Sequence[Item], limit: int) -> list[Item]:
+    """Return at most `limit` items at even distances, so that every part of a library is there."""
     if len(items) <= limit:
         return list(items)
     return [items[n * len(items) // limit] for n in range(limit)]

@@ -19,8 +19,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from antiphon import compat
+from antiphon.data.docstrings import evenly
 from antiphon.encoding.calibrate import opened_texts
 from antiphon.errors import DataError
+from antiphon.model.affine_maps import Moments, fit
 from antiphon.model.calibration import uncalibrated
 from antiphon.model.layers import layers_of
 from antiphon.model.prompts import prompt_of
@@ -30,8 +32,6 @@ from antiphon.text.tokens import check_texts
 
 _MOST, _FEWEST, _WORDS, _BATCH = 200, 16, 8, 16
 """Texts that are read, that there must be, words that each has at least, texts of a forward."""
-_CONSTANT = 1e-6
-"""The least deviation of a dimension, as a share of the widest one's, that it is divided by."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,14 @@ def reciprocal_rank(
 ) -> float:
     """Return the mean of 1 / r, r being the rank of the second half of a text, by cosine, for its first.
 
-    With `standardized` each dimension of both has its mean taken off and is divided by its deviation before. Equal
-    cosines rank behind.
+    With `standardized` both go through the map that `calibrate` would fit on them before. Equal cosines rank behind.
     """
     both = np.concatenate([first_ND, second_ND])
     if standardized:
-        deviation = both.std(axis=0)
-        both = (both - both.mean(axis=0)) / np.maximum(deviation, _CONSTANT * deviation.max(initial=1e-30))
+        moments = Moments(both.shape[1])
+        moments.add(both)
+        by = fit("standardize", moments, lambda: np.empty((0, 0)))  # which does not ask for a vocabulary head
+        both = both @ by.weight.T + by.bias
     both = unit(both)
     similarity_NN = both[: len(first_ND)] @ both[len(first_ND) :].T
     ranks = (similarity_NN >= np.diag(similarity_NN)[:, None]).sum(axis=1)
@@ -132,9 +133,7 @@ def _halves(texts: Iterator[str]) -> list[str]:
             f"{len(words)} of the texts have {_WORDS} words or more, and at least {_FEWEST} are needed to choose "
             "layers by; give longer texts or more of them."
         )
-    number = min(_MOST, len(words))
-    chosen = [words[n * len(words) // number] for n in range(number)]
-    return [" ".join(half) for one in chosen for half in (one[: len(one) // 2], one[len(one) // 2 :])]
+    return [" ".join(half) for one in evenly(words, _MOST) for half in (one[: len(one) // 2], one[len(one) // 2 :])]
 
 
 @contextmanager

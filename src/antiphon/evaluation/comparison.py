@@ -259,8 +259,7 @@ def _columns(figures: TaskFigures, is_first: bool) -> tuple[str, ...]:
 
 
 def _gain(difference: Interval) -> str:
-    low, mean, high = (f"{100 * value:+.2f}" for value in (difference.low, difference.mean, difference.high))
-    return f"{mean} ({low} to {high})"
+    return f"{100 * difference.mean:+.2f} ({difference.in_hundreds('+')})"
 
 
 def _minus(a: _Resampled, b: _Resampled) -> tuple[float, Numbers | None]:

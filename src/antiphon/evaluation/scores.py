@@ -109,14 +109,17 @@ class Scores(Mapping[str, TaskScore]):
             if category != PROBE
         }
 
-    def _repr_html_(self) -> str:
-        """Return the table of tasks, averages and probes that a notebook shows."""
-        rows = [
-            (score.name, score.category, score.metric, _hundred(score.main), _hundreds(score.interval()))
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return a row of words for each task, by category: name, category, metric, score and interval times 100."""
+        return [
+            (score.name, category, score.metric, _hundred(score.main), _words(score.interval()))
             for category in self.categories
             for score in self.values()
             if score.category == category
         ]
+
+    def _repr_html_(self) -> str:
+        """Return the table of tasks, averages and probes that a notebook shows."""
         means = [(f"mean of {name}", "", "", _hundred(value), "") for name, value in self.categories.items()]
         if len(means) > 1:
             means.append(("mean of all tasks", "", "", _hundred(self.average), ""))
@@ -127,7 +130,7 @@ class Scores(Mapping[str, TaskScore]):
             for name, value in score.metrics.items()
         ]
         caption = f"{self.label}, revision {self.revision[:12]}: scores x 100, intervals 95 %"
-        return html_table(caption, ("task", "category", "metric", "score", "interval"), [*rows, *means, *probes])
+        return html_table(caption, ("task", "category", "metric", "score", "interval"), [*self.rows(), *means, *probes])
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the examples, for a JSON file."""
@@ -231,8 +234,8 @@ def _hundred(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
-def _hundreds(interval: Interval | None) -> str:
-    return "" if interval is None else f"{_hundred(interval.low)} to {_hundred(interval.high)}"
+def _words(interval: Interval | None) -> str:
+    return "" if interval is None else interval.in_hundreds()
 
 
 def _mean(values: list[float]) -> float:

@@ -37,6 +37,10 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
+    def in_hundreds(self, sign: str = "") -> str:
+        """Return its ends times 100, in words; with "+" both have a sign."""
+        return f"{100 * self.low:{sign}.2f} to {100 * self.high:{sign}.2f}"
+
     @property
     def excludes_zero(self) -> bool:
         """Whether zero lies outside, for a difference."""

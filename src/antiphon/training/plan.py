@@ -67,6 +67,20 @@ class StagePlan:
         """Tokens that are encoded in the whole stage."""
         return self.steps * self.batch_size * self.texts * self.tokens_a_text
 
+    def cells(self) -> dict[str, str]:
+        """Return its figures in words, by the names of their columns."""
+        return {
+            "stage": self.name,
+            "loss": self.loss,
+            "steps": f"{self.steps:,}",
+            "batch": f"{self.batch_size:,}",
+            "tokens/text": f"{self.tokens_a_text:,.0f}{'' if self.measured else ' at most'}",
+            "tokens": f"{self.tokens:.2e}",
+            "FLOPs": f"{self.flops:.2e}",
+            "GiB a card": f"{self.memory / 2**30:,.1f}",
+            "hours": f"{self.hours:,.2f}",
+        }
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -87,26 +101,14 @@ class Plan:
 
     def _repr_html_(self) -> str:
         """Return the tables of stages and of their sets that a notebook shows."""
-        stages = [
-            (
-                stage.name,
-                stage.loss,
-                f"{stage.steps:,}",
-                f"{stage.batch_size:,}",
-                f"{stage.tokens_a_text:,.0f}{'' if stage.measured else ' at most'}",
-                f"{stage.flops:.2e}",
-                f"{stage.memory / 2**30:,.1f}",
-                f"{stage.hours:,.2f}",
-            )
-            for stage in self.stages
-        ]
+        columns = ("stage", "loss", "steps", "batch", "tokens/text", "FLOPs", "GiB a card", "hours")
+        stages = [[stage.cells()[name] for name in columns] for stage in self.stages]
         sets = [
             (one.name, stage.name, f"{one.rows:,}", f"{one.source_rows:,}", f"{one.batches:,}")
             for stage in self.stages
             for one in stage.sets
         ]
         caption = f"{self.name}: {self.base}; hours on {self.gpus} x {self.gpu} at {self.utilization:.0%} of its peak"
-        columns = ("stage", "loss", "steps", "batch", "tokens/text", "FLOPs", "GiB a card", "hours")
         tables = [html_table(caption, columns, stages)]
         if sets:
             tables.append(html_table("Sets", ("set", "stage", "rows", "of", "batches an epoch"), sets))

@@ -210,8 +210,8 @@ def _take_off_normalize(model: SentenceTransformer) -> bool:
 def _train(trainer: SentenceTransformerTrainer, stage: Stage, checkpoint: Path | None) -> None:
     if checkpoint is not None:
         read_head(trainer.model, checkpoint)
-    if checkpoint is not None and _was_trained(trainer, checkpoint):
-        return
+        if _was_trained(trainer, checkpoint):
+            return
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -191,9 +191,7 @@ def _gain(difference: Interval | None) -> Cell:
 
 
 def _range(interval: Interval | None, sign: str = "") -> str:
-    if interval is None or interval.low != interval.low:
-        return ""
-    return f"{HUNDRED * interval.low:{sign}.2f} to {HUNDRED * interval.high:{sign}.2f}"
+    return "" if interval is None or interval.low != interval.low else interval.in_hundreds(sign)
 
 
 def _figure(value: float | None, unit: float, form: str) -> Cell:

@@ -18,23 +18,8 @@ def plan(planned: Plan) -> None:
         f"{planned.name}: {planned.base}, {shape.parameters / 1e6:,.0f}M parameters; hours on {planned.gpus} x "
         f"{planned.gpu} at {planned.utilization:.0%} of its dense bf16 peak (an assumption)\n"
     )
-    table(
-        ("stage", "loss", "steps", "batch", "tokens/text", "tokens", "FLOPs", "GiB a card", "hours"),
-        [
-            (
-                stage.name,
-                stage.loss,
-                f"{stage.steps:,}",
-                f"{stage.batch_size:,}",
-                f"{stage.tokens_a_text:,.0f}{'' if stage.measured else ' at most'}",
-                f"{stage.tokens:.2e}",
-                f"{stage.flops:.2e}",
-                f"{stage.memory / 2**30:,.1f}",
-                f"{stage.hours:,.2f}",
-            )
-            for stage in planned.stages
-        ],
-    )
+    stages = [stage.cells() for stage in planned.stages]
+    table(tuple(stages[0]), [tuple(cells.values()) for cells in stages])
     for stage in planned.stages:
         if stage.sets:
             table(

@@ -52,12 +52,7 @@ _PROBE = "Probe"
 def scores(found: Scores) -> None:
     """Print a table of tasks by category, then the averages, the probes and what is to be said about the data."""
     say(f"{found.label}, revision {found.revision[:12]}; scores are times 100, intervals 95 % (bootstrap).\n")
-    rows = [
-        (score.name, category, score.metric, _hundred(score.main), _range(score.interval()))
-        for category in found.categories
-        for score in found.values()
-        if score.category == category
-    ]
+    rows = found.rows()
     if rows:
         table(("task", "category", "metric", "score", "95 % interval"), rows)
         averages = [(name, _hundred(value)) for name, value in found.categories.items()]
@@ -177,7 +172,7 @@ def _hundred(value: float) -> str:
 
 
 def _range(interval: Interval | None, sign: str = "") -> str:
-    return "" if interval is None else f"{HUNDRED * interval.low:{sign}.2f} to {HUNDRED * interval.high:{sign}.2f}"
+    return "" if interval is None else interval.in_hundreds(sign)
 
 
 def _verdict(gain: Interval) -> str:
