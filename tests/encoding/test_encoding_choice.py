@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 import antiphon
 from antiphon.encoding import Encoder, choice
 from antiphon.encoding.choice import Choice, Gain
+from antiphon.encoding.runner import Runner
 from antiphon.model.parity import compare, unlike_texts
 
 TEXTS = unlike_texts()
@@ -68,7 +69,8 @@ def test_tokens_that_add_up_compile_once(model, compiled, monkeypatch):
     encoder = Encoder(model, compile="auto")
     before = encoder.encode(TEXTS)
     assert encoder.compile_seconds is None
-    monkeypatch.setattr(choice, "LEAST_TOKENS", encoder._seen + 1)
+    once = int(model.preprocess(list(dict.fromkeys(TEXTS)))["attention_mask"].sum())
+    monkeypatch.setattr(choice, "LEAST_TOKENS", once + 1)
     after = encoder.encode(TEXTS)
     assert encoder.compile_seconds is not None
     assert "compiled" in encoder.way
@@ -95,7 +97,7 @@ def test_what_was_measured_is_kept_and_a_loss_is_not_tried_again(model, compiled
     assert encoder.expect(10**6, TEXTS) is False  # it was tried, and left
     assert compiled
     assert encoder.way == "sdpa"
-    known = Choice(encoder._runner.decoder, "sdpa, compiled").known()
+    known = Choice(Runner(model, budget=None).decoder, "sdpa, compiled").known()
     assert known.plain == 1.0
     assert known.compiled == 1.5
     number = len(compiled)
@@ -104,8 +106,7 @@ def test_what_was_measured_is_kept_and_a_loss_is_not_tried_again(model, compiled
 
 
 def test_a_broken_record_is_made_again(model, caplog):
-    encoder = Encoder(model)
-    kept = Choice(encoder._runner.decoder, "sdpa, compiled")
+    kept = Choice(Runner(model, budget=None).decoder, "sdpa, compiled")
     kept.path.parent.mkdir(parents=True)
     kept.path.write_text("{", encoding="utf-8")
     with caplog.at_level(logging.INFO, logger="antiphon"):

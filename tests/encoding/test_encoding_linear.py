@@ -61,14 +61,16 @@ def test_rows_of_zeros_and_the_largest_number():
     assert torch.allclose(rounded.float() * scale, torch.tensor([[0.0, 0.0], [3.0, -6.0]]))
 
 
-def test_an_encoder_with_packed_layers(tiny_base):
+def test_an_encoder_with_packed_layers(tiny_base, monkeypatch):
     model = antiphon.build(tiny_base, "echo", pooling="mean", max_tokens=64, dtype="float32")
     encoder = Encoder(model, linear="prepacked")
     assert encoder.error < 1e-3
-    kinds = {type(part) for part in encoder._runner._decoder.model.modules()} - {type(p) for p in model.modules()}
-    assert PrepackedLinear in kinds
+    assert encoder.way == "sdpa, prepacked"
+    packed, plain = [], PrepackedLinear.forward
+    monkeypatch.setattr(PrepackedLinear, "forward", lambda self, states: packed.append(self) or plain(self, states))
     truth = np.asarray(model.encode(TEXTS, show_progress_bar=False))
     assert compare(truth, encoder.encode(TEXTS)).equal
+    assert len(set(packed)) == 7 * len(model[0].model.layers)
     with torch.no_grad():
         model[0].model.layers[0].mlp.up_proj.weight.mul_(-1.5)
     changed = np.asarray(model.encode(TEXTS, show_progress_bar=False))

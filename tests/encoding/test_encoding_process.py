@@ -21,7 +21,7 @@ texts = [f"{number} " + "word " * (60 + number % 7) for number in range(400)] + 
 truth = Encoder(model, budget=1024).encode(texts)
 
 encoder = Encoder(model, budget=1024)
-layer = encoder._runner._decoder.model.layers[0]
+layer = type(model[0].model.layers[0])  # of the view too
 plain, calls = layer.forward, []
 
 def interrupted(*given, **more):

@@ -18,9 +18,10 @@ from torch import nn
 
 import antiphon
 from antiphon.encoding import Encoder, runner
+from antiphon.encoding.decoder import Decoder
 from antiphon.encoding.masks import packed_mask
 from antiphon.encoding.packing import ALONE, batches
-from antiphon.encoding.prefix import KEPT
+from antiphon.encoding.prefix import KEPT, Prefixes
 from antiphon.encoding.tokenised import Reading, common, shared_by_probes
 from antiphon.model.parity import compare, unlike_texts
 
@@ -100,7 +101,8 @@ def test_what_stands_before_every_text_is_found_and_run_once(model, monkeypatch)
         "forward",
         lambda hidden, **k: widths.append(hidden.shape[:2]) or plain_layer(hidden, **k),
     )
-    encoder._runner._state = ()  # as after any change of the model
+    with torch.no_grad():
+        model[0].model.norm.weight.mul_(1)  # the view is made anew after any change of the model
     encoder.encode(["one text"], prompt=instruction)
     assert (1, len(shared)) in widths
     widths.clear()
@@ -110,10 +112,10 @@ def test_what_stands_before_every_text_is_found_and_run_once(model, monkeypatch)
 
 
 def test_prefixes_kept_are_bounded(model):
-    encoder = Encoder(model)
+    kept, decoder = Prefixes(), Decoder.of(model[0].model)
     for number in range(KEPT + 5):
-        encoder.encode(["text"], prompt=f"instruction number {number} of many more")
-    assert 1 < len(encoder._runner._prefixes) <= KEPT
+        assert len(kept.get(decoder, [1, 2, number])) == 3
+    assert 1 < len(kept) <= KEPT
 
 
 def test_no_texts_one_text_and_very_many_alike(model, monkeypatch):
@@ -150,15 +152,16 @@ def test_streaming_keeps_order_and_holds_one_window(model, monkeypatch):
     assert compare(np.stack(found), vectors(model, TEXTS * 3)).equal
 
 
-def fail_above(layer: nn.Module, tokens: int, error: type[Exception], words: str) -> None:
-    plain_layer = layer.forward
+def fail_above(patch: pytest.MonkeyPatch, layer: nn.Module, tokens: int, error: type[Exception], words: str) -> None:
+    """Have every layer of a class, those of a view too, fail for more tokens than these."""
+    plain_forward = type(layer).forward
 
-    def forward(hidden: torch.Tensor, *args: object, **kwargs: object) -> object:
+    def forward(self: nn.Module, hidden: torch.Tensor, *args: object, **kwargs: object) -> object:
         if hidden.shape[0] * hidden.shape[1] > tokens:
             raise error(words)
-        return plain_layer(hidden, *args, **kwargs)
+        return plain_forward(self, hidden, *args, **kwargs)
 
-    layer.forward = forward
+    patch.setattr(type(layer), "forward", forward)
 
 
 @pytest.mark.parametrize(
@@ -168,25 +171,25 @@ def fail_above(layer: nn.Module, tokens: int, error: type[Exception], words: str
         (RuntimeError, "DefaultCPUAllocator: not enough memory"),
     ],
 )
-def test_out_of_memory_halves_the_budget_and_goes_on(model, error, words):
+def test_out_of_memory_halves_the_budget_and_goes_on(model, monkeypatch, error, words):
     truth = vectors(model, TEXTS)
     encoder = Encoder(model, budget=2048)
-    fail_above(encoder._runner._decoder.model.layers[0].layer, 300, error, words)
+    fail_above(monkeypatch, model[0].model.layers[0], 300, error, words)
     assert compare(truth, encoder.encode(TEXTS)).equal
     assert 100 < encoder.budget <= 300
     assert compare(truth, encoder.encode(TEXTS)).equal
 
 
-def test_other_errors_and_texts_that_never_fit_are_raised(model):
-    encoder = Encoder(model, budget=512)
-    fail_above(encoder._runner._decoder.model.layers[0].layer, 10, RuntimeError, "not enough memory")
-    with pytest.raises(RuntimeError, match="not enough memory"):
-        encoder.encode(TEXTS)
-    encoder = Encoder(model, budget=512)
-    fail_above(encoder._runner._decoder.model.layers[0].layer, 10, RuntimeError, "a broken kernel")
+def test_other_errors_and_texts_that_never_fit_are_raised(model, monkeypatch):
+    never, broken = Encoder(model, budget=512), Encoder(model, budget=512)
+    with monkeypatch.context() as patch:
+        fail_above(patch, model[0].model.layers[0], 10, RuntimeError, "not enough memory")
+        with pytest.raises(RuntimeError, match="not enough memory"):
+            never.encode(TEXTS)
+    fail_above(monkeypatch, model[0].model.layers[0], 10, RuntimeError, "a broken kernel")
     with pytest.raises(RuntimeError, match="a broken kernel"):
-        encoder.encode(TEXTS)
-    assert encoder.budget == 512
+        broken.encode(TEXTS)
+    assert broken.budget == 512
 
 
 def test_an_interrupt_leaves_no_thread(model, monkeypatch):
