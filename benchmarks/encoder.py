@@ -237,7 +237,7 @@ def main() -> None:
             }
             for arm, encoder in encoders.items():
                 built = f"compiled in {encoder.compile_seconds:.1f} s" if encoder.compile_seconds else "as they are"
-                print(f"{name}: {arm}: {encoder.way}, layers {built}, error {encoder.error}", flush=True)
+                print(f"{name}: {arm}: {encoder.mode}, layers {built}, error {encoder.error}", flush=True)
             compare(name, model, encoders, chosen, prompt, options, clock)
 
 

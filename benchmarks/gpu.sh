@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All that a GPU is needed for, in one command: tests on it, the Encoder, its ways, training, a run of two stages, vLLM.
+# All that a GPU is needed for, in one command: tests on it, the Encoder, its execution modes, training, a run of two stages, vLLM.
 #
 #     benchmarks/gpu.sh OUT
 #
@@ -30,7 +30,7 @@ print(f"{card.name}, {card.total_memory / 2**30:.0f} GiB, torch {torch.__version
 PYTHON
 
 # which way each model runs, and how far it is from float32: varlen, compiled, 8-bit floats
-part ways "$python" benchmarks/ways.py --device cuda --ways default sdpa varlen compiled float8
+part modes "$python" benchmarks/execution_modes.py --device cuda --modes default sdpa varlen compiled float8
 # against sentence-transformers with flash attention, on SmolLM2's shape and on one of a billion parameters
 part encoder-small "$python" benchmarks/encoder.py --device cuda --layers 30 --arms eager compiled float8 --sizes 32 128 512
 part encoder-1b "$python" benchmarks/encoder.py --device cuda --layers 16 --width 2048 --arms eager compiled float8 \

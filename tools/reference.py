@@ -28,7 +28,7 @@ NOTE = "<!-- made from the code by `python -m tools.reference`; edit the docstri
 TABLES: tuple[tuple[str, type], ...] = (
     ("the recipe", recipe.Recipe),
     ("[model]", recipe_tables.Model),
-    ("[model.template]", recipe_tables.Spelled),
+    ("[model.template]", recipe_tables.TemplateTable),
     ("[data]", recipe_tables.Data),
     ("[[data.sets]], [[set]] of a mixture", PairSettings),
     ("[data.overlap]", recipe_tables.Overlap),

@@ -156,9 +156,9 @@ def lora_unavailable() -> str | None:
 
 def check_lora() -> None:
     """Raise a ConfigError where LoRA cannot be attached with the installed releases."""
-    obstacle = lora_unavailable()
-    if obstacle is not None:
-        raise ConfigError(obstacle)
+    reason = lora_unavailable()
+    if reason is not None:
+        raise ConfigError(reason)
 
 
 def adapters_acting(module: nn.Module) -> tuple[str, ...]:

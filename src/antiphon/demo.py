@@ -51,7 +51,7 @@ MAX_TOKENS = 128
 """With one copy of the text: the demo is to take minutes on two cores."""
 _SHOWN = 5
 _REMEMBERED = 3
-_TOLD = 100
+_PROBED = 100
 
 Scores = npt.NDArray[np.float64]
 
@@ -80,7 +80,7 @@ class Memory:
     """Of the pairs, under the base."""
     after: Information
     """The same after Stage I."""
-    said: tuple[tuple[str, str], ...]
+    decoded: tuple[tuple[str, str], ...]
     """Queries, and what is decoded from their vectors."""
 
 
@@ -158,10 +158,10 @@ def run(
 def _memory(base: str | Path, stage_one: Path, chosen: Sequence[DocstringPair]) -> Memory:
     model = load(stage_one)
     untrained = build(base, "classical", pooling="last", max_tokens=model.max_seq_length or MAX_TOKENS, dtype="float32")
-    told = [(pair.summary, pair.body) for pair in evenly(chosen, _TOLD)]
+    probed = [(pair.summary, pair.body) for pair in evenly(chosen, _PROBED)]
     queries = [pair.summary for pair in evenly(chosen, _REMEMBERED)]
-    said = tuple((query, reconstruct(model, query, max_tokens=40)) for query in queries)
-    return Memory(information(untrained, told), information(model, told), said)
+    decoded = tuple((query, reconstruct(model, query, max_tokens=40)) for query in queries)
+    return Memory(information(untrained, probed), information(model, probed), decoded)
 
 
 def _nearest(query_1D: Vectors, documents_QD: Vectors, chosen: Sequence[DocstringPair]) -> tuple[Hit, ...]:

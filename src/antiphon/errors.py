@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-_WAYS_OUT: Mapping[str, str] = {
+_REMEDIES: Mapping[str, str] = {
     "ImportError": "install what it names, or take a base that does without",
     "MemoryError": "take dtype='bfloat16', another device or a smaller base",
     "OutOfMemoryError": "take dtype='bfloat16', another device or a smaller base",
@@ -101,25 +101,25 @@ def foreign(doing: str, kind: type[AntiphonError] = ModelError) -> Iterator[None
     except AntiphonError:
         raise
     except Exception as error:  # at this edge every one of them means that the base cannot be used
-        raise kind(f"{doing}: {told(error)}.") from error
+        raise kind(f"{doing}: {in_one_line(error)}.") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # what the Rust code of tokenizers ends in is no Exception
             raise
-        raise kind(f"{doing}: {told(error)}.") from error
+        raise kind(f"{doing}: {in_one_line(error)}.") from error
 
 
-def told(error: BaseException) -> str:
+def in_one_line(error: BaseException) -> str:
     """Return what an exception of other libraries says in one line without a full stop, and the way out if known."""
     names = [parent.__name__ for parent in type(error).__mro__]
     instead = next((_INSTEAD[name] for name in names if name in _INSTEAD), None)
     if instead is not None:
         return instead
     lines = str(error).strip().splitlines() or ["no message"]
-    said = " ".join(line.strip() for line in (lines[:2] if lines[0].endswith(":") else lines[:1]))
-    said = said.rstrip(".") if len(said) <= _LONGEST else f"{said[:_LONGEST].rstrip()} ..."
+    message = " ".join(line.strip() for line in (lines[:2] if lines[0].endswith(":") else lines[:1]))
+    message = message.rstrip(".") if len(message) <= _LONGEST else f"{message[:_LONGEST].rstrip()} ..."
     if isinstance(error, KeyError):
-        said = said if " " in said else f"there is no {said}"
+        message = message if " " in message else f"there is no {message}"
     elif not isinstance(error, _SPOKEN) and type(error) is not Exception:
-        said = f"{type(error).__name__}, {said}"
-    way_out = next((_WAYS_OUT[name] for name in names if name in _WAYS_OUT), None)
-    return said if way_out is None else f"{said}; {way_out}"
+        message = f"{type(error).__name__}, {message}"
+    remedy = next((_REMEDIES[name] for name in names if name in _REMEDIES), None)
+    return message if remedy is None else f"{message}; {remedy}"

@@ -183,7 +183,7 @@ def test_bf16_is_as_near_to_fp32_as_sentence_transformers_is(tiny_base):
     for attention in ("sdpa", "matmul"):
         encoder = Encoder(rounded, attention=attention, widen=False)
         assert encoder.reason is None
-        assert encoder.way == attention
+        assert encoder.mode == attention
         ours = compare(truth, encoder.encode(TEXTS, prompt=PROMPT), limit=LIMITS["bfloat16"])
         assert ours.equal or ours.error_against_spread < 1.5 * theirs.error_against_spread, (ours, theirs)
 
@@ -196,7 +196,7 @@ def test_widened_weights_of_16_bits_give_the_vectors_of_float32(bases, shape):
     before = {name: tensor.clone() for name, tensor in rounded.state_dict().items()}
     encoder = Encoder(rounded, widen=True)
     assert encoder.reason is None
-    assert encoder.way == "sdpa, in float32"
+    assert encoder.mode == "sdpa, in float32"
     ours = encoder.encode(TEXTS, prompt=PROMPT)
     assert all(torch.equal(tensor, before[name]) for name, tensor in rounded.state_dict().items())
     wide = antiphon.build(bases[shape], "echo", pooling="mean", max_tokens=100, dtype="float32")
@@ -206,7 +206,7 @@ def test_widened_weights_of_16_bits_give_the_vectors_of_float32(bases, shape):
         buffer.copy_(rounded[0].get_buffer(name).float())
     same = compare(vectors(wide, TEXTS, prompt=PROMPT), ours)
     assert same.equal, same
-    assert not Encoder(wide, widen=True).way.endswith("float32")  # it is so already
+    assert not Encoder(wide, widen=True).mode.endswith("float32")  # it is so already
 
 
 def test_bad_input_is_a_sentence(echoed):

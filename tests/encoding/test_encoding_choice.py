@@ -73,7 +73,7 @@ def test_tokens_that_add_up_compile_once(model, compiled, monkeypatch):
     monkeypatch.setattr(choice, "LEAST_TOKENS", once + 1)
     after = encoder.encode(TEXTS)
     assert encoder.compile_seconds is not None
-    assert "compiled" in encoder.way
+    assert "compiled" in encoder.mode
     assert compare(before, after).equal
     number = len(compiled)
     encoder.encode(TEXTS)
@@ -96,7 +96,7 @@ def test_what_was_measured_is_kept_and_a_loss_is_not_tried_again(model, compiled
     encoder = Encoder(model, compile="auto")
     assert encoder.expect(10**6, TEXTS) is False  # it was tried, and left
     assert compiled
-    assert encoder.way == "sdpa"
+    assert encoder.mode == "sdpa"
     known = Choice(Runner(model, budget=None).decoder, "sdpa, compiled").known()
     assert known.plain == 1.0
     assert known.compiled == 1.5

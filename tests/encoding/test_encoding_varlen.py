@@ -89,13 +89,13 @@ def test_what_the_kernel_cannot_do_takes_the_next_call(tmp_path, kernel, monkeyp
     )
     encoder = Encoder(capped)
     assert encoder.reason is None
-    assert encoder.way == "sdpa"
+    assert encoder.mode == "sdpa"
     monkeypatch.undo()
     monkeypatch.setattr("antiphon.encoding.runner.candidates", lambda device, dtype: ("varlen", "sdpa"))
     plain = antiphon.build(make_base(tmp_path / "llama"), "echo", pooling="mean", max_tokens=64, dtype="float32")
     encoder = Encoder(plain)
     assert encoder.reason is None
-    assert encoder.way == "sdpa"
+    assert encoder.mode == "sdpa"
     assert "running it packed fails" in Encoder(plain, attention="varlen").reason
 
 

@@ -105,15 +105,15 @@ class _Messages(logging.Handler):
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
-        self._told: set[str] = set()
+        self._shown: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         from antiphon.cli import report
 
         message = self.format(record)
-        if getattr(record, "once", False) and message in self._told:
+        if getattr(record, "once", False) and message in self._shown:
             return
-        self._told.add(message)
+        self._shown.add(message)
         report.note(message)
 
 

@@ -64,8 +64,8 @@ class Condition:
             value = "'" + self.value.replace("'", "''") + "'"
         else:
             return None
-        said = f"`{self.field}` {self.sign} {value}"
-        return f"({said} OR `{self.field}` IS NULL)" if self.sign == "!=" else said
+        clause = f"`{self.field}` {self.sign} {value}"
+        return f"({clause} OR `{self.field}` IS NULL)" if self.sign == "!=" else clause
 
     def holds(self, record: Record | Hit) -> bool:
         """Return whether a record meets the condition; of a list one item is enough, of != all must differ.
@@ -92,8 +92,8 @@ class Condition:
 def sql_of(conditions: Sequence[Condition], columns: Mapping[str, str]) -> str | None:
     """Return those of some conditions that SQL can say, joined; None where it can say none."""
     types = {**columns, "id": "string", "text": "string"}
-    said = [words for one in conditions if (words := one.sql(types[one.field])) is not None]
-    return " AND ".join(said) or None
+    clauses = [words for one in conditions if (words := one.sql(types[one.field])) is not None]
+    return " AND ".join(clauses) or None
 
 
 def parsed(where: str | Sequence[str], known: Collection[str] | None) -> list[Condition]:

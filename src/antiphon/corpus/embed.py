@@ -123,7 +123,7 @@ class _Job:
         chunks = chunks_of(source.records(None if source.repeatable else skipped), shard_size)
         first = next(chunks, [])  # before anything is written: an empty standard input leaves no folder behind
         kept = found if found is not None else KeptColumns().with_values_of(first)
-        return cls(source, total, kept, _told(chain([first], chunks), source, kept, skipped), skipped)
+        return cls(source, total, kept, _checked(chain([first], chunks), source, kept, skipped), skipped)
 
     def spread(self) -> Iterator[Record] | None:
         """Yield up to CALIBRATED_ON texts evenly spread over the source; None where it is read only once."""
@@ -133,7 +133,7 @@ class _Job:
         return (record for number, record in enumerate(self.source.records()) if number % step == 0)
 
 
-def _told(
+def _checked(
     chunks: Iterable[list[Record]], source: Source, kept: KeptColumns, skipped: Skipped
 ) -> Iterator[list[Record]]:
     """Yield the shards' records; of a stream what cannot be kept is counted, and an id that comes twice is refused."""

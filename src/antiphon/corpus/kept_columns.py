@@ -65,7 +65,7 @@ def read_back(described: Mapping[str, str], columns: Mapping[str, Sequence[Any]]
     }
 
 
-def spelled(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Return a value as JSON; what JSON does not know, such as a date, as its words."""
     return json.dumps(value, ensure_ascii=False, default=str)
 
@@ -108,7 +108,7 @@ def _written(kind: pa.DataType | None) -> pa.DataType | None:
 def _array(name: str, kind: pa.DataType | None, records: Sequence[Record]) -> pa.Array:
     values, written = [record.fields.get(name) for record in records], _written(kind)
     if written is None:
-        return pa.array([None if value is None else spelled(value) for value in values], pa.string())
+        return pa.array([None if value is None else as_text(value) for value in values], pa.string())
     try:
         return pa.array(values, written)
     except _UNTYPED as error:

@@ -59,10 +59,10 @@ class MiningReport:
         wanted = self.settings.negatives
         full = sum(len(pair.negatives) == wanted for pair in self.rows)
         none = sum(not pair.negatives for pair in self.rows)
-        told = ", ".join(f"{name} {value}" for name, value in asdict(self.settings).items() if value is not None)
+        settings = ", ".join(f"{name} {value}" for name, value in asdict(self.settings).items() if value is not None)
         return (
             f"{len(self.rows):,} pairs of {len(self.taken):,} queries: {full:,} have {wanted} negatives, "
-            f"{none:,} have none.\n\nSettings: {told}."
+            f"{none:,} have none.\n\nSettings: {settings}."
         )
 
     def _scores(self) -> str:

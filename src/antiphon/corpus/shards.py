@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from antiphon.corpus.codec import Codec, Precision
-from antiphon.corpus.kept_columns import KeptColumns, read_back, spelled
+from antiphon.corpus.kept_columns import KeptColumns, as_text, read_back
 from antiphon.data.text_columns import Record
 from antiphon.model.unit_vectors import Vectors
 
@@ -89,7 +89,7 @@ def records_digest(records: Sequence[Record], kept: Iterable[str] = ()) -> str:
     """Return the SHA-256 of ids, texts and kept columns; lengths stand before them, so no two lists read alike."""
     sha = hashlib.sha256()
     for record in records:
-        fields = (spelled(record.fields.get(name)) for name in kept)
+        fields = (as_text(record.fields.get(name)) for name in kept)
         for value in (word.encode() for word in (record.id, record.text, *fields)):
             sha.update(len(value).to_bytes(8, "big"))
             sha.update(value)

@@ -72,8 +72,8 @@ def calibrate(
     with telling("calibrating", progress, given) as tell:
         while window := list(islice(stream, _WINDOW)):
             for text in check_texts(window):
-                spelled = text.encode("utf-8", "surrogatepass")
-                digest.update(len(spelled).to_bytes(8, "big") + spelled)
+                encoded = text.encode("utf-8", "surrogatepass")
+                digest.update(len(encoded).to_bytes(8, "big") + encoded)
             for one in sides:
                 vectors_ND = np.asarray(_embedded(encoder, window, one), dtype=np.float64)
                 moments.add(vectors_ND)

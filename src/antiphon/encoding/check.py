@@ -97,20 +97,20 @@ class Judge:
         self._kept: truth.Truth | None = None
 
     def check(
-        self, way: Callable[[Sequence[str]], Vectors], *, times: int = 1, limits: Mapping[str, float] | None = None
+        self, embed: Callable[[Sequence[str]], Vectors], *, times: int = 1, limits: Mapping[str, float] | None = None
     ) -> Check:
         """Compare a way's vectors with those in float32; `times` has it embed the texts so many times over.
 
         `limits` takes the place of those by sentence-transformers' own distance, for a way of fewer bits.
         """
         try:
-            ours_ND = way(self.texts * times)
+            ours_ND = embed(self.texts * times)
         except ConfigError as refusal:  # a text is longer than the model may read
             if len(self.texts) == 1:
                 return Check(f"running it packed fails: {first_line(refusal)}", refused=True)
             longest = max(self.texts, key=len)
             self.texts, self._kept = tuple(text for text in self.texts if text != longest), None
-            return self.check(way, times=times, limits=limits)
+            return self.check(embed, times=times, limits=limits)
         except Exception as failure:  # whatever a foreign model raises is the reason
             return Check(f"running it packed fails: {first_line(failure)}", refused=not self._embeds())
         if self._kept is None:
@@ -123,12 +123,12 @@ class Judge:
         limits = limits or self._limits(theirs)
         if distance.within(limits):
             return Check(None, distance, theirs)
-        said = (
+        reason = (
             f"its packed vectors differ from those in float32 by {distance.largest:.1e} of their spread and typically "
             f"by {distance.typical:.1e} (limits {limits['largest']:.0e} and {limits['typical']:.0e}; "
             f"sentence-transformers: {theirs.largest:.1e} and {theirs.typical:.1e})"
         )
-        return Check(said, distance, theirs)
+        return Check(reason, distance, theirs)
 
     def _limits(self, theirs: Distance) -> dict[str, float]:
         """Return the limits: those of the dtype, wider where sentence-transformers itself is farther away."""

@@ -46,11 +46,11 @@ class Gain:
 
 
 class Choice:
-    """The choice for the layers of one view; `way` names what they would become."""
+    """The choice for the layers of one view; `mode` names what they would become."""
 
-    def __init__(self, decoder: Decoder, way: str) -> None:
+    def __init__(self, decoder: Decoder, mode: str) -> None:
         self.decoder = decoder
-        self.path = cache_folder() / "compiled" / f"{_key(decoder, way)}.json"
+        self.path = cache_folder() / "compiled" / f"{_key(decoder, mode)}.json"
 
     def pays(self, tokens: int) -> bool:
         """Return whether compiling pays for so many tokens; a layer is timed where nothing is known yet."""
@@ -83,14 +83,14 @@ class Choice:
         return gain
 
 
-def _key(decoder: Decoder, way: str) -> str:
+def _key(decoder: Decoder, mode: str) -> str:
     config, device = decoder.model.config, decoder.model.device
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     parts: dict[str, Any] = {
         "shape": {name: getattr(config, name, None) for name in ("model_type", *names)},
         "dtype": str(decoder.model.dtype),
         "plain": asdict(decoder.execution),
-        "way": way,
+        "mode": mode,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -18,11 +18,11 @@ from sentence_transformers.util import quantize_embeddings
 
 from antiphon.encoding.check import Check, Judge, Vectors
 from antiphon.encoding.choice import Choice
+from antiphon.encoding.execution import Attention, Precision, check_layers, check_settings, choose_attention, packs
 from antiphon.encoding.finished import distinct, finished, plain
 from antiphon.encoding.runner import Runner
 from antiphon.encoding.support import fault, is_supported, unsupported_reason
 from antiphon.encoding.tokenised import Reading
-from antiphon.encoding.ways import Attention, Precision, check_layers, check_settings, choose_attention, packs
 from antiphon.errors import ConfigError, ModelError
 from antiphon.model.parity import check_finite
 from antiphon.model.prompts import prompt_name_of, prompt_of
@@ -130,7 +130,7 @@ class Encoder:
     def _compile_if_it_pays(self, tokens: int) -> None:
         """Take compiled layers for so many tokens if that is faster in all, and leave them if they are not faster."""
         plain, later = self._runner, self._later
-        if plain is None or later is None or not (choice := Choice(plain.decoder, later.way)).pays(tokens):
+        if plain is None or later is None or not (choice := Choice(plain.decoder, later.mode)).pays(tokens):
             return
         self._later = None
         self._take_other_layers(later, asked=False)
@@ -157,10 +157,10 @@ class Encoder:
         worst = check_layers(runner, self._judge)
         if worst.reason is not None:
             self._runner = plain
-            said = f"The layers are not {runner.changes}, because {worst.reason}; they run as they are."
+            message = f"The layers are not {runner.changes}, because {worst.reason}; they run as they are."
             if asked:
-                self.fault = said
-            logger.log(logging.WARNING if asked else logging.INFO, "%s", said, extra={"once": True})
+                self.fault = message
+            logger.log(logging.WARNING if asked else logging.INFO, "%s", message, extra={"once": True})
             return
         self.check = worst
         if runner.compiled:
@@ -175,9 +175,9 @@ class Encoder:
         return self.check.error
 
     @property
-    def way(self) -> str:
+    def mode(self) -> str:
         """How texts run, in words: the attention call and what was done to the layers, or "model.encode"."""
-        return "model.encode" if self._runner is None else self._runner.way
+        return "model.encode" if self._runner is None else self._runner.mode
 
     @property
     def budget(self) -> int | None:

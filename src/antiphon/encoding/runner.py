@@ -124,11 +124,11 @@ class Runner:
         return len(texts) * sum(len(row.ids) for row in read(self.model[0], some, reading)) // max(1, len(some))
 
     @property
-    def way(self) -> str:
+    def mode(self) -> str:
         """The attention call and what was done to the layers, in words."""
         linear = [] if self.linear == "plain" else [self.linear]
-        said = {"compiled": self.compiled, "in float32": self._wide()}
-        return ", ".join([self._call(), *(word for word, so in said.items() if so), *linear])
+        changes = {"compiled": self.compiled, "in float32": self._wide()}
+        return ", ".join([self._call(), *(word for word, so in changes.items() if so), *linear])
 
     def refuse(self) -> bool:
         """Take the next attention call instead of this one; return whether there was one."""

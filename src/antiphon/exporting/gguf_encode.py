@@ -23,18 +23,18 @@ from transformers import AutoConfig, AutoModel
 def opened(file: Path) -> tuple[Any, str]:
     """Return the decoder in float32, and the name of the pooling."""
     reader = GGUFReader(file)
-    said = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
-    architecture = said["general.architecture"]
+    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+    architecture = fields["general.architecture"]
     config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     if hasattr(config, "head_dim"):  # which transformers takes from the file for some families only
-        config.head_dim = int(said[f"{architecture}.attention.key_length"])
+        config.head_dim = int(fields[f"{architecture}.attention.key_length"])
     model = AutoModel.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32, config=config, trust_remote_code=False
     ).eval()
     factors = next((one.data for one in reader.tensors if one.name == "rope_freqs.weight"), None)
     if factors is not None:  # which transformers passes over
         model.rotary_emb.inv_freq /= torch.tensor(np.array(factors))
-    return model, PoolingType(said[f"{architecture}.pooling_type"]).name
+    return model, PoolingType(fields[f"{architecture}.pooling_type"]).name
 
 
 def encode(model: Any, pooling: str, tokenizer: Tokenizer, texts: list[str]) -> Any:

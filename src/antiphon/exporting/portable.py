@@ -102,5 +102,5 @@ def _pools_all(model: SentenceTransformer, reading: Reading) -> bool:
     return all(row.pooled)
 
 
-def _cannot(what: str, way_out: str) -> str:
-    return f"A portable folder cannot say what this model does: it has {what}; {way_out}."
+def _cannot(what: str, remedy: str) -> str:
+    return f"A portable folder cannot say what this model does: it has {what}; {remedy}."

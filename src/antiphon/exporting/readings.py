@@ -103,9 +103,9 @@ def _with_slots(
 ) -> PreTrainedTokenizerBase:
     tokenizer = copy.deepcopy(model.tokenizer)
     most = model.max_seq_length
-    room = LengthBudget.of(template, PieceTokenizer(tokenizer), reading.side, most, prompt=reading.prompt)
-    bake(tokenizer, template, budget=room.budget, side=reading.side, prompt=reading.prompt, mark_span=mark_span)
-    tokenizer.model_max_length = room.overhead + room.budget  # a tokenizer cuts one copy and then says it again
+    lengths = LengthBudget.of(template, PieceTokenizer(tokenizer), reading.side, most, prompt=reading.prompt)
+    bake(tokenizer, template, budget=lengths.budget, side=reading.side, prompt=reading.prompt, mark_span=mark_span)
+    tokenizer.model_max_length = lengths.overhead + lengths.budget  # a tokenizer cuts one copy and then says it again
     return tokenizer
 
 
@@ -134,9 +134,9 @@ def _framing(tokenizer: PreTrainedTokenizerBase, prefix: str) -> TemplateProcess
         "prefix": tokenizer(prefix, add_special_tokens=False)["input_ids"],
         "after": whole[start + len(bare) :],
     }
-    said_parts = [name for name in ("before", "prefix") if parts[name]] + ["$A"] + ["after"] * bool(parts["after"])
+    present = [name for name in ("before", "prefix") if parts[name]] + ["$A"] + ["after"] * bool(parts["after"])
     return TemplateProcessing(
-        single=" ".join(said_parts),
+        single=" ".join(present),
         pair="$A $B:1",
         special_tokens=[
             {"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)}

@@ -69,8 +69,8 @@ def ask(program: str, calls: Mapping[str, Call], texts: Sequence[str]) -> dict[s
             cwd=folder,
         )
         if done.returncode != 0:
-            said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ParityError(f"The export could not be run in a process of its own: {said}")
+            last_line = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ParityError(f"The export could not be run in a process of its own: {last_line}")
         with np.load(out) as arrays:
             return {name: np.asarray(arrays[name], dtype=np.float32) for name in arrays.files}
 

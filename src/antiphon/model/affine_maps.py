@@ -172,9 +172,9 @@ def parsed(method: str | Sequence[str]) -> list[tuple[str, float | None]]:
 
     Several are a sequence, or joined by a plus sign: `center+embed_filter:0.5`. Raises ConfigError for others.
     """
-    spelled = method.split(SEPARATOR) if isinstance(method, str) else list(method)
+    written = method.split(SEPARATOR) if isinstance(method, str) else list(method)
     steps = []
-    for step in spelled:
+    for step in written:
         name, colon, number = str(step).strip().partition(":")
         if name not in METHODS:
             raise ConfigError(f"There is no calibration {name!r}; take of {', '.join(METHODS)}, joined by +.")

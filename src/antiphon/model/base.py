@@ -60,8 +60,10 @@ def stored_dtype(base: str) -> str | None:
     """Return the name of the dtype that a base's configuration gives its weights; None where it names none."""
     file = load_file_path(str(nano.folder()) if base == "nano" else base, "config.json")
     settings = {} if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
-    said = (part.get(key) for part in (settings, settings.get("text_config") or {}) for key in ("dtype", "torch_dtype"))
-    return next((str(name) for name in said if name in ("float32", "bfloat16", "float16")), None)
+    named = (
+        part.get(key) for part in (settings, settings.get("text_config") or {}) for key in ("dtype", "torch_dtype")
+    )
+    return next((str(name) for name in named if name in ("float32", "bfloat16", "float16")), None)
 
 
 def check_files(folder: Path) -> None:
@@ -126,7 +128,7 @@ def _check_folder(folder: Path) -> None:
             f"{folder} is a file; name the folder that holds the model's config.json and weights, or a .gguf file."
         )
     if not (folder / "config.json").is_file():
-        instead = next((said for pattern, said in _ELSE.items() if any(folder.glob(pattern))), None)
+        instead = next((sentence for pattern, sentence in _ELSE.items() if any(folder.glob(pattern))), None)
         raise ModelError(
             f"{folder} holds no config.json, so it is no Hugging Face model folder"
             f"{'.' if instead is None else f': {instead}.'}"

@@ -233,32 +233,33 @@ def _prepare(
     pieces = PieceTokenizer(tokenizer)
     rows = config.get_text_config(decoder=True).vocab_size
     check_frames(template, pieces, rows)
-    room = max((LengthBudget.of(template, pieces, side, max_tokens) for side in SIDES), key=lambda room: room.longest)
-    _check_room(template, room, config, max_tokens)
+    lengths = max((LengthBudget.of(template, pieces, one, max_tokens) for one in SIDES), key=lambda side: side.longest)
+    _check_positions(template, lengths, config, max_tokens)
     tokenizer.padding_side = "right"
     # some tokenizer classes bring a pad token of their own, past the last row of a small model's embeddings
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= rows:
         # any token will do: masks say what pads
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.convert_ids_to_tokens(0)
     if in_tokenizer:
-        bake(tokenizer, template, budget=room.budget)
-        tokenizer.model_max_length = room.overhead + room.budget  # a tokenizer cuts one copy and then says it again
+        bake(tokenizer, template, budget=lengths.budget)
+        # a tokenizer cuts one copy and then says it again
+        tokenizer.model_max_length = lengths.overhead + lengths.budget
     else:
         write_specials(tokenizer, eos=template.eos)
         tokenizer.model_max_length = max_tokens
 
 
-def _check_room(template: Template, room: LengthBudget, config: PretrainedConfig, max_tokens: int) -> None:
+def _check_positions(template: Template, lengths: LengthBudget, config: PretrainedConfig, max_tokens: int) -> None:
     """Raise a ConfigError, with the length that fits, where a sequence can be longer than the model's positions."""
     positions = positions_of(config)
-    if positions is None or room.longest <= positions:
+    if positions is None or lengths.longest <= positions:
         return
-    fits = max_tokens - -(-(room.longest - positions) // room.copies)
+    fits = max_tokens - -(-(lengths.longest - positions) // lengths.copies)
     has = f"the model has {positions} positions"
     if positions == frequencies_bound(config):
         has = f"beyond {positions} tokens the model's vector of a text depends on the longest text beside it"
     raise ConfigError(
-        f"With max_tokens={max_tokens} a sequence of template {template.name!r} has up to {room.longest} tokens and "
+        f"With max_tokens={max_tokens} a sequence of template {template.name!r} has up to {lengths.longest} tokens and "
         f"{has}; pass max_tokens={fits} or less."
     )
 

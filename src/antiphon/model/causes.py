@@ -16,7 +16,7 @@ from sentence_transformers import SentenceTransformer
 from antiphon.errors import ConfigError, DataError, ParityError
 from antiphon.model import variants
 from antiphon.model.parity import FEWEST, LIMITS, Parity, Vectors, compare, dtype_of, encode, spread_of, unlike_texts
-from antiphon.model.rounding import ROOM, Rounding, exact
+from antiphon.model.rounding import MARGIN, Rounding, exact
 from antiphon.model.server import Endpoint
 from antiphon.model.trials import HALVES, Sides, Trial, trials
 from antiphon.model.unit_vectors import apart, unit
@@ -141,7 +141,7 @@ def judge(
         parity = replace(parity, limit=rounding.limit)
         notes.append(
             f"rounding: {names[0]}'s own in {' or '.join(dtypes)} moves its float32 vectors by {rounding.error:.1e} of "
-            f"their spread, so {ROOM} times that counts as equal"
+            f"their spread, so {MARGIN} times that counts as equal"
         )
     notes += _lengths(of_a, of_b, names)
     return Verdict(

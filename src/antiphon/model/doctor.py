@@ -55,5 +55,5 @@ def examine(
         found += [symptoms.end_of_texts(target, spread), symptoms.white_space(target, spread)]
         if model is not None and own is not None:
             found += beside.compared(target, model, side, own, vectors, engine)
-    told = [one for one in found if one is not None]
-    return Examination(tuple(sorted(told, key=lambda one: not one.wrong)))
+    present = [one for one in found if one is not None]
+    return Examination(tuple(sorted(present, key=lambda one: not one.wrong)))

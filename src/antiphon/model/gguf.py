@@ -117,7 +117,7 @@ def _checked(file: Path) -> _Stated:
         reader = import_module("gguf").GGUFReader(file)
         tensors = list(reader.tensors)
         names = ("general.license", "tokenizer.ggml.add_bos_token", "tokenizer.ggml.pre", "split.count")
-        licence, bos, kind, parts = (_said(reader, name) for name in names)
+        licence, bos, kind, parts = (_field(reader, name) for name in names)
     except Exception as error:  # whatever it stumbles over, the file ends before what its header promises
         raise ModelError(
             f"{file} is cut off or broken ({file.stat().st_size:,} bytes; {type(error).__name__}); download it again."
@@ -130,6 +130,6 @@ def _checked(file: Path) -> _Stated:
     return _Stated(licence if isinstance(licence, str) and licence else None, opens)
 
 
-def _said(reader: Any, name: str) -> Any:
+def _field(reader: Any, name: str) -> Any:
     field = reader.get_field(name)
     return None if field is None else field.contents()

@@ -72,17 +72,37 @@ class Health:
 
 
 def unlike_texts() -> list[str]:
-    """Return the texts that checks run on: short, long, empty-ish, code, numbers, other scripts; no two alike."""
+    """Return the texts that checks run on: short, long, empty-ish, code, numbers, other scripts; no two alike.
+
+    Example:
+        >>> from antiphon.parity import unlike_texts
+        >>> len(unlike_texts()) >= 32
+        True
+    """
     return files("antiphon.model").joinpath("unlike_texts.txt").read_text(encoding="utf-8").splitlines()
 
 
 def dtype_of(model: SentenceTransformer) -> str:
-    """Return the name of the dtype that a model computes in, such as "float32"."""
+    """Return the name of the dtype that a model computes in, such as "float32".
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.parity import dtype_of
+        >>> dtype_of(antiphon.build("nano", dtype="float32"))
+        'float32'
+    """
     return str(model.dtype).removeprefix("torch.")
 
 
 def limit_of(model: SentenceTransformer) -> float:
-    """Return the largest error against spread that counts as equal for vectors of a model, by its dtype."""
+    """Return the largest error against spread that counts as equal for vectors of a model, by its dtype.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.parity import limit_of
+        >>> limit_of(antiphon.build("nano", dtype="float32"))
+        0.001
+    """
     return LIMITS.get(dtype_of(model), LIMITS["float32"])
 
 
@@ -90,6 +110,13 @@ def compare(a: Vectors, b: Vectors, *, limit: float = LIMITS["float32"]) -> Pari
     """Compare two (N, D) arrays row by row.
 
     Raises ParityError for fewer than 32 rows, other shapes, NaN, or rows so alike that they have no spread.
+
+    Example:
+        >>> import numpy as np
+        >>> from antiphon.parity import compare
+        >>> vectors = np.random.default_rng(0).normal(size=(32, 8))
+        >>> compare(vectors, vectors).equal, compare(vectors, vectors[::-1]).equal
+        (True, False)
     """
     if a.shape != b.shape or a.ndim != 2:
         raise ParityError(
@@ -106,7 +133,14 @@ def compare(a: Vectors, b: Vectors, *, limit: float = LIMITS["float32"]) -> Pari
 
 
 def spread_of(unit_ND: npt.NDArray[Any]) -> float:
-    """Return the median distance between two rows of (N, D) unit vectors."""
+    """Return the median distance between two rows of (N, D) unit vectors.
+
+    Example:
+        >>> import numpy as np
+        >>> from antiphon.parity import spread_of
+        >>> float(spread_of(np.array([[1.0, 0.0], [-1.0, 0.0]])))
+        2.0
+    """
     apart_NN = np.linalg.norm(unit_ND[:, None] - unit_ND[None], axis=-1)
     return float(np.median(apart_NN[~np.eye(len(unit_ND), dtype=bool)]))
 
@@ -117,6 +151,13 @@ def between(
     """Compare two models, or folders of models, over the same texts, on the query and the document side.
 
     The figures are those of the worse side; the limit is that of the coarser dtype.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.parity import between
+        >>> model = antiphon.build("nano", dtype="float32")
+        >>> between(model, model).equal
+        True
     """
     from antiphon.model.checkpoint import load  # a folder is loaded here only, and checkpoint stands above this module
 
@@ -128,7 +169,14 @@ def between(
 
 
 def encode(model: SentenceTransformer, texts: Sequence[str], *, side: Side = "query", batch_size: int = 32) -> Vectors:
-    """Return (N, D) float32 vectors by sentence-transformers' own encode; ModelError where one is not finite."""
+    """Return (N, D) float32 vectors by sentence-transformers' own encode; ModelError where one is not finite.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.parity import encode
+        >>> encode(antiphon.build("nano"), ["sort a list"], side="document").shape
+        (1, 256)
+    """
     verb = model.encode_document if side == "document" else model.encode_query
     raw = verb(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
     vectors: Vectors = np.asarray(raw, dtype=np.float32)
@@ -137,7 +185,13 @@ def encode(model: SentenceTransformer, texts: Sequence[str], *, side: Side = "qu
 
 
 def check_finite(vectors_ND: Vectors, texts: Sequence[str], dtype: str) -> None:
-    """Raise a ModelError that names the first text whose vector holds NaN or an infinity."""
+    """Raise a ModelError that names the first text whose vector holds NaN or an infinity.
+
+    Example:
+        >>> import numpy as np
+        >>> from antiphon.parity import check_finite
+        >>> check_finite(np.zeros((1, 4), dtype=np.float32), ["sort a list"], "float32")
+    """
     if np.isfinite(vectors_ND).all():
         return
     bad = np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))
@@ -149,7 +203,14 @@ def check_finite(vectors_ND: Vectors, texts: Sequence[str], dtype: str) -> None:
 
 
 def health(vectors: Vectors) -> Health:
-    """Return how alike the (N, D) vectors of unlike texts are; ParityError where one is NaN."""
+    """Return how alike the (N, D) vectors of unlike texts are; ParityError where one is NaN.
+
+    Example:
+        >>> import numpy as np
+        >>> from antiphon.parity import health
+        >>> health(np.random.default_rng(0).normal(size=(32, 64))).collapsed
+        False
+    """
     unit_ND = vectors.astype(np.float64) / norms(vectors, error=ParityError)
     cosines = (unit_ND @ unit_ND.T)[~np.eye(len(unit_ND), dtype=bool)]
     return Health(float(np.median(cosines)), float(cosines.max()))

@@ -18,7 +18,7 @@ from antiphon.model.trials import HALVES
 from antiphon.model.variants import Variant
 from antiphon.text.template import Side
 
-ROOM = 1.5
+MARGIN = 1.5
 """How many times the model's own rounding another engine's may be."""
 
 
@@ -52,7 +52,7 @@ class Rounding:
     @property
     def limit(self) -> float:
         """The error against spread that counts as equal."""
-        return max(LIMITS["float32"], ROOM * self.error)
+        return max(LIMITS["float32"], MARGIN * self.error)
 
     def nearest(self, vectors: Vectors) -> str:
         """Return the dtype whose vectors are nearest to those given."""

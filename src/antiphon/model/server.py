@@ -129,9 +129,9 @@ class Server:
             with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as error:
-            said = error.read(500).decode(errors="replace")
+            answer = error.read(500).decode(errors="replace")
             kind = DataError if error.code in _REFUSED else _NotHereError if error.code in _NOT_HERE else ParityError
-            raise kind(f"The server at {url} answered {error.code}: {said}") from error
+            raise kind(f"The server at {url} answered {error.code}: {answer}") from error
         except ValueError as error:  # a page, as some servers give at any path
             kind = ParityError if content is not None else _NotHereError
             raise kind(f"The server at {url} gave no answer that can be read: {error}") from error

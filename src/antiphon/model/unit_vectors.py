@@ -20,6 +20,8 @@ def norms(
     `names` are what the vectors are called; without them it is the number of the row, from 0.
 
     Example:
+        >>> import numpy as np
+        >>> from antiphon.parity import norms
         >>> float(norms(np.array([[3.0, 4.0]]))[0, 0])
         5.0
     """

@@ -143,10 +143,10 @@ def _chat(model: SentenceTransformer, text: str) -> list[int]:
     """Return the ids of a text as a user's turn; ConfigError where the tokenizer has no chat template."""
     if not getattr(model.tokenizer, "chat_template", None):
         raise ConfigError("The tokenizer has no chat template.")
-    said = model.tokenizer.apply_chat_template(
+    rendered = model.tokenizer.apply_chat_template(
         [{"role": "user", "content": text}], tokenize=True, add_generation_prompt=True, return_dict=True
     )
-    return list(said["input_ids"])
+    return list(rendered["input_ids"])
 
 
 def _with_ends(

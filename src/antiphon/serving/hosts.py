@@ -23,7 +23,7 @@ _PORTS = {"http": "80", "https": "443"}
 
 
 class HostRule:
-    """The names that belong to what a server is bound to, and those that it was told besides.
+    """The names that belong to what a server is bound to, and those that it was allowed besides.
 
     Bound to a loopback address: every loopback name. Bound everywhere: any address in figures, which nobody can make
     point elsewhere, localhost and this machine's name. Bound to one address: that.
@@ -62,7 +62,7 @@ class HostRule:
 
     def _is_ours(self, name: str) -> bool:
         address = _address(name)
-        if name in self._names or self._is_told(name):
+        if name in self._names or self._is_allowed(name):
             return True
         everywhere = self._bound in _EVERYWHERE
         if address is not None:
@@ -70,15 +70,15 @@ class HostRule:
             return everywhere or address == own or (is_loopback(str(address)) and is_loopback(self._bound))
         return name == "localhost" and (everywhere or is_loopback(self._bound))
 
-    def _is_told(self, name: str) -> bool:
+    def _is_allowed(self, name: str) -> bool:
         """Return whether a name was given, or ends in one that was given with a star before its first dot."""
-        return name in self._more or any(told.startswith("*.") and name.endswith(told[1:]) for told in self._more)
+        return name in self._more or any(host.startswith("*.") and name.endswith(host[1:]) for host in self._more)
 
     def _same(self, origin: str, host: str | None) -> bool:
         """Return whether a page is this server's own, by name and port, or of a name that was given."""
         scheme, _, rest = origin.lower().partition("://")
         name, port = _split(rest)
-        if name and self._is_told(name):
+        if name and self._is_allowed(name):
             return True
         usual = _PORTS.get(scheme)
         if host is None or usual is None:

@@ -74,7 +74,7 @@ class Prompted(Body):
     ] = None
 
     @model_validator(mode="after")
-    def _one_way(self) -> Prompted:
+    def _one_prompt(self) -> Prompted:
         given = [name for name in ("prompt_name", "prompt", "instruction") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are ways to say one thing; give one of them.")

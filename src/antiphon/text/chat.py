@@ -48,8 +48,8 @@ def resolve(template: Template, tokenizer: PreTrainedTokenizerBase) -> Template:
 def _around_message(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     """Return what a chat template says before and after a message of the user."""
     first, *rest = _MESSAGES
-    said_first = _chat(tokenizer, [_user(first)], _DAYS[0])
-    before, *others = said_first.split(first)
+    rendered = _chat(tokenizer, [_user(first)], _DAYS[0])
+    before, *others = rendered.split(first)
     if not others:
         raise ConfigError(f"The chat template of this model does not repeat the user's message; {_OTHERWISE}.")
     if len(others) > 1:

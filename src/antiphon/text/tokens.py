@@ -192,12 +192,12 @@ def sequences(
     """
     if prompt and not template.takes_instruction(side):
         raise ConfigError(no_prompt_slot(template.name, side))
-    room = LengthBudget.of(template, tokenizer, side, max_tokens, prompt=prompt)
+    lengths = LengthBudget.of(template, tokenizer, side, max_tokens, prompt=prompt)
     pieces = rendered(template.pieces(side), prompt)
     fixed = _fixed_ids(pieces, tokenizer, prompt)
     # copies that are written alike are tokenised once
     forms = {_form(number, piece): piece for number, piece in enumerate(pieces) if piece.kind == "text"}
-    most = CHARACTERS_A_TOKEN * room.budget
+    most = CHARACTERS_A_TOKEN * lengths.budget
     ids = {
         form: tokenizer.texts([piece.fill(text, most=most) for text in texts], first=form[0])
         for form, piece in forms.items()
@@ -205,7 +205,7 @@ def sequences(
 
     def parts(row: int) -> Iterator[tuple[list[int], bool]]:
         for number, piece in enumerate(pieces):
-            part = ids[_form(number, piece)][row][: room.budget] if piece.kind == "text" else fixed[number]
+            part = ids[_form(number, piece)][row][: lengths.budget] if piece.kind == "text" else fixed[number]
             yield part, piece.pooled
 
     return [_join(parts(row), tokenizer.specials, eos=template.eos) for row in range(len(texts))]

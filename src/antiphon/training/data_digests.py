@@ -17,7 +17,7 @@ from antiphon.training.dataset import pair_settings
 from antiphon.training.recipe import Recipe
 from antiphon.training.recipe_tables import Data, Stage
 
-_WAY_OUT = (
+_REMEDY = (
     "put it back, train anew in another folder, or go on with --accept-changed-data, which run.json will say. "
     "Nothing was trained."
 )
@@ -44,7 +44,7 @@ def check_sources(before: Mapping[str, str], now: Mapping[str, str], run: Path, 
     changed = changed_sources(before, now)
     if changed and not accept:
         more = f" and {len(changed) - 3} more files" if len(changed) > 3 else ""
-        raise DataError(f"{', '.join(changed[:3])}{more} changed since the run in {run} began with it; {_WAY_OUT}")
+        raise DataError(f"{', '.join(changed[:3])}{more} changed since the run in {run} began with it; {_REMEDY}")
     return changed
 
 
@@ -55,7 +55,7 @@ def check_rows(
     known = {one["set"]: one["fingerprint"] for one in before}
     changed = [one["set"] for one in now if known.get(one["set"], one["fingerprint"]) != one["fingerprint"]]
     if changed and not accept:
-        raise DataError(f"The rows of {', '.join(changed)} changed since stage {stage!r} began with them; {_WAY_OUT}")
+        raise DataError(f"The rows of {', '.join(changed)} changed since stage {stage!r} began with them; {_REMEDY}")
     return changed
 
 

@@ -143,9 +143,9 @@ def _data(sets: list[dict[str, Any]]) -> str:
 
 
 def _licence_note(base: str, licence: str | None) -> str:
-    said = (
+    licence_line = (
         f"The base is under `{licence}`, and so are these weights as far as they are its own."
         if licence
         else "The base's card was not at hand or states no licence: look it up before you publish these weights."
     )
-    return f"## Licence\n\n{said} Written by antiphon {__version__}."
+    return f"## Licence\n\n{licence_line} Written by antiphon {__version__}."

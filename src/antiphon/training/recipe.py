@@ -18,15 +18,15 @@ from antiphon.errors import ConfigError, among
 from antiphon.model.adapters import Lora
 from antiphon.training.recipe_tables import (
     NAME,
-    SPELLED,
+    TABLE,
     Budget,
     Data,
     Evaluation,
     Model,
     Overlap,
-    Spelled,
     Stage,
     Strict,
+    TemplateTable,
 )
 
 
@@ -125,7 +125,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 def _sentence(entry: Mapping[str, Any]) -> str:
     """Return what pydantic found, as part of a sentence."""
     *place, last = entry["loc"] or ("",)
-    where = ".".join(str(part) for part in entry["loc"] if part not in (NAME, SPELLED))
+    where = ".".join(str(part) for part in entry["loc"] if part not in (NAME, TABLE))
     if entry["type"] == "extra_forbidden":
         fields = _fields_at(place)
         return f"{where} is unknown; {among(str(last), fields)}"
@@ -139,7 +139,7 @@ def _sentence(entry: Mapping[str, Any]) -> str:
 def _fields_at(place: list[Any]) -> list[str]:
     """Return the names that the table at this place takes."""
     tables: dict[str, type[BaseModel]] = {
-        "model": Model, SPELLED: Spelled, "data": Data, "stage": Stage, "lora": Lora, "evaluation": Evaluation,
+        "model": Model, TABLE: TemplateTable, "data": Data, "stage": Stage, "lora": Lora, "evaluation": Evaluation,
         "plan": Budget, "overlap": Overlap,
     }  # fmt: skip
     names = [part for part in place if isinstance(part, str)]

@@ -15,7 +15,7 @@ from antiphon.text.template import DEFAULT, Template, named
 Positive = Annotated[int, Field(ge=1)]
 
 
-NAME, SPELLED = "a name", "a table"
+NAME, TABLE = "a name", "a table"
 """What a template can be; in the place of an error pydantic names which of the two was read."""
 
 
@@ -25,7 +25,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
-class Spelled(Strict):
+class TemplateTable(Strict):
     """A template spelled out, `template = { query = "...", document = "..." }`: the fields of `Template`."""
 
     name: str = "custom"
@@ -49,8 +49,8 @@ class Model(Strict):
     """A hub id, a folder, "nano", or a saved embedder, whose shape is settled."""
     template: (
         Annotated[
-            Annotated[str, Tag(NAME)] | Annotated[Spelled, Tag(SPELLED)],
-            Discriminator(lambda given: NAME if isinstance(given, str) else SPELLED),
+            Annotated[str, Tag(NAME)] | Annotated[TemplateTable, Tag(TABLE)],
+            Discriminator(lambda given: NAME if isinstance(given, str) else TABLE),
         ]
         | None
     ) = None
@@ -80,7 +80,7 @@ class Model(Strict):
         if self.template is None and self.eos is None:
             return None
         given = self.template
-        template = Template(**given.model_dump()) if isinstance(given, Spelled) else named(given or DEFAULT)
+        template = Template(**given.model_dump()) if isinstance(given, TemplateTable) else named(given or DEFAULT)
         return template if self.eos is None else replace(template, eos=self.eos)
 
 

@@ -37,7 +37,7 @@ def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path)
         attach(model, lora)
         merge(model)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    _check_room(folder, weights)
+    _check_disk_space(folder, weights)
     if weights > WHOLE_BELOW:
         _check_head(model)
         return
@@ -54,7 +54,7 @@ def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path)
         )
 
 
-def _check_room(folder: Path, weights: int) -> None:
+def _check_disk_space(folder: Path, weights: int) -> None:
     free = shutil.disk_usage(_standing(folder)).free
     if free < weights:
         raise CheckpointError(

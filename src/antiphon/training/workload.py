@@ -116,8 +116,8 @@ def _count(recipe: Recipe, stage: Stage, texts: list[str]) -> tuple[float, float
     most = stage.max_tokens or recipe.model.max_tokens or MAX_TOKENS
     side: Side = "query"
     rows = sequences(texts, template, pieces, prompt="", side=side, max_tokens=most)
-    room = LengthBudget.of(template, pieces, side, most)
-    alone = [min(len(row), room.budget) for row in pieces.texts(texts, first=False)]
+    lengths = LengthBudget.of(template, pieces, side, most)
+    alone = [min(len(row), lengths.budget) for row in pieces.texts(texts, first=False)]
     return fmean(len(row.ids) for row in rows), fmean(alone)
 
 

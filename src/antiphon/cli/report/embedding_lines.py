@@ -122,7 +122,7 @@ def _memory(memory: Memory) -> None:
         ],
     )
     say("What is decoded from the vector of a summary alone:")
-    for query, words in memory.said:
+    for query, words in memory.decoded:
         say(f"  {_one_line(query)}\n    -> {_one_line(words)}")
 
 

@@ -43,7 +43,7 @@ class Part:
             for number, name in enumerate(column for column in self.dataset.column_names if column != LABEL)
         }
 
-    def told(self, number: int) -> str | None:
+    def instruction_of(self, number: int) -> str | None:
         """Return the instruction of a column, the anchor's being number 0; None for the model's own prompt."""
         if number == 0 or (self.symmetric and self.settings.symmetric_documents):
             return self.instruction
@@ -136,7 +136,7 @@ class Mixture:
         """Return the trainer's `prompts`: what each column of each data set is to hear, in the model's form."""
         return {
             part.name: {
-                column: prompt_of(model, side, instruction=part.told(number))
+                column: prompt_of(model, side, instruction=part.instruction_of(number))
                 for number, (column, side) in enumerate(part.sides().items())
             }
             for part in self.parts
@@ -152,8 +152,11 @@ class Mixture:
         weights = self.weights or {part.name: float(len(part.dataset)) for part in self.parts}
         shares: dict[Side, dict[str, float]] = {"query": {}, "document": {}}
         for part in self.parts:
-            told: dict[Side, str | None] = {"query": part.instruction, "document": part.settings.document_instruction}
-            for side, words in told.items():
+            instructions: dict[Side, str | None] = {
+                "query": part.instruction,
+                "document": part.settings.document_instruction,
+            }
+            for side, words in instructions.items():
                 if words:
                     shares[side][words] = shares[side].get(words, 0.0) + weights[part.name]
         found: dict[str, str] = {side: max(of, key=lambda words: of[words]) for side, of in shares.items() if of}
@@ -204,6 +207,6 @@ def _split(one: PairSettings, dataset: Dataset) -> list[Part]:
     if len(dataset) < number:
         raise DataError(f"The set {one.name!r} has {len(dataset)} rows for {number} instructions; give it fewer.")
     return [
-        Part(f"{one.name}{PART}{place + 1}", one, dataset.select(range(place, len(dataset), number)), *told)
-        for place, told in enumerate(zip(one.instructions, one.symmetries, strict=True))
+        Part(f"{one.name}{PART}{place + 1}", one, dataset.select(range(place, len(dataset), number)), *facts)
+        for place, facts in enumerate(zip(one.instructions, one.symmetries, strict=True))
     ]

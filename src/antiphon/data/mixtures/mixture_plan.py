@@ -70,6 +70,14 @@ def plan(
     """Count an epoch over a mixture with global batches of `batch_size` rows; tokens too where a model is given.
 
     `seed` is the trainer's, the mixture's own without it. Raises DataError where no set fills a batch.
+
+    Example:
+        >>> from antiphon.mixtures import Mixture, plan, settings_of
+        >>> from antiphon.pairs import Pair, to_dataset, write
+        >>> path = write(to_dataset(Pair(f"query {n}", f"document {n}") for n in range(40)), "pairs.jsonl")
+        >>> mixture = Mixture.of(settings_of([{"name": "a set", "source": str(path)}], "a mixture"), seed=1)
+        >>> plan(mixture, 16).batches
+        2
     """
     weights = mixture.weights
     draws = Draws(

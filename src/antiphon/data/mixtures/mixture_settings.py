@@ -89,12 +89,19 @@ class PairSettings:
 
 
 def read_settings(path: str | Path, *, sampled: bool | None = None) -> tuple[PairSettings, ...]:
-    """Read the [[set]] tables of a mixture's TOML file.
+    r"""Read the [[set]] tables of a mixture's TOML file.
 
     `sampled` says for all sets whether their sources are sampled already; without it the file's own word counts, for
     each set that has none itself.
 
     Raises ConfigError for a file that is not there or no TOML, and for a key that is none of a set's.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from antiphon.mixtures import read_settings
+        >>> _ = Path("mixture.toml").write_text('[[set]]\nname = "code"\nsource = "docstrings"\n', encoding="utf-8")
+        >>> read_settings("mixture.toml")[0].source
+        'docstrings'
     """
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -116,6 +123,11 @@ def settings_of(
     """Return the settings of [[set]] tables; ConfigError for a key that is none of a set's.
 
     `sampled` replaces that of every set.
+
+    Example:
+        >>> from antiphon.mixtures import settings_of
+        >>> settings_of([{"name": "code", "source": "docstrings", "ratio": 0.5}], "a mixture")[0].ratio
+        0.5
     """
     given = {} if sampled is None else {"sampled": sampled}
     return tuple(

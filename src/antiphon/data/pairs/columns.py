@@ -32,6 +32,7 @@ def column_map(words: str) -> dict[str, str]:
     """Return `anchor=q,positive=a` as a mapping; ConfigError for what is no such list.
 
     Example:
+        >>> from antiphon.pairs import column_map
         >>> column_map("anchor=q,positive=a")
         {'anchor': 'q', 'positive': 'a'}
     """
@@ -98,11 +99,11 @@ def tell_unused(table: Table, columns: Columns, skipped: Skipped) -> None:
     unused = [name for name in table.columns if name not in (*columns.names, *_IDENTITIES)]
     if unused:
         known = [name for names in FIELDS.values() for name in names]
-        told = []
+        unknown = []
         for name in unused:
             near = closest(name.lower(), known, cutoff=0.7)
-            told.append(repr(name) + (f" (would be read as {near!r})" if near is not None else ""))
-        what = f"columns that no pair is made of: {', '.join(told)}"
+            unknown.append(repr(name) + (f" (would be read as {near!r})" if near is not None else ""))
+        what = f"columns that no pair is made of: {', '.join(unknown)}"
         skipped.add(what, table.where, "map, rename or remove them", number=len(unused))
 
 

@@ -17,13 +17,20 @@ _NOT_TEXT = frozenset({"id", "_id", "label", "label_text", "score", "split", "do
 
 
 def texts_of(source: str | Path, *, skipped: Skipped | None = None) -> Iterator[str]:
-    """Yield the texts of an evaluation set.
+    r"""Yield the texts of an evaluation set.
 
     They are the corpus and the queries of a folder in BEIR layout; the lines of a .txt file; every text in any field
     of a table, other than ids, labels and scores (see data/rows.py; of a saved data set with several splits those of
     test); or "docstrings", the standard library. Empty documents are counted in `skipped` and told in the log.
 
     Raises DataError for what is missing or cannot be read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from antiphon.pairs import texts_of
+        >>> _ = Path("texts.txt").write_text("sort a list\nopen a file\n", encoding="utf-8")
+        >>> list(texts_of("texts.txt"))
+        ['sort a list', 'open a file']
     """
     path, passed_over = Path(source), skipped or Skipped()
     beir = BeirFolder.at(path) if path.is_dir() else None

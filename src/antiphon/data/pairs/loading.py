@@ -34,7 +34,7 @@ def load(
     negatives: int | None = None,
     skipped: Skipped | None = None,
 ) -> Dataset:
-    """Return the training pairs of a source: a `datasets.Dataset` with anchor, positive, negative_1..n.
+    r"""Return the training pairs of a source: a `datasets.Dataset` with anchor, positive, negative_1..n.
 
     `source` is a .jsonl, .json, .csv, .tsv or .parquet file, packed or plain (see data/rows.py); a folder of JSONL
     files, one a set (echo-data); one of `save_to_disk` or of Parquet files, its split train where it has several; one
@@ -54,6 +54,13 @@ def load(
 
     Raises DataError for a source that is missing or empty, and for a bad line, with file and line; ConfigError for a
     setting that cannot be used.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from antiphon.pairs import load
+        >>> _ = Path("pairs.csv").write_text("q,a\nsort a list,Return a sorted list.\n", encoding="utf-8")
+        >>> load("pairs.csv", columns={"anchor": "q", "positive": "a"})[0]
+        {'anchor': 'sort a list', 'positive': 'Return a sorted list.'}
     """
     for name, value, least in (("limit", limit, 1), ("negatives", negatives, 0)):
         if value is not None and value < least:
@@ -66,7 +73,13 @@ def load(
 
 
 def resolve(source: str, root: str | Path | None) -> str:
-    """Return a source as seen from the folder `root`, where it names a file or folder that is there; else as it is."""
+    """Return a source as seen from the folder `root`, where it names a file or folder that is there; else as it is.
+
+    Example:
+        >>> from antiphon.pairs import resolve
+        >>> resolve("docstrings", "a/folder")
+        'docstrings'
+    """
     if root is None or source == DOCSTRINGS or Path(source).is_absolute():
         return source
     inside = Path(root) / source
@@ -74,7 +87,13 @@ def resolve(source: str, root: str | Path | None) -> str:
 
 
 def is_there(source: str) -> bool:
-    """Return whether a source can be looked for: a file or folder that exists, docstrings, or a name of the hub."""
+    """Return whether a source can be looked for: a file or folder that exists, docstrings, or a name of the hub.
+
+    Example:
+        >>> from antiphon.pairs import is_there
+        >>> is_there("docstrings"), is_there("no/such/file.jsonl")
+        (True, False)
+    """
     return source == DOCSTRINGS or Path(source).exists() or is_hub_name(source)
 
 

@@ -85,6 +85,12 @@ def overlap(
     (that of the EvaluationTexts, where `texts` are such). `columns` are those to look at; all of the texts' without it.
 
     Raises ConfigError for `near` outside ]0, 1] and for a column that is not there.
+
+    Example:
+        >>> from antiphon.pairs import Pair, overlap, to_dataset
+        >>> pairs = to_dataset([Pair("sort a list", "Return a sorted list."), Pair("open a file", "Open it.")])
+        >>> sorted(overlap(pairs, ["Sort a list!"]).rows)
+        [0]
     """
     index = texts if isinstance(texts, EvaluationTexts) else EvaluationTexts(texts, near=near)
     looked_at = list(columns or (name for name in pairs.column_names if name != LABEL))
@@ -102,7 +108,14 @@ def overlap(
 
 
 def without(pairs: Dataset, found: Overlap) -> Dataset:
-    """Return the pairs without the rows that have a match."""
+    """Return the pairs without the rows that have a match.
+
+    Example:
+        >>> from antiphon.pairs import Pair, overlap, to_dataset, without
+        >>> pairs = to_dataset([Pair("sort a list", "Return a sorted list."), Pair("open a file", "Open it.")])
+        >>> without(pairs, overlap(pairs, ["Sort a list!"]))["anchor"][:]
+        ['open a file']
+    """
     rows = found.rows
     return pairs.select([row for row in range(len(pairs)) if row not in rows]) if rows else pairs
 
@@ -114,12 +127,18 @@ def words(text: str) -> list[str]:
 
 
 def reading(text: str) -> str:
-    """Return what two texts have in common that read the same; a text without words stands for itself."""
+    """Return what two texts have in common that read the same; a text without words stands for itself.
+
+    Example:
+        >>> from antiphon.pairs import reading
+        >>> reading("Sort, a list!") == reading("sort a list")
+        True
+    """
     return _joined(words(text), text)
 
 
-def _joined(said: Sequence[str], text: str) -> str:
-    return " ".join(said) or text.strip()
+def _joined(found: Sequence[str], text: str) -> str:
+    return " ".join(found) or text.strip()
 
 
 def _cells(pairs: Dataset, columns: Sequence[str]) -> Iterator[tuple[int, str, str]]:
@@ -141,26 +160,26 @@ class EvaluationTexts:
         if not 0 < near <= 1:
             raise ConfigError(f"near is {near}; a similarity above 0 and of at most 1 is wanted.")
         self.texts = list(texts)
-        said = [words(text) for text in self.texts]
-        counts = Counter(word for text in said for word in set(text))
+        found = [words(text) for text in self.texts]
+        counts = Counter(word for text in found for word in set(text))
         ranked = sorted(counts, key=lambda word: (counts[word], word))
         self.near = near
         self.rank = {word: number for number, word in enumerate(ranked)}
-        self.sets = [frozenset(self.rank[word] for word in text) for text in said]
+        self.sets = [frozenset(self.rank[word] for word in text) for text in found]
         self.exact: dict[str, int] = {}
         self.by_word: dict[int, list[int]] = {}
-        for number, text in enumerate(said):
+        for number, text in enumerate(found):
             self.exact.setdefault(_joined(text, self.texts[number]), number)
             for word in sorted(self.sets[number])[: self._prefix(len(self.sets[number]))]:
                 self.by_word.setdefault(word, []).append(number)
 
     def nearest(self, text: str) -> tuple[str, float, bool] | None:
         """Return the text most like this one, how like it is, and whether it reads the same; None below `near`."""
-        said = words(text)
-        same = self.exact.get(_joined(said, text))
+        found = words(text)
+        same = self.exact.get(_joined(found, text))
         if same is not None:
             return self.texts[same], 1.0, True
-        own = set(said)
+        own = set(found)
         known = sorted(self.rank[word] for word in own if word in self.rank)
         # words that no text has are the rarest of all: they come first in the prefix and lead nowhere
         prefix = self._prefix(len(own)) - (len(own) - len(known))

@@ -22,7 +22,13 @@ _CHUNK = 10_000  # rows in a piece of an Arrow table: their texts must stay belo
 
 
 def negative_columns(names: Iterable[str]) -> list[str]:
-    """Return the columns that hold negatives, in order."""
+    """Return the columns that hold negatives, in order.
+
+    Example:
+        >>> from antiphon.pairs import negative_columns
+        >>> negative_columns(["anchor", "positive", "negative_1", "negative_2"])
+        ['negative_1', 'negative_2']
+    """
     return [name for name in names if name.startswith(_NEGATIVE)]
 
 
@@ -33,6 +39,11 @@ def to_dataset(pairs: Iterable[Pair], name: str = "the pairs", *, negatives: int
     differ, '' stands for a missing negative and the column label holds n whole numbers, 1 for a real one, 0 for ''.
 
     Raises DataError, with the `name`, where there are no pairs.
+
+    Example:
+        >>> from antiphon.pairs import Pair, to_dataset
+        >>> to_dataset([Pair("sort a list", "Return a sorted list.", ("Open a file.",))]).column_names
+        ['anchor', 'positive', 'negative_1']
     """
     import pyarrow as pa
     from datasets import Dataset

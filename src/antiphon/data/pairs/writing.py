@@ -28,6 +28,12 @@ def held_target(path: str | Path, *, verb: str, force: bool = False) -> Iterator
     """Hold a file of pairs while it is made, and give its path; what `force` will replace is told.
 
     Raises what `check_target` raises, and DataError, saying who holds it, where another process makes the same file.
+
+    Example:
+        >>> from antiphon.pairs import held_target
+        >>> with held_target("pairs.jsonl", verb="mine") as path:
+        ...     path.name
+        'pairs.jsonl'
     """
     target = check_target(path, force=True)  # its ending alone
     with held_file(target, verb):  # which puts in order what a killed run left, be the file there or not
@@ -38,7 +44,13 @@ def held_target(path: str | Path, *, verb: str, force: bool = False) -> Iterator
 
 
 def check_target(path: str | Path, *, force: bool = False) -> Path:
-    """Return the path of a file to write; ConfigError for an ending that is not written, or a file that is there."""
+    """Return the path of a file to write; ConfigError for an ending that is not written, or a file that is there.
+
+    Example:
+        >>> from antiphon.pairs import check_target
+        >>> check_target("pairs.jsonl").name
+        'pairs.jsonl'
+    """
     target = Path(path)
     if target.suffix.lower() not in _ENDINGS:
         raise ConfigError(f"{target} ends in {target.suffix!r}; pairs are written as {' or '.join(_ENDINGS)}.")
@@ -51,6 +63,12 @@ def write(pairs: Dataset, path: str | Path, *, force: bool = False) -> Path:
     """Write pairs to a new file with anchor, positive and negatives (a list), and return it; never half of one.
 
     Raises ConfigError for a path that cannot be written to, DataError for a full disk.
+
+    Example:
+        >>> from antiphon.pairs import Pair, load, to_dataset, write
+        >>> path = write(to_dataset([Pair("sort a list", "Return a sorted list.")]), "pairs.jsonl")
+        >>> load(path)[0]["anchor"]
+        'sort a list'
     """
     target = check_target(path, force=force)
     try:

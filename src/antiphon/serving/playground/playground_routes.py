@@ -142,12 +142,12 @@ def _memory(router: APIRouter, service: Service) -> None:
         model = service.embedder.model
         async with decoding:
             try:
-                said = await service.call(
+                text = await service.call(
                     lambda: reconstruct(model, body.text, side=body.side, max_tokens=body.max_tokens), request
                 )
             except AntiphonError as error:
                 raise ApiError(400, str(error)) from None
-        return JSONResponse({"text": said})
+        return JSONResponse({"text": text})
 
 
 def content_security_policy(html: str) -> str:

@@ -34,6 +34,14 @@ def content_collator(
     `{column}_content_ids` and `{column}_content_mask` (B, T), right-padded, are the ids of the text as its slot says
     it: no template, no special tokens, what a user typed is text, cut to what the encoder reads of it. The trainer
     fills prompts and router mapping only into a collator it makes itself, so they are taken from `arguments`.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.losses import content_collator
+        >>> model = antiphon.build("nano")
+        >>> batch = content_collator(model)([{"query": "sort a list"}])
+        >>> model.tokenizer.decode(batch["query_content_ids"][0])
+        ' sort a list'
     """
     return collator_of(ContentPreprocessor(model), arguments)
 

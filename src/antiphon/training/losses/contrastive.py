@@ -139,6 +139,15 @@ class ContrastiveLoss(CachedMultipleNegativesRankingLoss):
     those of sentence-transformers' class; scores are in fp32 under autocast too.
 
     Raises ConfigError for a width that the model does not have.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.losses import ContrastiveLoss, ContrastiveSettings
+        >>> model = antiphon.build("nano")
+        >>> loss = ContrastiveLoss(model, ContrastiveSettings(temperature=0.05, mask_identical_texts=False))
+        >>> columns = [model.preprocess([text]) for text in ("sort a list", "Return a sorted list.")]
+        >>> abs(float(loss(columns, None).detach()))  # a pair alone has nothing to be told from
+        0.0
     """
 
     share_beginnings = True

@@ -178,6 +178,14 @@ def release_padding(model: SentenceTransformer) -> None:
 
     `nn.Embedding` gives the row `padding_idx` no gradient, and many causal LMs pad with EOS, the very token whose state
     is the vector. Padding is masked, so its row gets none from padding either way.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.losses import release_padding
+        >>> model = antiphon.build("nano")
+        >>> release_padding(model)
+        >>> model[0].model.get_input_embeddings().padding_idx is None
+        True
     """
     for part in model[0].model.get_input_embeddings().modules():  # peft wraps the embedding it adapts
         if isinstance(part, nn.Embedding):

@@ -68,6 +68,13 @@ def information(
     gets as `prompt`; by default what `encode_query` and `encode_document` would take.
 
     Raises DataError where there are no pairs, or no token on a side.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.losses import information
+        >>> found = information(antiphon.build("nano"), [("sort a list", "Return a sorted list.")])
+        >>> found.query_to_document.tokens
+        5
     """
     if not pairs:
         raise DataError("There are no pairs to measure information on.")
@@ -109,7 +116,7 @@ def _measure(model: SentenceTransformer, head: Head, batches: Iterator[_Batch]) 
             ]
             tokens = batch[target][CONTENT_MASK].sum()
             sums[target] += torch.stack([*losses, tokens]).double().cpu()
-    return Information(query_to_document=_told(sums["document"]), document_to_query=_told(sums["query"]))
+    return Information(query_to_document=_figures(sums["document"]), document_to_query=_figures(sums["query"]))
 
 
 def _neutral(model: SentenceTransformer) -> torch.Tensor:
@@ -120,7 +127,7 @@ def _neutral(model: SentenceTransformer) -> torch.Tensor:
     return embedded_D
 
 
-def _told(sums: torch.Tensor) -> InformationFigures:
+def _figures(sums: torch.Tensor) -> InformationFigures:
     without, given, tokens = sums.tolist()
     if not tokens:
         raise DataError("Every text of one side is empty, so there is no token to measure information on.")

@@ -58,6 +58,14 @@ def masking_collator(
     """Return the trainer's `data_collator` for masked next token prediction.
 
     Raises ConfigError where the mask is no single token of the model's.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.losses import masking_collator
+        >>> model = antiphon.build("nano", bidirectional=True)
+        >>> batch = masking_collator(model)([{"text": "sort a list"}])
+        >>> batch["text_masked_targets"].shape == batch["text_input_ids"].shape
+        True
     """
     return collator_of(MaskingPreprocessor(model, settings or MaskingSettings()), arguments)
 
@@ -102,8 +110,8 @@ class MaskingPreprocessor:
         """Return ids, mask and what may be masked, (B, T), of texts with BOS and EOS around them."""
         specials = self.pieces.specials
         before = [] if specials.bos is None else [specials.bos]
-        room = self.most - len(before) - 1
-        rows = [row[:room] for row in self.pieces.texts(check_texts(texts), first=True)]
+        longest = self.most - len(before) - 1
+        rows = [row[:longest] for row in self.pieces.texts(check_texts(texts), first=True)]
         ids_BT, mask_BT = right_padded([[*before, *row, specials.closing] for row in rows])
         content_BT = torch.zeros_like(mask_BT, dtype=torch.bool)
         for number, row in enumerate(rows):
@@ -151,6 +159,14 @@ class MaskedNextTokenLoss(nn.Module):
     """Cross-entropy of each masked token from the state before it, a mean over the masked tokens of the first column.
 
     The column needs masks: `data_collator=masking_collator(model)`. Raises ConfigError for a causal model.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.losses import MaskedNextTokenLoss, masking_collator
+        >>> model = antiphon.build("nano", bidirectional=True)
+        >>> loss, collator = MaskedNextTokenLoss(model), masking_collator(model)  # the trainer takes both
+        >>> sorted(collator([{"text": "sort a list"}]))
+        ['text_attention_mask', 'text_input_ids', 'text_masked_targets']
     """
 
     def __init__(self, model: SentenceTransformer, settings: MaskedNextTokenSettings | None = None) -> None:

@@ -53,6 +53,13 @@ def reconstruction_collator(
     """Return the trainer's `data_collator` for reconstruction: each text column also gets what is to be rebuilt.
 
     Raises ConfigError where the layout is none of the formula's and the model has no slots.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.losses import reconstruction_collator
+        >>> batch = reconstruction_collator(antiphon.build("nano"), None)([{"query": "sort a list"}])
+        >>> "query_content_ids" in batch
+        True
     """
     if layout == FORMULA:
         return content_collator(model, arguments)

@@ -72,8 +72,8 @@ class ReconstructionSettings:
     def layout(self) -> Layout:
         """How texts are decoded: the preset with the settings that are said."""
         names = ("targets", "decode_mask", "vector_place", "truncation")
-        said = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return replace(AS_PUBLISHED if self.preset == "as_published" else FORMULA, **said)
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(AS_PUBLISHED if self.preset == "as_published" else FORMULA, **given)
 
     def cost(self) -> LossCost:
         """Return what a row costs: each side is decoded from the other's vector, and from its own where it is asked."""
@@ -111,6 +111,17 @@ class ReconstructionLoss(nn.Module):
     Every pass goes through the trainer's wrapped model. Embedding and head are read outside it: under DDP that is
     fine (their gradients are reduced like all others; leave `find_unused_parameters` off), under FSDP, which keeps
     only shards outside a forward, it is not.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.losses import ReconstructionLoss, ReconstructionSettings, content_collator
+        >>> model = antiphon.build("nano", pooling="last")
+        >>> loss = ReconstructionLoss(model, ReconstructionSettings(alpha=0.2))
+        >>> batch = content_collator(model)([{"query": "sort a list", "positive": "Return a sorted list."}])
+        >>> names = [name.removeprefix("query_") for name in batch if name.startswith("query_")]
+        >>> columns = [{name: batch[f"{side}_{name}"] for name in names} for side in ("query", "positive")]
+        >>> sorted(loss(columns, None))
+        ['ebd2q', 'ebq2d']
     """
 
     def __init__(

@@ -56,6 +56,14 @@ class SimCSELoss(ContrastiveLoss):
     """The contrastive loss of the first column and itself, embedded twice under different dropout.
 
     Raises ConfigError for a backbone without attention dropout.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.losses import SimCSELoss, SimCSESettings
+        >>> model = antiphon.build("nano", bidirectional=True)
+        >>> loss = SimCSELoss(model, SimCSESettings(dropout=0.3, mask_identical_texts=False))
+        >>> abs(float(loss([model.preprocess(["sort a list"])], None).detach()))  # nothing to be told from
+        0.0
     """
 
     share_beginnings = False  # what dropout leaves of them would be alike in both passes, or in unlike texts

@@ -24,6 +24,13 @@ def contrastive_collator(
     """Return the trainer's `data_collator` for the contrastive loss: each text also gets a key, `{column}_text_key`.
 
     Texts that differ only in the white space around them have the same key.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.losses import contrastive_collator
+        >>> batch = contrastive_collator(antiphon.build("nano"))([{"query": "sort a list"}, {"query": "sort a list "}])
+        >>> len(set(batch["query_text_key"].tolist()))
+        1
     """
     return collator_of(KeyPreprocessor(model), arguments)
 

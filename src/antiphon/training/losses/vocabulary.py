@@ -37,6 +37,13 @@ def linear_cross_entropy(
     it where it is installed.
 
     Raises ConfigError for a chunk size below 1 or an unknown reduction.
+
+    Example:
+        >>> import torch
+        >>> from antiphon.losses import linear_cross_entropy
+        >>> loss = linear_cross_entropy(torch.zeros(2, 4), torch.ones(8, 4), torch.tensor([1, 3]))
+        >>> round(float(loss), 4)  # ln 8
+        2.0794
     """
     if chunk_size < 1:
         raise ConfigError(f"chunk_size is {chunk_size}; at least 1 token has to be in a chunk.")

@@ -1,6 +1,7 @@
-"""Which way each model runs, how far its vectors are from float32, and how far sentence-transformers' own are.
+"""In which mode each model runs, how far its vectors are from float32, and how far sentence-transformers' own are.
 
-    python benchmarks/ways.py [MODEL ...] [--dtype bfloat16] [--ways default sdpa matmul compiled prepacked float8]
+    python benchmarks/execution_modes.py [MODEL ...] [--dtype bfloat16]
+        [--modes default sdpa matmul compiled prepacked float8]
 
 Without MODEL: nano, the real models that `make real` brought, and a tiny random model of each family. One table: the
 error of the farthest text and the root of the mean square, in the median distance between two texts (docs/design.md).
@@ -27,7 +28,7 @@ from antiphon.encoding.support import FAMILIES
 
 REAL = Path(".cache/real")
 AS_STORED = {"widen": False}
-WAYS: dict[str, dict[str, Any]] = {
+MODES: dict[str, dict[str, Any]] = {
     "default": {},
     "sdpa": {**AS_STORED, "attention": "sdpa"},
     "matmul": {**AS_STORED, "attention": "matmul"},
@@ -80,18 +81,18 @@ def taken(encoder: antiphon.Encoder) -> str:
         return "model.encode"
     if encoder.fault is not None:
         return "plain layers"
-    return encoder.way
+    return encoder.mode
 
 
-def row(name: str, way: str, model: SentenceTransformer) -> str:
-    encoder = antiphon.Encoder(model, **WAYS[way])
+def row(name: str, mode: str, model: SentenceTransformer) -> str:
+    encoder = antiphon.Encoder(model, **MODES[mode])
     check = encoder.check
 
     def shown(distance: Distance | None) -> str:
         return "-" if distance is None else f"{distance.largest:.1e}, {distance.typical:.1e}"
 
     why = "" if encoder.fault is None else f" {encoder.fault}"
-    return f"| {name} | {way} | {taken(encoder)} | {shown(check.distance)} | {shown(check.theirs)} |{why}"
+    return f"| {name} | {mode} | {taken(encoder)} | {shown(check.distance)} | {shown(check.theirs)} |{why}"
 
 
 def main() -> None:
@@ -102,7 +103,7 @@ def main() -> None:
     parser.add_argument("--template", default="classical")
     parser.add_argument("--pooling", default="mean")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["default", "sdpa", "matmul"])
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=["default", "sdpa", "matmul"])
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -116,8 +117,8 @@ def main() -> None:
             model = antiphon.build(
                 source, options.template, pooling=options.pooling, dtype=options.dtype, device=options.device
             )
-            for way in options.ways:
-                print(row(name, way, model), flush=True)
+            for mode in options.modes:
+                print(row(name, mode, model), flush=True)
 
 
 if __name__ == "__main__":

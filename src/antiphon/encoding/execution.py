@@ -36,20 +36,20 @@ def check_settings(attention: str | None, linear: str, budget: int | None) -> No
         raise ConfigError(f"budget is {budget}; a whole number of at least 1 token is wanted.")
 
 
-def way_of(runner: Runner, *, share: bool = True) -> Callable[[Sequence[str]], Vectors]:
+def embedding_by(runner: Runner, *, share: bool = True) -> Callable[[Sequence[str]], Vectors]:
     """Return what embeds texts by a runner, read as the model reads them by itself."""
 
-    def way(texts: Sequence[str]) -> Vectors:
+    def embed(texts: Sequence[str]) -> Vectors:
         model = runner.model
         vectors = runner.run(texts, Reading(prompt_of(model, None, prompt_name=None), None), share=share)
         return finished(vectors, False, model.truncate_dim)
 
-    return way
+    return embed
 
 
 def choose_attention(runner: Runner, judge: Judge) -> Check:
     """Find the attention call whose vectors are near enough; return its check, or the last with a reason."""
-    while (check := judge.check(way_of(runner))).reason and runner.refuse():
+    while (check := judge.check(embedding_by(runner))).reason and runner.refuse():
         logger.info("The next attention call is taken, because with this one %s.", check.reason)
     return check
 
@@ -60,10 +60,10 @@ def check_layers(runner: Runner, judge: Judge) -> Check:
     Where they compile, also of rows of several texts, and of texts without a shared prefix.
     """
     limits = ROUNDED if runner.linear == "float8" else None
-    checks = [judge.check(way_of(runner), limits=limits)]
+    checks = [judge.check(embedding_by(runner), limits=limits)]
     if runner.compiled and checks[0].reason is None:
-        checks.append(judge.check(way_of(runner), times=4, limits=limits))
-        checks.append(judge.check(way_of(runner, share=False), limits=limits))
+        checks.append(judge.check(embedding_by(runner), times=4, limits=limits))
+        checks.append(judge.check(embedding_by(runner, share=False), limits=limits))
     return max(checks, key=lambda check: (check.reason is not None, check.error or 0.0))
 
 
