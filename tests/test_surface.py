@@ -34,7 +34,7 @@ SIGNATURES = {
     "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts eos bidirectional max_tokens layers dtype device",
     "calibrate": "model texts method side field on_progress progress",
-    "choose_layers": "model texts field side calibrated",
+    "choose_layers": "model texts field side calibrated pairs",
     "load": "path device dtype",
     "save": "model path",
     "mine": "model pairs columns settings corpus instruction document_instruction cache rescore report on_progress "

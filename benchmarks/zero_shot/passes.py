@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from zero_shot.prepending import TokenPrepending
 
 import antiphon
+from antiphon.encoding.tokenised import Reading, shared_by_probes
 from antiphon.model.flops import forward_flops, shape_of_decoder
 
 MAX_TOKENS = 64
@@ -33,6 +35,8 @@ class Pass:
     template: str
     pooling: str
     source: str
+    prepends: bool = False
+    """Whether the token before the text carries what the sequence's last token says (prepending.py)."""
 
 
 PASSES: Mapping[str, Pass] = {
@@ -46,6 +50,14 @@ PASSES: Mapping[str, Pass] = {
     ),
     "eol": Pass("eol", "last", "PromptEOL (2307.16645)"),
     "echo-eol": Pass('This text: "{text}" Again: "[{text}]" means in one word: "', "last", "Echo before PromptEOL"),
+    "eol-prepended": Pass(
+        'This text: "*[{text}]" means in one word: "', "last", "Token Prepending (2412.11556)", prepends=True
+    ),
+    "irrelevant": Pass(
+        'The irrelevant information of this text: "[{text}]" means in one word: "',
+        "last",
+        "Contrastive prompting (2505.12831): what is taken off",
+    ),
     # four questions of our own, where the paper has eight
     "topic": Pass('The topic of this text: "[{text}]" in one word: "', "last", "MetaEOL (2402.18458)"),
     "feeling": Pass('The feeling in this text: "[{text}]" in one word: "', "last", "MetaEOL (2402.18458)"),
@@ -96,7 +108,13 @@ class Reader:
         kind = PASSES[name]
         pooling = "last" if kind.pooling == "last" else "mean"
         self.model: SentenceTransformer = antiphon.build(
-            source, kind.template, pooling=pooling, max_tokens=MAX_TOKENS, dtype="float32", device="cpu"
+            source,
+            kind.template,
+            eos=False if pooling == "last" else None,  # what asks for a word is followed by it
+            pooling=pooling,
+            max_tokens=MAX_TOKENS,
+            dtype="float32",
+            device="cpu",
         )
         self.decoder = self.model[0].model
         self.shape = shape_of_decoder(self.decoder)
@@ -105,11 +123,10 @@ class Reader:
         self.account = account
         fresh = Spent(layers, self.shape.width, readings=self.readings)
         self.spent = Spent.read(account) if account.exists() else fresh
-        self._before_norm: torch.Tensor | None = None
-        self.decoder.norm.register_forward_pre_hook(self._keep)
-
-    def _keep(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        self._before_norm = inputs[0]
+        self._prepending: TokenPrepending | None = None
+        if kind.prepends:
+            before = len(shared_by_probes(self.model[0], Reading("", None)))
+            self._prepending = TokenPrepending(self.decoder.layers, before - 1)
 
     @torch.inference_mode()
     def __call__(self, texts: Sequence[str], prompt: str, side: str) -> np.ndarray:
@@ -129,6 +146,8 @@ class Reader:
         lengths = mask.sum(1).tolist()
         self.spent.tokens += sum(lengths)
         self.spent.flops += sum(forward_flops(self.shape, length) for length in lengths)
+        if self._prepending is not None:
+            self._prepending.lengths_B = mask.sum(1)
         states = self.decoder(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
         weights = _weights(mask, features.get("pool_mask"))
         rows = [self._states(states, reading, weights) for reading in self.readings]

@@ -26,12 +26,21 @@ class Method:
     passes: tuple[str, ...]
     pooling: str = ""
     join: str = "mean"
-    """"mean" of the passes' vectors, or "beside": one behind the other."""
+    """"mean" of the passes' vectors, "beside": one behind the other, or "minus": the first without the second."""
 
     def poolings(self) -> list[tuple[str, str]]:
         return [(name, self.pooling or PASSES[name].pooling) for name in self.passes]
 
 
+def _beside(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts], axis=1)
+
+
+JOINS: Mapping[str, Callable[[Sequence[np.ndarray]], np.ndarray]] = {
+    "mean": lambda parts: np.mean(parts, axis=0),
+    "beside": _beside,
+    "minus": lambda parts: parts[0] - parts[1],
+}
 QUESTIONS = ("topic", "feeling", "kind", "fact")
 METHODS: Mapping[str, Method] = {
     "classical-write": Method(("classical",)),
@@ -45,6 +54,8 @@ METHODS: Mapping[str, Method] = {
     "PromptEOL": Method(("eol",)),
     "PromptEOL after echo": Method(("echo-eol",)),
     "MetaEOL, four questions": Method(QUESTIONS),
+    "PromptEOL, token prepending": Method(("eol-prepended",)),
+    "contrastive prompts": Method(("eol", "irrelevant"), join="minus"),
     "echo beside PromptEOL": Method(("echo", "eol"), join="beside"),
     "classical beside PromptEOL": Method(("classical", "eol"), join="beside"),
 }
@@ -140,9 +151,7 @@ class Vectorizer:
                 self.kept(name).vectors(texts, f"{pooling} {row.layer}", side).astype(np.float64)
                 for name, pooling in method.poolings()
             ]
-            if method.join == "mean":
-                return np.mean(parts, axis=0)
-            return np.concatenate([part / np.linalg.norm(part, axis=1, keepdims=True) for part in parts], axis=1)
+            return JOINS[method.join](parts)
 
         return embed
 

@@ -9,7 +9,7 @@ from conftest import make_base, vectors
 import antiphon
 from antiphon.cli import main
 from antiphon.encoding.layer_choice import layer_vectors, reciprocal_rank
-from antiphon.errors import DataError, ModelError
+from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.model.parity import compare, unlike_texts
 
 WORDS = [
@@ -112,3 +112,18 @@ def test_what_is_no_number_is_a_sentence(word, tmp_path, capsys):
         main(["build", "nano", f"--layers={word}", "--out", str(tmp_path / "none")])
     assert ended.value.code == 2
     assert "a whole number of at least 1 is wanted" in capsys.readouterr().err
+
+
+def test_pairs_are_labels_and_each_side_is_embedded_as_such(tiny_base):
+    model = antiphon.build(tiny_base, "echo", max_tokens=64, dtype="float32")
+    pairs = [(f"query {n} of {WORDS[n % 12]}", text) for n, text in enumerate(TEXTS)]
+    choice = antiphon.choose_layers(model, pairs=[*pairs, ("another query of the first", TEXTS[0])])
+    assert choice.texts == len(TEXTS)
+    asked = vectors(model, [query for query, _ in pairs], task="query")
+    found = vectors(model, TEXTS, task="document")
+    assert choice.scores[max(choice.scores)] == pytest.approx(naive(asked, found, standardized=False))
+    assert choice.scores[choice.layers] == max(choice.scores.values())
+    with pytest.raises(DataError, match="15 documents"):
+        antiphon.choose_layers(model, pairs=[(query, text) for query, text in pairs[:15]] * 2)
+    with pytest.raises(ConfigError, match="both are given"):
+        antiphon.choose_layers(model, TEXTS, pairs=pairs)

@@ -1,4 +1,4 @@
-"""How many layers to keep, without labels: at which depth the two halves of one text find each other best.
+"""How many layers to keep: the depth at which halves of one text, or a query and its document, find each other best.
 
 N texts, B texts of a batch, D width.
 """
@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from antiphon import compat
 from antiphon.data.docstrings import evenly
 from antiphon.encoding.calibrate import opened_texts
-from antiphon.errors import DataError
+from antiphon.errors import ConfigError, DataError
 from antiphon.model.affine_maps import Moments, fit
 from antiphon.model.calibration import uncalibrated
 from antiphon.model.layers import layers_of
@@ -41,8 +41,10 @@ class LayerChoice:
     layers: int
     """The best; of several alike the fewest."""
     scores: Mapping[int, float]
-    """Mean reciprocal rank of a text's second half among all second halves, for its first; by the layers kept."""
+    """Mean reciprocal rank of a text's second half among all second halves, for its first, or of a query's document
+    among all documents; by the layers kept."""
     texts: int
+    """Texts that were cut in two, or pairs."""
 
 
 def choose_layers(
@@ -52,6 +54,7 @@ def choose_layers(
     field: str | Sequence[str] | None = None,
     side: Side = "document",
     calibrated: bool = False,
+    pairs: Iterable[tuple[str, str]] | None = None,
 ) -> LayerChoice:
     """Choose how many of a model's first layers to keep, by unlabelled texts: `build(..., layers=choice.layers)`.
 
@@ -61,7 +64,11 @@ def choose_layers(
     the depth is another one then. `texts` are strings, a source as in `embed`, or None for a thousand docstrings of
     this Python's standard library; texts of fewer than 8 words say nothing here, and 200 of the others are read.
 
-    Raises DataError for fewer than 16 such texts, ModelError for a decoder whose layers cannot be told.
+    `pairs` of queries and documents, in the place of texts, are labels: the depth is taken at which a query's document
+    ranks first, each embedded as its side; of several pairs with one document the first counts.
+
+    Raises DataError for fewer than 16 such texts or pairs, ConfigError where both are given, ModelError for a decoder
+    whose layers cannot be told.
 
     Example:
         >>> import antiphon
@@ -69,11 +76,15 @@ def choose_layers(
         >>> sorted(antiphon.choose_layers(antiphon.build("nano", max_tokens=64), texts).scores)
         [1, 2, 3, 4, 5]
     """
-    halves = _halves(opened_texts(texts, field)[1])
-    vectors = layer_vectors(uncalibrated(model), halves, side=side)
-    scores = {layers: reciprocal_rank(one[0::2], one[1::2], standardized=calibrated) for layers, one in vectors.items()}
+    if pairs is not None and texts is not None:
+        raise ConfigError("Layers are chosen by texts or by pairs, and both are given; leave one of them away.")
+    first, second = zip(*(_halves(opened_texts(texts, field)[1]) if pairs is None else _judged(pairs)), strict=True)
+    plain = uncalibrated(model)
+    asked = layer_vectors(plain, first, side=side if pairs is None else "query")
+    found = layer_vectors(plain, second, side=side if pairs is None else "document")
+    scores = {layers: reciprocal_rank(asked[layers], found[layers], standardized=calibrated) for layers in asked}
     best = max(scores, key=lambda layers: (scores[layers], -layers))
-    return LayerChoice(best, scores, len(halves) // 2)
+    return LayerChoice(best, scores, len(first))
 
 
 def layer_vectors(
@@ -125,15 +136,26 @@ def reciprocal_rank(
     return float(np.mean(1 / ranks))
 
 
-def _halves(texts: Iterator[str]) -> list[str]:
-    """Return first and second halves in turns, of texts evenly over those that are long enough."""
+def _halves(texts: Iterator[str]) -> list[tuple[str, str]]:
+    """Return first and second halves of texts evenly over those that are long enough."""
     words = [one for one in (text.split() for text in check_texts(list(texts))) if len(one) >= _WORDS]
     if len(words) < _FEWEST:
         raise DataError(
             f"{len(words)} of the texts have {_WORDS} words or more, and at least {_FEWEST} are needed to choose "
             "layers by; give longer texts or more of them."
         )
-    return [" ".join(half) for one in evenly(words, _MOST) for half in (one[: len(one) // 2], one[len(one) // 2 :])]
+    return [(" ".join(one[: len(one) // 2]), " ".join(one[len(one) // 2 :])) for one in evenly(words, _MOST)]
+
+
+def _judged(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return query and document of pairs evenly over those with a document of their own."""
+    by_document = {document: query for query, document in reversed(list(pairs))}
+    if len(by_document) < _FEWEST:
+        raise DataError(
+            f"The pairs have {len(by_document)} documents, and at least {_FEWEST} are needed to choose layers by; give "
+            "more of them."
+        )
+    return [(query, document) for document, query in evenly(list(by_document.items()), _MOST)]
 
 
 @contextmanager
