@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from antiphon.data.docstrings import harvest, standard_library
+from antiphon.data.docstrings import evenly, harvest, standard_library
 from antiphon.evaluation.selection import Selection, select
 
 SEED = 42
@@ -138,17 +138,13 @@ def fitting_texts(data: Path) -> dict[str, list[str]]:
     "halves" are the paragraphs cut in two, one behind the other: what a choice of layer is judged by.
     """
     lines = (data / "text" / "wikitext2.txt").read_text(encoding="utf-8").splitlines()
-    paragraphs = _evenly([line.strip() for line in lines if 100 <= len(line) <= 500])
+    paragraphs = evenly([line.strip() for line in lines if 100 <= len(line) <= 500], FITTED)
     docstrings = [one.text for one in harvest(standard_library(), minimum=100) if len(one.text) <= 500]
     return {
         "wikipedia": paragraphs,
         "halves": [half for text in paragraphs for half in _halves(text)],
-        "docstrings": _evenly(docstrings),
+        "docstrings": evenly(docstrings, FITTED),
     }
-
-
-def _evenly(texts: list[str]) -> list[str]:
-    return [texts[n * len(texts) // FITTED] for n in range(FITTED)]
 
 
 def _halves(text: str) -> tuple[str, str]:
