@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,15 @@ def test_pairs_are_taken_evenly_and_always_the_same():
     assert demo.evenly(items, 20) == items
 
 
+def zero_shot_rows():
+    return [
+        name
+        for template, pooling in demo.ZERO_SHOT
+        for name in (f"{template}, {pooling}", f"{template}, {pooling}, calibrated")
+        if "calibrated" not in name or (template, pooling) in demo.CALIBRATED
+    ]
+
+
 def test_too_few_pairs_are_refused(tiny_base):
     with pytest.raises(ConfigError, match="asked for 1 pairs"):
         demo.run(tiny_base, limit=1)
@@ -68,8 +78,7 @@ def test_the_whole_demo_gives_a_row_for_every_way_and_a_search(tmp_path, capsys)
         overrides=overrides,
         on_step=steps.append,
     )
-    names = [", ".join(row) for row in demo.ZERO_SHOT] + list(demo.TRAINED)
-    assert [row.name for row in outcome.rows] == names
+    assert [row.name for row in outcome.rows] == [*zero_shot_rows(), *demo.TRAINED]
     assert all(0 <= row.ndcg.low <= row.ndcg.mean <= row.ndcg.high <= 1 for row in outcome.rows)
     means = {row.name: row.ndcg.mean for row in outcome.rows}
     assert len(outcome.gains) == len(demo.GAINS)
@@ -79,7 +88,7 @@ def test_the_whole_demo_gives_a_row_for_every_way_and_a_search(tmp_path, capsys)
     assert len(outcome.hits) == 5
     assert outcome.best.ndcg.mean == max(means.values())
     assert all(antiphon.load(tmp_path / "runs" / name, device="cpu") for name in demo.TRAINED)
-    assert len(outcome.memory.said) == 3
+    assert len(outcome.memory.decoded) == 3
     report.demo(outcome, "nano")
     out = capsys.readouterr().out
     assert "12 docstrings of the standard library" in out
@@ -91,11 +100,25 @@ def test_the_whole_demo_gives_a_row_for_every_way_and_a_search(tmp_path, capsys)
 
 def test_nothing_is_trained_zero_shot(tiny_base, capsys):
     outcome = demo.run(tiny_base, limit=4, max_tokens=200)
-    assert [row.name for row in outcome.rows] == [", ".join(row) for row in demo.ZERO_SHOT]
+    assert [row.name for row in outcome.rows] == zero_shot_rows()
+    assert list(outcome.searches) == list(demo.SEARCHED)
     assert outcome.memory is None
     report.demo(outcome, "nano")
-    template, pooling = outcome.best.name.split(", ")
-    assert f"--template {template} --pooling {pooling}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    template, pooling, *calibrated = outcome.best.name.split(", ")
+    assert f"--template {template} --pooling {pooling}" in out
+    assert ("antiphon calibrate nano" in out) == bool(calibrated)
+    for name, found in outcome.searches.items():
+        assert f"{name}: {found[0].id}, " in out
+
+
+def test_a_calibrated_best_row_is_calibrated_before_it_is_searched(tiny_base, capsys):
+    outcome = demo.run(tiny_base, limit=4, max_tokens=200)
+    best = demo.Row("echo-rewrite, mean, calibrated", demo.Interval(2.0, 2.0, 2.0))
+    report.demo(replace(outcome, rows=(*outcome.rows, best)), "nano")
+    out = capsys.readouterr().out
+    assert "antiphon calibrate nano --template echo-rewrite --pooling mean --out calibrated" in out
+    assert "--model calibrated\n" in out
 
 
 def test_the_recipes_of_the_demo_are_there():

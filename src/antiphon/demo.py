@@ -20,6 +20,7 @@ from antiphon import nano
 from antiphon.corpus.hits import Hit
 from antiphon.data.docstrings import DocstringPair, evenly, harvest, pairs, standard_library
 from antiphon.encoding import Encoder
+from antiphon.encoding.calibrate import calibrate
 from antiphon.errors import ConfigError
 from antiphon.evaluation.statistics import Interval, bootstrap, ndcg
 from antiphon.model.build import build
@@ -38,18 +39,24 @@ ZERO_SHOT: tuple[tuple[str, PoolingMode], ...] = (
     ("echo-rewrite", "last"),
     ("eol", "last"),
 )
+CALIBRATED = (ZERO_SHOT[0], ZERO_SHOT[2])
+"""Those that are standardised too, by docstrings that no pair is made of."""
 TRAINED = ("baseline", "anchor", "anchor-echo")
 """Recipes of recipes/nano: as many steps each, all contrastive or with Stage I first."""
 GAINS = (
     ("echo minus classical, zero-shot, mean", "echo-rewrite, mean", "classical-write, mean"),
     ("echo minus classical, zero-shot, last", "echo-rewrite, last", "classical-write, last"),
+    ("calibrated echo minus echo, zero-shot, mean", "echo-rewrite, mean, calibrated", "echo-rewrite, mean"),
     ("anchor minus baseline", "anchor", "baseline"),
     ("anchor-echo minus baseline", "anchor-echo", "baseline"),
 )
 QUERY = "wrap text into lines of a given width"
 MAX_TOKENS = 128
 """With one copy of the text: the demo is to take minutes on two cores."""
+SEARCHED = ("classical-write, mean", "echo-rewrite, mean", "echo-rewrite, mean, calibrated")
+"""Rows whose search is shown one beside the other."""
 _SHOWN = 5
+_FITTED = 300
 _REMEMBERED = 3
 _PROBED = 100
 
@@ -86,7 +93,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Demo:
-    """The outcome: rows, gains, a search with the best row, and what Stage I remembers."""
+    """The outcome: rows, gains, a search with the best row and some others, and what Stage I remembers."""
 
     pairs: int
     max_tokens: int
@@ -94,6 +101,8 @@ class Demo:
     gains: tuple[Gain, ...]
     query: str
     hits: tuple[Hit, ...]
+    searches: Mapping[str, tuple[Hit, ...]]
+    """The same search with the rows of SEARCHED."""
     memory: Memory | None
 
     @property
@@ -125,12 +134,14 @@ def run(
         raise ConfigError(f"The demo was asked for {limit} pairs; it needs at least 2.")
     tell = on_step or (lambda step: None)
     tell("reading the docstrings of the standard library")
-    chosen = evenly(list(pairs(harvest(standard_library()))), limit)
+    docstrings = list(harvest(standard_library()))
+    chosen = evenly(list(pairs(docstrings)), limit)
+    names = [pair.name for pair in chosen]
+    others = evenly([one.text for one in docstrings if one.name not in set(names)], _FITTED)
     scores: dict[str, Scores] = {}
     found: dict[str, tuple[Hit, ...]] = {}
 
     def score(name: str, model: SentenceTransformer) -> None:
-        names = [pair.name for pair in chosen]
         encoder = Encoder(model).require_fast()
         documents_QD = unit(encoder.encode_document([pair.body for pair in chosen]), names)
         queries_QD = unit(encoder.encode_query([pair.summary for pair in chosen]), names)
@@ -139,7 +150,10 @@ def run(
 
     for number, (template, pooling) in enumerate(ZERO_SHOT, start=1):
         tell(f"{template}, {pooling} ({number} of {len(ZERO_SHOT)}): embedding {2 * len(chosen):,} texts")
-        score(f"{template}, {pooling}", build(base, template, pooling=pooling, max_tokens=max_tokens, dtype="float32"))
+        model = build(base, template, pooling=pooling, max_tokens=max_tokens, dtype="float32")
+        score(f"{template}, {pooling}", model)
+        if (template, pooling) in CALIBRATED:
+            score(f"{template}, {pooling}, calibrated", calibrate(model, others))
     memory = None
     for name in TRAINED if runs is not None else ():
         assert runs is not None  # the line above
@@ -152,7 +166,8 @@ def run(
     rows = tuple(Row(name, bootstrap(values)) for name, values in scores.items())
     gains = tuple(Gain(name, bootstrap(scores[a] - scores[b])) for name, a, b in GAINS if a in scores and b in scores)
     best = max(rows, key=lambda row: row.ndcg.mean)
-    return Demo(len(chosen), max_tokens, rows, gains, query, found[best.name], memory)
+    searches = {name: found[name] for name in SEARCHED}
+    return Demo(len(chosen), max_tokens, rows, gains, query, found[best.name], searches, memory)
 
 
 def _memory(base: str | Path, stage_one: Path, chosen: Sequence[DocstringPair]) -> Memory:

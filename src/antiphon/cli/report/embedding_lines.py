@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from antiphon.model.description import Description
 
 _POOLED = "bold black on green"
+_BRIEF = 3
 
 
 def hits(found: Sequence[Hit], shown: Sequence[str] = ("text",)) -> None:
@@ -99,14 +100,25 @@ def demo(outcome: Demo, model: str) -> None:
         say(f"{gain.name}: {figures.mean:+.4f} [{figures.low:+.4f}, {figures.high:+.4f}], query by query")
     if outcome.memory is not None:
         _memory(outcome.memory)
-    say(f"\nThe best row ({outcome.best.name}) asked for: {outcome.query}\n")
+    say(f"\nAsked for: {outcome.query}")
+    for name, found in outcome.searches.items():
+        say(f"  {name}: {', '.join(hit.id for hit in found[:_BRIEF])}")
+    say(f"\nThe best row, {outcome.best.name}:\n")
     hits(outcome.hits)
-    if ", " in outcome.best.name:
-        template, pooling = outcome.best.name.split(", ")
-        say(
-            f"\nSearch all of it: antiphon search docstrings {quote(outcome.query)} --model {quote(model)} "
-            f"--template {template} --pooling {pooling}"
-        )
+    _say_search(outcome, model)
+
+
+def _say_search(outcome: Demo, model: str) -> None:
+    """Say how to search everything with the best row, where nothing was trained for it."""
+    name, *shape = outcome.best.name.split(", ")
+    if not shape:
+        return
+    options, searched = f"--template {name} --pooling {shape[0]}", quote(model)
+    say("")
+    if len(shape) > 1:
+        say(f"Calibrate it: antiphon calibrate {searched} {options} --out calibrated")
+        options, searched = "", "calibrated"
+    say(f"Search all of it: antiphon search docstrings {quote(outcome.query)} --model {searched} {options}".rstrip())
 
 
 def _memory(memory: Memory) -> None:
