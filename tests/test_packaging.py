@@ -16,10 +16,16 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-IN_EXTRA = {"serving": ["serve"], "exporting": ["onnx", "gguf"], "training": ["gpu"], "corpus": ["scale"]}
+IN_EXTRA = {
+    "serving": ["serve"],
+    "exporting": ["onnx", "gguf"],
+    "training": ["gpu"],
+    "corpus": ["scale"],
+    "data": ["scale"],
+}
 """The room that may import what extras bring."""
-NOT_IN_TESTS = {"liger_kernel", "lancedb"}
-"""What no environment of the tests has: a GPU's kernel, and the tables of antiphon[scale]."""
+NOT_IN_TESTS = {"liger_kernel", "lancedb", "ray"}
+"""What no environment of the tests has: a GPU's kernel, and what antiphon[scale] brings."""
 
 
 def names(requirements: list[str]) -> set[str]:

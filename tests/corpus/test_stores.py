@@ -198,3 +198,29 @@ def test_a_cut_vector_has_length_one():
     vectors = unit(np.random.default_rng(0).normal(size=(3, 8))).astype(np.float32)
     np.testing.assert_allclose(np.linalg.norm(cut(vectors, 3), axis=1), 1, atol=1e-6)
     assert cut(vectors, 8) is vectors
+
+
+def test_many_files_are_embedded_as_one_and_a_file_more_is_gone_on_with(model, source, tmp_path):
+    """As one file with the same rows: the same shards; an id that two files have is refused, nothing is written."""
+    lines = source.read_text().splitlines(keepends=True)
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "0.jsonl").write_text("".join(lines[:7]))
+    pattern = f"{pages}/*.jsonl"
+    out = antiphon.embed(model, pattern, tmp_path / "many", shard_size=5)
+    (pages / "1.jsonl").write_text("".join(lines[7:]))
+    antiphon.embed(model, pattern, out, shard_size=5)
+    antiphon.embed(model, pattern, out, shard_size=5, verify=True)
+    whole = antiphon.embed(model, source, tmp_path / "one", shard_size=5)
+    assert (out / MANIFEST).read_text() == (whole / MANIFEST).read_text()
+    (pages / "2.jsonl").write_text(lines[0])
+    with pytest.raises(DataError, match=r"pages/\*\.jsonl has two texts with the id 't0'"):
+        antiphon.embed(model, pattern, tmp_path / "refused", shard_size=5)
+    assert not (tmp_path / "refused").exists()
+
+
+@lance
+def test_a_table_that_embed_wrote_is_a_source_of_its_texts(model, source, tmp_path):
+    table = antiphon.embed(model, source, tmp_path / "vectors.lance", shard_size=5)
+    again = antiphon.embed(model, table, tmp_path / "again", keep=["year"], shard_size=5)
+    assert rows(again)[0] == rows(table)[0]

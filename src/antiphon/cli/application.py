@@ -47,8 +47,8 @@ class SideOption(StrEnum):
 
 MODEL_HELP = "A saved embedder or a causal language model: a folder, a hub id, or nano."
 SOURCE_HELP = (
-    "A .jsonl, .json, .csv, .tsv, .parquet or .txt file, packed or plain, a folder of documents, - for standard input, "
-    "or docstrings (those of this Python)."
+    "A .jsonl, .json, .csv, .tsv, .parquet or .txt file, packed or plain, a quoted pattern ('pages/*.parquet') or a "
+    "folder of such, a Lance table, a data set of the hub, - for standard input, or docstrings (those of this Python)."
 )
 Model = Annotated[str, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help=MODEL_HELP)]

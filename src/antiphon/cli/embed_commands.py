@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,11 +19,21 @@ from antiphon.cli.application import (
     app,
     examples,
 )
-from antiphon.cli.model_options import BatchTokens, Compile, CompileOption, open_named, with_model_options
+from antiphon.cli.model_options import (
+    MODEL_GROUP,
+    BatchTokens,
+    Compile,
+    CompileOption,
+    open_named,
+    with_model_options,
+)
+from antiphon.cli.option_groups import OptionGroup, with_groups
 from antiphon.errors import ConfigError
 
 if TYPE_CHECKING:
+    from antiphon.corpus.embedding_plan import Sizing
     from antiphon.model.opening import ModelOptions
+    from antiphon.text.template import Side
 
 NOTHING = "none"
 Keep = Annotated[
@@ -62,8 +72,12 @@ class ModeOption(StrEnum):
     hybrid = "hybrid"
 
 
+EmbedSource = Annotated[str | None, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)]
 EmbedOut = Annotated[
-    Path, typer.Option(help="The folder to write: Parquet shards, or a Lance table where it ends in .lance.")
+    Path | None,
+    typer.Option(
+        help="The folder to write: Parquet shards, or a Lance table where it ends in .lance.", show_default=False
+    ),
 ]
 TruncateDim = Annotated[
     int | None,
@@ -77,20 +91,49 @@ VerifyEmbedded = Annotated[
 ]
 
 
+def _sizing(given: dict[str, Any]) -> Sizing | None:
+    asked = given.pop("plan")
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if not asked:
+        if chosen:
+            raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} is for --plan; add it, or leave both out.")
+        return None
+    from antiphon.corpus.embedding_plan import Sizing
+
+    return Sizing(**chosen)
+
+
+def _sizing_option(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, show_default=False, rich_help_panel="The plan")
+
+
+PLAN_GROUP = OptionGroup(
+    "sizing",
+    {
+        "plan": (bool | None, _sizing_option("Embed nothing: print hours, workers, storage and dollars.", "--plan")),
+        "passages": (int | None, _sizing_option("How many there are; counted in SOURCE without it.")),
+        "tokens": (float | None, _sizing_option("Of a passage; counted on passages of SOURCE without it.")),
+        "tokens_per_second": (float | None, _sizing_option("Of one worker; measured here on SOURCE without it.")),
+        "price": (float | None, _sizing_option("Dollars an hour of that worker.")),
+        "within": (float | None, _sizing_option("Hours in which all is to be done; 24 without it.")),
+    },
+    _sizing,
+)
+
+
 @app.command(
     epilog=examples(
         "antiphon embed nano docstrings --out library",
         "antiphon embed Qwen/Qwen3-0.6B pages.jsonl --field title --field body --keep url --out vectors",
         "cat notes.txt | antiphon embed nano - --out notes",
+        "antiphon embed nano 'pages/*.parquet' --plan --within 8",
     )
 )
-@with_model_options
+@with_groups(MODEL_GROUP, PLAN_GROUP)
 def embed(  # noqa: PLR0913  (the options of the command)
     model: Model,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP, show_default=False)],
-    out: Annotated[
-        Path, typer.Option(help="The folder to write: Parquet shards, or a Lance table where it ends in .lance.")
-    ],
+    source: EmbedSource = None,
+    out: EmbedOut = None,
     field: Fields = None,
     id_field: IdField = None,
     keep: Keep = None,
@@ -106,10 +149,17 @@ def embed(  # noqa: PLR0913  (the options of the command)
     compile: Compile = CompileOption.off,
     *,
     options: ModelOptions,
+    sizing: Sizing | None,
 ) -> None:
     """Embed the texts of a source into a folder; a run that died goes on when it is started again."""
     from antiphon.cli import report
 
+    if sizing is not None:
+        reading: dict[str, Any] = {"field": field, "id_field": id_field, "precision": precision.value}
+        _plan(model, source, sizing, options, side=side.side, truncate_dim=truncate_dim, **reading)
+        return
+    if source is None or out is None:
+        raise ConfigError("Name a SOURCE and, by --out, the folder to write; only --plan does without.")
     if compile is CompileOption.auto:  # a run that goes on would find other figures and give other bytes
         raise ConfigError("embed does not choose by itself whether to compile; say --compile on or --compile off.")
     opened = open_named(model, options, side=side.side)
@@ -136,6 +186,18 @@ def embed(  # noqa: PLR0913  (the options of the command)
             compile=compile is CompileOption.on,
         )
     report.say(str(folder))
+
+
+def _plan(
+    model: str, source: str | None, sizing: Sizing, options: ModelOptions, *, side: Side, **settings: Any
+) -> None:
+    """Print what it takes; a model is opened only where its tokens or its speed are to be found out."""
+    from antiphon.cli import report
+    from antiphon.corpus.sizing import plan_embedding
+
+    looked_for = source is not None and None in (sizing.tokens, sizing.tokens_per_second)
+    known = open_named(model, options, side=side) if looked_for else model
+    report.embedding_plan(plan_embedding(known, source, side=side, sizing=sizing, **settings))
 
 
 @app.command(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
-from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from antiphon.cli.option_groups import OptionGroup, with_groups
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 PANEL = "The model"
 AUTO = "auto"
-OPTIONS = "options"
-"""The parameter of a command in whose place the options stand."""
 
 
 def _option(help: str, *names: str, metavar: str | None = None) -> Any:
@@ -81,38 +79,19 @@ def _number_or_word(value: str | None) -> int | str | None:
         return value
 
 
-def with_model_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of MODEL_OPTIONS; it gets them as its parameter `options`, a `ModelOptions`."""
-    signature = inspect.signature(command)
-    del command.__annotations__[OPTIONS]  # which is imported when a command runs, not before
-    hints = get_type_hints(command, include_extras=True)
-    own = [
-        parameter.replace(annotation=hints[name]) for name, parameter in signature.parameters.items() if name != OPTIONS
-    ]
-    added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option])
-        for name, (kind, option) in MODEL_OPTIONS.items()
-    ]
+def _model_options(given: dict[str, Any]) -> ModelOptions:
+    from antiphon.cli import report
 
-    @wraps(command)
-    def run(*arguments: Any, **values: Any) -> None:
-        from antiphon.cli import report
+    with report.waiting("importing torch, transformers and sentence-transformers"):
+        from antiphon.model.opening import ModelOptions
 
-        with report.waiting("importing torch, transformers and sentence-transformers"):
-            from antiphon.model.opening import ModelOptions
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return ModelOptions(**{**chosen, **({"layers": _number_or_word(given["layers"])} if "layers" in chosen else {})})
 
-        given = {name: values.pop(name) for name in MODEL_OPTIONS}
-        given["layers"] = _number_or_word(given["layers"])
-        command(
-            *arguments,
-            **values,
-            **{OPTIONS: ModelOptions(**{name: value for name, value in given.items() if value is not None})},
-        )
 
-    described: Any = run
-    described.__signature__ = signature.replace(parameters=[*own, *added])
-    described.__annotations__ = {**hints, **{parameter.name: parameter.annotation for parameter in added}}
-    return run
+MODEL_GROUP = OptionGroup("options", MODEL_OPTIONS, _model_options)
+with_model_options = with_groups(MODEL_GROUP)
+"""Give a command the options of MODEL_OPTIONS; it gets them as its parameter `options`, a `ModelOptions`."""
 
 
 def open_named(

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from antiphon.errors import ConfigError, among
+from antiphon.errors import ConfigError, ModelError, among
 from antiphon.model.unit_vectors import Vectors, unit
 
 Precision = Literal["float32", "float16", "int8", "binary"]
@@ -78,6 +78,20 @@ def check_precision(precision: str, width: int) -> Precision:
     if known == "binary" and width % 8:
         raise ConfigError(f"binary stores eight dimensions in a byte, and {width} are no multiple of 8; cut them.")
     return known
+
+
+def kept_width(width: int | None, truncate_dim: int | None) -> int:
+    """Return how many dimensions of a model's vectors are kept; ConfigError for more than there are.
+
+    Raises ModelError for a model that does not say how wide its vectors are.
+    """
+    if width is None:
+        raise ModelError("The model does not say how wide its vectors are; end it with a pooling module that does.")
+    if truncate_dim is None:
+        return int(width)
+    if not 1 <= truncate_dim <= width:
+        raise ConfigError(f"truncate_dim is {truncate_dim}, and the model's vectors have {width} dimensions.")
+    return truncate_dim
 
 
 def cut(vectors_ND: Vectors, width: int) -> Vectors:

@@ -6,41 +6,40 @@ What a folder looks like is index.py's business, how a source is read that of so
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
+from typing import Literal, get_args
 
-import pyarrow as pa
 from sentence_transformers import SentenceTransformer
 
-from antiphon.corpus.codec import Precision, Ranges, check_precision
+from antiphon.corpus.codec import Precision, Ranges, check_precision, kept_width
 from antiphon.corpus.index import Index, open_index
-from antiphon.corpus.kept_columns import KeptColumns
-from antiphon.corpus.lance_table import is_lance
+from antiphon.corpus.job import Job, Work
+from antiphon.corpus.ray_engine import RaySettings, ray_encoder
 from antiphon.corpus.resuming import check_same, prepare
-from antiphon.corpus.seen import Seen
 from antiphon.corpus.shards import LANCE, PARQUET, Settings
-from antiphon.corpus.windows import BATCH_TOKENS, ShardEncoder, chunks_of
+from antiphon.corpus.windows import BATCH_TOKENS, Way
+from antiphon.data.lance_rows import is_lance
 from antiphon.data.progress_bar import Progress, telling
 from antiphon.data.skipped import Skipped
-from antiphon.data.sources import Source, TextSource, open_source
+from antiphon.data.sources import TextSource, open_source
 from antiphon.data.text_columns import Record
-from antiphon.encoding import Encoder
-from antiphon.errors import ConfigError, DataError, ModelError
+from antiphon.errors import ConfigError, DataError, among
 from antiphon.files import held
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.origin import Origin
+from antiphon.model.unit_vectors import Vectors
 from antiphon.text.template import SIDES, Side
 
 SHARD_SIZES = {PARQUET: 1024, LANCE: 8192}
 """Texts in a shard. A Lance table keeps a version for every shard until it is complete, so its shards are larger."""
-CALIBRATED_ON = 4096
-"""Texts, evenly spread over the source, that the ranges of int8 are taken from."""
-_LOOKED_AT = 4096
-"""Records of which the kept columns are typed together."""
 _TOO_MUCH_OUTSIDE = 0.01
+Engine = Literal["local", "ray"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
+Encode = Callable[..., Vectors]
+"""Texts, their ids and who is told of progress to unit vectors: a `ShardEncoder`, or Ray's workers."""
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +64,7 @@ def embed(  # noqa: PLR0913  (the public surface)
     strict: bool = False,
     batch_tokens: int | None = None,
     compile: bool = False,
+    engine: Engine | RaySettings = "local",
 ) -> Path:
     """Write the unit vectors of a source to the folder `out`, and return it: Parquet, or Lance where it ends in .lance.
 
@@ -80,7 +80,8 @@ def embed(  # noqa: PLR0913  (the public surface)
     `out` and compares its rows with the source.
     What is passed over is counted and told in the log at the end; `strict` refuses it. `batch_tokens` are the tokens of
     a forward pass and `compile` compiles the layers; a run that goes on needs both as they were. `progress` shows a
-    bar, without it in interactive use only; `on_progress` takes its place.
+    bar, without it in interactive use only; `on_progress` takes its place. `engine` is "local", this process, or "ray",
+    workers of Ray Data (see corpus/ray_engine.py), to the same rows.
 
     Raises ConfigError for a setting that cannot be used; DataError for a bad source, two texts of one id, a disk that
     is full, a folder that others made or another process writes to, or one that does not pass `verify`; ModelError for
@@ -92,9 +93,12 @@ def embed(  # noqa: PLR0913  (the public surface)
         'vectors'
     """
     store, skipped = LANCE if is_lance(Path(out)) else PARQUET, Skipped(strict=strict)
-    size, width = SHARD_SIZES[store] if shard_size is None else shard_size, _width(model, truncate_dim)
+    size = SHARD_SIZES[store] if shard_size is None else shard_size
+    width = kept_width(model.get_embedding_dimension(), truncate_dim)
     _check_settings(side, size, batch_size, precision, width)
-    job = _Job.of(open_source(source, field=field, id_field=id_field, keep=keep, skipped=skipped), size, skipped)
+    if not isinstance(engine, RaySettings) and engine not in ENGINES:
+        raise ConfigError(f"There is no engine {engine!r}; {among(engine, ENGINES)}.")
+    job = Job.of(open_source(source, field=field, id_field=id_field, keep=keep, skipped=skipped), size, skipped)
     settings = Settings(
         fingerprint(model), side, size, width, batch_tokens or BATCH_TOKENS, compile, Origin.of(model).to_dict(),
         job.kept.described, precision, store,
@@ -103,77 +107,75 @@ def embed(  # noqa: PLR0913  (the public surface)
         return _verified(Path(out), settings, job)
     with held(out, "embed") as place, telling("embedding", progress, on_progress) as tell:
         index = prepare(place, settings, force=force)
-        encode = ShardEncoder(Encoder(model, budget=settings.batch_tokens, compile=compile), side, batch_size, width)
-        return _filled(index, job, encode, tell).folder
+        way = Way(side, batch_size, width, settings.batch_tokens, compile)
+        if engine == "local":
+            return _filled(index, job, way.encoder(model), tell).folder
+        return _filled_by_ray(index, job, model, way, RaySettings() if engine == "ray" else engine, tell).folder
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A source cut into shards, and what was found by reading it once, where that can be."""
+def _filled(index: Index, job: Job, encode: Encode, tell: Progress, there: Container[int] | None = None) -> Index:
+    """Return the index with every shard of the source, complete; then tell what was passed over.
 
-    source: Source
-    total: int | None
-    kept: KeptColumns
-    chunks: Iterable[list[Record]]
-    skipped: Skipped
-
-    @classmethod
-    def of(cls, source: Source, shard_size: int, skipped: Skipped) -> _Job:
-        total, found = _looked_through(source, skipped)
-        chunks = chunks_of(source.records(None if source.repeatable else skipped), shard_size)
-        first = next(chunks, [])  # before anything is written: an empty standard input leaves no folder behind
-        kept = found if found is not None else KeptColumns().with_values_of(first)
-        return cls(source, total, kept, _checked(chain([first], chunks), source, kept, skipped), skipped)
-
-    def spread(self) -> Iterator[Record] | None:
-        """Yield up to CALIBRATED_ON texts evenly spread over the source; None where it is read only once."""
-        if self.total is None:
-            return None
-        step = -(-self.total // CALIBRATED_ON)
-        return (record for number, record in enumerate(self.source.records()) if number % step == 0)
-
-
-def _checked(
-    chunks: Iterable[list[Record]], source: Source, kept: KeptColumns, skipped: Skipped
-) -> Iterator[list[Record]]:
-    """Yield the shards' records; of a stream what cannot be kept is counted, and an id that comes twice is refused."""
-    seen = Seen()
-    for records in chunks:
-        kept.tell_missing(records, source.name, skipped)
-        if not source.repeatable:
-            _check_ids(source, records, seen)
-        yield records
-
-
-def _filled(index: Index, job: _Job, encode: ShardEncoder, tell: Progress) -> Index:
-    """Return the index with every shard of the source, complete; then tell what was passed over."""
+    `there` are the shards that are there, where that was looked up before.
+    """
     done = number = 0
-    for number, records in enumerate(job.chunks, start=1):
-        if not index.holds(number - 1, records, job.source.name):
+    for number, records in enumerate(job.chunks):
+        if not (index.holds(number, records, job.source.name) if there is None else number in there):
+            index = _calibrated(index, job, encode, records)
             texts, names = [one.text for one in records], [one.id for one in records]
             vectors = encode(texts, names, partial(_tell_more, tell, done, job.total))
-            index = _calibrated(index, job, encode, records)
             if index.ranges is not None:
                 _tell_outside(index.ranges.outside(vectors), index)
-            index = index.with_shard(number - 1, records, vectors, job.kept)
+            index = index.with_shard(number, records, vectors, job.kept)
         done += len(records)
         tell(done, job.total)
-    finished = _finished(index, number, job.source.name)
+    finished = _finished(index, number + 1, job.source.name)
     job.skipped.tell(job.source.name)
     return finished
+
+
+def _filled_by_ray(
+    index: Index, job: Job, model: SentenceTransformer, way: Way, settings: RaySettings, tell: Progress
+) -> Index:
+    """Return the complete index; the workers read by themselves what is not there yet, so the source must be a file."""
+    if job.total is None:
+        raise ConfigError(
+            f"{job.source.name} is read only once, and Ray's workers read it by themselves; write it to a file, or "
+            "take the engine local."
+        )
+    there = _there(index, job)
+    work = Work(job.source, job.shard_size, job.total, there, _to_calibrate(index))
+    if len(there) == work.shards:
+        return _filled(index, job, way.encoder(model), tell, there)
+    with ray_encoder(model, way, work, settings) as encode:
+        return _filled(index, job, encode, tell, there)
+
+
+def _there(index: Index, job: Job) -> frozenset[int]:
+    """Return the numbers of the shards that are there and stay."""
+    there = set[int]()
+    for number, records in zip(range(len(index.shards)), job.again(), strict=False):
+        if index.holds(number, records, job.source.name):
+            there.add(number)
+        elif not index.store.keeps_later:
+            break
+    return frozenset(there)
 
 
 def _tell_more(tell: Progress, before: int, total: int | None, some: int) -> None:
     tell(before + some, total)
 
 
-def _calibrated(index: Index, job: _Job, encode: ShardEncoder, records: Sequence[Record]) -> Index:
+def _calibrated(index: Index, job: Job, encode: Encode, records: list[Record]) -> Index:
     """Return the index with the ranges that its int8 vectors are stored by."""
-    if index.settings.precision != "int8" or index.ranges is not None:
+    if not _to_calibrate(index):
         return index
-    spread = job.spread()
-    chosen = list(records if spread is None else spread)
+    chosen = job.calibration(records)
     return replace(index, ranges=Ranges.of(encode([one.text for one in chosen], [one.id for one in chosen])))
+
+
+def _to_calibrate(index: Index) -> bool:
+    return index.settings.precision == "int8" and index.ranges is None
 
 
 def _tell_outside(share: float, index: Index) -> None:
@@ -183,40 +185,6 @@ def _tell_outside(share: float, index: Index) -> None:
             "them: its texts are unlike those before. Take float16, or embed anew.",
             index.folder, 100 * share,
         )  # fmt: skip
-
-
-def _looked_through(source: Source, skipped: Skipped) -> tuple[int | None, KeptColumns | None]:
-    """Read a whole source, and return how many texts it has and their kept columns; neither where it is read once."""
-    if not source.repeatable:
-        return None, None
-    total, kept, seen = 0, KeptColumns({name: pa.null() for name in source.kept or ()}), Seen()
-    for records in chunks_of(source.records(skipped), _LOOKED_AT):
-        total += len(records)
-        kept = kept.with_values_of(records)
-        _check_ids(source, records, seen)
-    return total, kept
-
-
-def _check_ids(source: Source, records: Sequence[Record], seen: Seen) -> None:
-    """Raise a DataError where a text has the id of one before it."""
-    new = set(seen.new([one.id for one in records]))
-    twice = next((one.id for number, one in enumerate(records) if number not in new), None)
-    if twice is not None:
-        raise DataError(
-            f"{source.name} has two texts with the id {twice!r:.80}, and an id names one; mend it, or name by --id "
-            "(id_field=) a field in which every text has its own."
-        )
-
-
-def _width(model: SentenceTransformer, truncate_dim: int | None) -> int:
-    width = model.get_embedding_dimension()
-    if width is None:
-        raise ModelError("The model does not say how wide its vectors are; end it with a pooling module that does.")
-    if truncate_dim is None:
-        return int(width)
-    if not 1 <= truncate_dim <= width:
-        raise ConfigError(f"truncate_dim is {truncate_dim}, and the model's vectors have {width} dimensions.")
-    return truncate_dim
 
 
 def _check_settings(side: str, shard_size: int, batch_size: int, precision: str, width: int) -> None:
@@ -238,7 +206,7 @@ def _finished(index: Index, shards: int, source: str) -> Index:
     return index if index.complete else index.finished()
 
 
-def _verified(folder: Path, settings: Settings, job: _Job) -> Path:
+def _verified(folder: Path, settings: Settings, job: Job) -> Path:
     """Return a folder that is complete and whole, and holds the rows of the source; DataError for any other."""
     index = open_index(folder)
     check_same(index, settings)

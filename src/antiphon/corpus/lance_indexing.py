@@ -17,8 +17,9 @@ import pyarrow as pa
 from antiphon.corpus.hits import DIGITS
 from antiphon.corpus.index import Index, open_index
 from antiphon.corpus.lance_search import INDEX, VectorIndex, candidates, nearest_query
-from antiphon.corpus.lance_table import ROW, LanceTable
+from antiphon.corpus.lance_table import LanceTable
 from antiphon.corpus.shards import LANCE
+from antiphon.data.lance_rows import ROW
 from antiphon.errors import ConfigError, DataError, first_line
 from antiphon.files import held, reason, write_whole
 from antiphon.model.unit_vectors import Vectors

@@ -19,8 +19,9 @@ from antiphon.corpus.codec import Codec
 from antiphon.corpus.conditions import Condition, sql_of
 from antiphon.corpus.hits import DIGITS, Hit
 from antiphon.corpus.index import Index
-from antiphon.corpus.lance_table import ROW, LanceTable
+from antiphon.corpus.lance_table import LanceTable
 from antiphon.corpus.shards import unpacked
+from antiphon.data.lance_rows import ROW
 from antiphon.errors import DataError, first_line
 from antiphon.model.unit_vectors import Vectors
 

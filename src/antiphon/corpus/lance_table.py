@@ -18,11 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from antiphon.corpus.shards import ROWS_AT_ONCE, Shard, content_digest
-from antiphon.errors import ConfigError, first_line
-
-ENDING = ".lance"
-ROW = "antiphon_row"
-_VERSIONS = "_versions"
+from antiphon.data.lance_rows import ROW, database, is_there
+from antiphon.errors import first_line
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,11 @@ class LanceTable:
     @property
     def is_there(self) -> bool:
         """Whether a first commit was made."""
-        return (self.folder / _VERSIONS).is_dir()
+        return is_there(self.folder)
 
     def opened(self) -> Any:
         """Return LanceDB's table."""
-        return _database(self.folder).open_table(self.folder.stem)
+        return database(self.folder).open_table(self.folder.stem)
 
     def named(self, number: int) -> str:
         """Return what messages call a shard."""
@@ -51,9 +48,9 @@ class LanceTable:
         numbered = table.append_column(ROW, pa.array(np.arange(first, first + table.num_rows), pa.int64()))
         with _as_os_error():
             if not self.is_there:
-                _database(self.folder).create_table(self.folder.stem, numbered)
+                database(self.folder).create_table(self.folder.stem, numbered)
             elif not shards:
-                _database(self.folder).create_table(self.folder.stem, numbered, mode="overwrite")
+                database(self.folder).create_table(self.folder.stem, numbered, mode="overwrite")
             else:
                 opened = self.opened()
                 self._cut(opened, first)
@@ -95,19 +92,6 @@ class LanceTable:
         """Have the table end after so many rows."""
         if opened.count_rows() > rows:
             opened.delete(f"{ROW} >= {rows}")
-
-
-def is_lance(path: Path) -> bool:
-    """Return whether a path is named as a Lance table."""
-    return path.suffix == ENDING
-
-
-def _database(folder: Path) -> Any:
-    try:
-        import lancedb
-    except ImportError:
-        raise ConfigError(f"{folder} is a Lance table, which needs LanceDB: pip install 'antiphon[scale]'.") from None
-    return lancedb.connect(folder.resolve().parent)
 
 
 def _rows(opened: Any, first: int, number: int) -> pa.Table:

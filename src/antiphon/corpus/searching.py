@@ -16,10 +16,10 @@ from antiphon.corpus.conditions import parsed
 from antiphon.corpus.hits import DIGITS, Hit
 from antiphon.corpus.index import MANIFEST, Index, open_index
 from antiphon.corpus.lance_search import MODES, LanceSearch, Mode, VectorIndex
-from antiphon.corpus.lance_table import ENDING
 from antiphon.corpus.makers import check_maker, reopened
 from antiphon.corpus.shards import LANCE
 from antiphon.corpus.windows import BATCH_TOKENS, WINDOW, chunks_of, windows
+from antiphon.data.lance_rows import ENDING
 from antiphon.data.sources import Source, TextSource, open_source
 from antiphon.data.text_columns import Record
 from antiphon.encoding import Compile, Encoder

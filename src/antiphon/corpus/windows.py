@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TypeVar
 
 import numpy as np
+from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus.codec import cut
 from antiphon.encoding import Encoder
@@ -58,3 +59,19 @@ class ShardEncoder:
             if on_texts is not None:
                 on_texts(sum(map(len, found)))
         return np.concatenate(found)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a shard is embedded: what makes a `ShardEncoder` beside the model."""
+
+    side: str
+    batch_size: int
+    width: int
+    batch_tokens: int
+    compile: bool
+
+    def encoder(self, model: SentenceTransformer) -> ShardEncoder:
+        """Return what gives a shard its vectors."""
+        encoder = Encoder(model, budget=self.batch_tokens, compile=self.compile)
+        return ShardEncoder(encoder, self.side, self.batch_size, self.width)

@@ -44,6 +44,7 @@ _UNPACK: Mapping[str, Callable[[Path], Any]] = {
 }
 PACKED = tuple(_UNPACK)
 PLAIN_JSON = ".json"
+PLAIN_TEXT = ".txt"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,21 @@ class Stream:
                     "UTF-8; convert the file to UTF-8 first."
                 )
             number, line = number + 1, self.raw.readline()
+
+    def text_lines(self) -> Iterator[tuple[int, str]]:
+        """Yield every line that has a text, without its ending; blank lines at the end are none.
+
+        Raises DataError for a blank line before others.
+        """
+        blank: list[int] = []
+        for number, line in self.lines():
+            text = line.rstrip("\r\n")
+            if not text.strip():
+                blank.append(number)
+                continue
+            if blank:
+                refuse(f"{self.name}, line {blank[0]} has no text; remove the line.")
+            yield number, text
 
     def text(self) -> str:
         """Return all of the text."""

@@ -108,9 +108,16 @@ def _jsonl(path: Path) -> Table:
 def _json(path: Path) -> Table:
     """An array of objects; a .json file that begins otherwise holds JSON lines."""
     with opened(path) as stream:
-        text = stream.text()
-    if not text.lstrip().startswith("["):
+        _, line = next((found for found in stream.lines() if found[1].strip()), (0, ""))
+    if not line.lstrip().startswith("["):
         return _jsonl(path)
+    return table_of_objects(str(path), lambda columns, skipped: _array(path))
+
+
+def _array(path: Path) -> list[Row]:
+    """Return the rows of an array: of many such files one alone is in memory."""
+    with opened(path) as stream:
+        text = stream.text()
     try:
         items = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -119,7 +126,7 @@ def _json(path: Path) -> Table:
     for row in rows:
         if not isinstance(row.values, dict):
             refuse(f"{row.where} is not a JSON object: {row.values!r:.80}; write an array of objects.")
-    return table_of_objects(str(path), lambda columns, skipped: rows)
+    return rows
 
 
 def table_of_objects(name: str, read: Callable[[Sequence[str], Skipped], Iterable[Row]]) -> Table:

@@ -15,10 +15,13 @@ from itertools import chain
 from pathlib import Path
 
 from antiphon.data.beir import BeirFolder
-from antiphon.data.byte_streams import Stream, check_file, kind_of, opened, refuse
+from antiphon.data.byte_streams import PLAIN_TEXT, Stream, check_file, kind_of, opened, refuse
 from antiphon.data.cells import listed, text_of
 from antiphon.data.docstrings import Docstring, harvest, standard_library
 from antiphon.data.given_rows import NAME, GivenRows, rows_given, table_in_memory
+from antiphon.data.hub_sets import is_hub_name, streamed_hub_table
+from antiphon.data.lance_rows import is_lance, lance_table
+from antiphon.data.many_files import files_in, is_pattern, named_by
 from antiphon.data.rows import ENDINGS, Row, Table, json_rows, open_table
 from antiphon.data.skipped import Skipped
 from antiphon.data.stored_tables import stored_table
@@ -27,7 +30,6 @@ from antiphon.errors import among
 
 STDIN = "-"
 DOCSTRINGS = "docstrings"
-PLAIN = ".txt"
 
 TextSource = str | Path | GivenRows
 """Where texts come from: a name, or what is in memory."""
@@ -69,9 +71,12 @@ def open_source(
     """Return a source, its columns found.
 
     `source` is a table (.jsonl, .json, .csv, .tsv or .parquet, packed or plain: see data/rows.py), a .txt file (a text
-    a line), a folder in BEIR layout (its documents, title before text), one of `save_to_disk` or of Parquet files, "-"
-    for standard input, "docstrings" for those of the standard library (id: the dotted name), or what is in memory
-    (see `GivenRows`). Standard input is a text a line; where `field` is given its lines are JSON objects.
+    a line), many of one kind by a pattern (pages/*.parquet; ** is any depth of folders), a folder: in BEIR layout (its
+    documents, title before text), of `save_to_disk`, of files of one kind, or a Lance table (NAME.lance); "-" for
+    standard input, "docstrings" for those of the standard library (id: the dotted name), a data set of the hub
+    (owner/name, with :configuration and :split behind it, train without one), whose rows are fetched while they are
+    read; or what is in memory (see `GivenRows`). Standard input is a text a line; where `field` is given its lines are
+    JSON objects.
 
     The text is in `field`, several of them joined by a space; without it in the first of text, body, content,
     sentence, passage that any row has, the title before it where there is one, which is said in the log. The id is that
@@ -95,8 +100,12 @@ def open_source(
         return _standard_input(wanted)
     if path.is_dir():
         return _in_folder(path, wanted, passed_over)
-    check_file(path, (*ENDINGS, PLAIN), also=f", '{DOCSTRINGS}', or '-' for standard input")
-    if kind_of(path) == PLAIN:
+    if not path.exists() and is_pattern(name):
+        return _of_table(named_by(name), name, wanted, passed_over)
+    if not path.exists() and is_hub_name(name) and kind_of(path) != PLAIN_TEXT:
+        return _of_table(streamed_hub_table(name), name, wanted, passed_over)
+    check_file(path, (*ENDINGS, PLAIN_TEXT), also=f", '{DOCSTRINGS}', or '-' for standard input")
+    if kind_of(path) == PLAIN_TEXT:
         wanted.refused(f"{name} is plain text and")
         return Source(name, lambda skipped: _plain(path))
     return _of_table(open_table(path), name, wanted, passed_over)
@@ -155,26 +164,19 @@ def _plain(path: Path) -> Iterator[Record]:
 
 
 def _lines(stream: Stream) -> Iterator[Record]:
-    """Yield a record for each line; blank lines at the end are none."""
-    blank: list[int] = []
-    for number, line in stream.lines():
-        text = line.rstrip("\r\n")
-        if not text.strip():
-            blank.append(number)
-            continue
-        if blank:
-            refuse(f"{stream.name}, line {blank[0]} has no text; remove the line.")
-        yield Record(str(number), text_of(text, f"{stream.name}, line {number}", "text"))
+    """Yield a record for each line."""
+    for number, line in stream.text_lines():
+        yield Record(str(number), text_of(line, f"{stream.name}, line {number}", "text"))
 
 
 def _in_folder(folder: Path, wanted: Wanted, skipped: Skipped) -> Source:
     beir = BeirFolder.at(folder)
     if beir is not None:
         return _of_beir(beir, wanted)
-    stored = stored_table(folder)
-    if stored is None:
+    table = lance_table(folder) if is_lance(folder) else stored_table(folder) or files_in(folder)
+    if table is None:
         refuse(f"{folder} is a folder; name a file in it, such as {folder / 'texts.jsonl'}.")
-    return _of_table(stored, str(folder), wanted, skipped)
+    return _of_table(table, str(folder), wanted, skipped)
 
 
 def _of_beir(beir: BeirFolder, wanted: Wanted) -> Source:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.data.byte_streams import refuse
+from antiphon.data.many_files import joined
 from antiphon.data.rows import PARQUET, Row, Table, open_table
 from antiphon.data.skipped import Skipped
 from antiphon.errors import first_line
@@ -32,9 +33,7 @@ def stored_table(folder: Path, split: str | None = None) -> Table | None:
     if not splits:
         return None
     name = _chosen(folder, list(splits), split, "name a file, or a folder that has one split alone")
-    tables = [open_table(path) for path in splits[name]]
-    columns = tuple(dict.fromkeys(column for table in tables for column in table.columns))
-    return Table(str(folder), columns, lambda wanted, skipped: _numbered(tables, wanted, skipped))
+    return joined([open_table(path) for path in splits[name]], str(folder))
 
 
 def is_stored(folder: Path) -> bool:
@@ -79,9 +78,3 @@ def _chosen(folder: Path, names: Sequence[str], split: str | None, fix: str) -> 
         listed = ", ".join(repr(name) for name in names) or "none"
         refuse(f"{folder} has the splits {listed}, and one is wanted; {fix}.")
     return names[0]
-
-
-def _numbered(tables: Sequence[Table], wanted: Sequence[str], skipped: Skipped) -> Iterator[Row]:
-    rows = chain.from_iterable(table.rows(wanted, skipped) for table in tables)
-    for number, row in enumerate(rows, start=1):
-        yield Row(number, row.where, row.values)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 
-import torch
 from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedModel
 
 from antiphon.evaluation.embedder import Embedder
 from antiphon.evaluation.scores import Cost
-from antiphon.model.flops import forward_flops, shape_of_decoder
+from antiphon.model.flops import forward_flops, shape_of_decoder, tokens_read
 from antiphon.text.template import Side
 
 SAMPLED = 256
@@ -26,7 +24,7 @@ def cost_of(model: SentenceTransformer, embedder: Embedder) -> Cost:
     groups: dict[tuple[str, Side], list[str]] = {}
     for text, prompt, side in sampled:
         groups.setdefault((prompt, side), []).append(text)
-    counted = [count for (prompt, side), group in groups.items() for count in tokens(model, group, prompt, side)]
+    counted = [count for (prompt, side), group in groups.items() for count in tokens_read(model, group, prompt, side)]
     flops = _flops(model, counted)
     return Cost(
         texts=len(texts),
@@ -34,15 +32,6 @@ def cost_of(model: SentenceTransformer, embedder: Embedder) -> Cost:
         flops_per_text=sum(flops) / max(len(flops), 1),
         seconds_per_text=embedder.seconds / embedder.embedded if embedder.embedded else None,
     )
-
-
-def tokens(model: SentenceTransformer, texts: list[str], prompt: str, side: Side) -> list[int]:
-    """Return how many tokens the model reads for each text: frame, prompt, every copy and special tokens."""
-    features: Mapping[str, torch.Tensor] = model.preprocess(texts, prompt=prompt, task=side)
-    mask = features.get("attention_mask")
-    if mask is None:
-        return [0] * len(texts)
-    return [int(count) for count in mask.sum(dim=1)]
 
 
 def _flops(model: SentenceTransformer, counted: list[int]) -> list[float]:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from antiphon import nano
 from antiphon.errors import foreign
+from antiphon.text.template import Side
 
 MOMENT_BYTES = 8
 """AdamW's two moments in fp32, for each trained weight."""
@@ -132,6 +134,15 @@ def forward_flops(shape: DecoderShape, tokens: float) -> float:
     511.1...
     """
     return 2 * shape.active * tokens + 4 * shape.layers * shape.heads * shape.head_width * tokens**2
+
+
+def tokens_read(model: SentenceTransformer, texts: list[str], prompt: str, side: Side) -> list[int]:
+    """Return how many tokens the model reads for each text: frame, prompt, every copy and special tokens."""
+    features: Mapping[str, torch.Tensor] = model.preprocess(texts, prompt=prompt, task=side)
+    mask = features.get("attention_mask")
+    if mask is None:
+        return [0] * len(texts)
+    return [int(count) for count in mask.sum(dim=1)]
 
 
 def vocabulary_flops(shape: DecoderShape, tokens: float) -> float:

@@ -1,4 +1,4 @@
-"""What train prints before it spends anything: the plan."""
+"""What train and embed print before they spend anything: the plan."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from antiphon.cli.report.terminal import say, table
 
 if TYPE_CHECKING:
+    from antiphon.corpus.embedding_plan import EmbeddingPlan
     from antiphon.data.mixtures import SetPlan
     from antiphon.training.plan import Plan
 
@@ -33,6 +34,14 @@ def plan(planned: Plan) -> None:
         say("'sampled before': the sources hold that share already, so no ratio is applied; data.sampled = false does.")
     if not all(stage.measured for stage in planned.stages):
         say("'at most': the data was not there to be counted, so every text was taken for as long as it may be.")
+
+
+def embedding_plan(planned: EmbeddingPlan) -> None:
+    """Print what embedding a corpus takes: the passages, what is stored, and a row for each worker."""
+    say(planned.head)
+    say(f"stored: {planned.storage}\n")
+    table(planned.columns, [planned.cells(one) for one in planned.workers])
+    say("'published': of others, for Qwen3-Embedding-0.6B at 512 tokens, as operations a second; not measured here.")
 
 
 def _skipped(one: SetPlan) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.data.beir import BeirFolder
-from antiphon.data.byte_streams import kind_of, refuse
+from antiphon.data.byte_streams import PLAIN_TEXT, kind_of, refuse
 from antiphon.data.rows import open_table
 from antiphon.data.skipped import Skipped
-from antiphon.data.sources import DOCSTRINGS, PLAIN, read
+from antiphon.data.sources import DOCSTRINGS, read
 from antiphon.data.stored_tables import stored_table
 
 _NOT_TEXT = frozenset({"id", "_id", "label", "label_text", "score", "split", "docid", "query_id"})
@@ -41,7 +41,7 @@ def texts_of(source: str | Path, *, skipped: Skipped | None = None) -> Iterator[
                 yield document.whole
             else:
                 passed_over.add("empty documents", document.where, "remove the row and its judgements")
-    elif str(source) == DOCSTRINGS or kind_of(path) == PLAIN:
+    elif str(source) == DOCSTRINGS or kind_of(path) == PLAIN_TEXT:
         yield from (record.text for record in read(source))
     else:
         table = stored_table(path, "test") if path.is_dir() else open_table(path)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from antiphon.data.beir import BeirFolder
 from antiphon.data.docstrings import fingerprint, harvest, site_packages, standard_library
 from antiphon.data.docstrings import pairs as docstring_pairs
+from antiphon.data.hub_sets import hub_table, is_hub_name
 from antiphon.data.pairs.columns import Pair
 from antiphon.data.pairs.pair_folders import read_beir, read_echo_data, read_table
 from antiphon.data.pairs.tables import to_dataset
 from antiphon.data.rows import is_table_name, open_table
 from antiphon.data.skipped import Skipped
-from antiphon.data.stored_tables import stored_table, table_of
-from antiphon.errors import ConfigError, DataError, first_line
+from antiphon.data.stored_tables import stored_table
+from antiphon.errors import ConfigError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 DOCSTRINGS = "docstrings"
-_HUB = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+){0,2}")
 
 
 def load(
@@ -102,11 +101,6 @@ def is_file_name(source: str) -> bool:
     return is_table_name(source)
 
 
-def is_hub_name(source: str) -> bool:
-    """Return whether a source could be a data set of the hub."""
-    return not is_file_name(source) and _HUB.fullmatch(source) is not None
-
-
 def _pairs(source: str | Path, columns: Mapping[str, str] | None, skipped: Skipped) -> Iterator[Pair]:
     path, name = Path(source), str(source)
     if name == DOCSTRINGS:
@@ -119,9 +113,7 @@ def _pairs(source: str | Path, columns: Mapping[str, str] | None, skipped: Skipp
         return read_echo_data(path, columns, skipped) if stored is None else read_table(stored, columns, skipped)
     if path.exists() or not is_hub_name(name):
         return read_table(open_table(path), columns, skipped)
-    repository, configuration, split = (*name.split(":"), None, None)[:3]
-    found = _hub_table(repository or name, configuration, split or "train")
-    return read_table(table_of(found, name), columns, skipped)
+    return read_table(hub_table(name), columns, skipped)
 
 
 def _docstrings() -> Iterator[Pair]:
@@ -132,15 +124,3 @@ def _docstrings() -> Iterator[Pair]:
     for pair in docstring_pairs(found):
         if pair.summary.lower() not in summaries:
             yield Pair(pair.summary, pair.body)
-
-
-def _hub_table(repository: str, configuration: str | None, split: str) -> Any:
-    import datasets
-
-    try:
-        return datasets.load_dataset(repository, configuration, split=split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(
-            f"There is no file or folder {repository}, and it cannot be had as a data set of the hub "
-            f"({first_line(error):.200}); name an existing file or check the name and the connection."
-        ) from error

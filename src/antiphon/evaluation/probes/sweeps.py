@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.costs import tokens
 from antiphon.evaluation.probes.context import Context, Finding
 from antiphon.evaluation.statistics import Sample, ndcg
+from antiphon.model.flops import tokens_read
 from antiphon.model.prompts import prompt_of
 from antiphon.text.grammar import variants
 from antiphon.text.template import template_of
@@ -29,7 +29,7 @@ def length(context: Context) -> Finding:
     for words in LENGTHS:
         texts = [" ".join(document.split()[:words]) for _, document in pairs]
         found = ndcg(queries @ context.embed(texts, "document").T)
-        counted = tokens(context.model, texts, prompt_of(context.model, "document"), "document")
+        counted = tokens_read(context.model, texts, prompt_of(context.model, "document"), "document")
         metrics[f"nDCG@10 at {words} words"] = float(found.mean())
         metrics[f"tokens at {words} words"] = float(np.mean(counted))
         by_length.append(found)

@@ -1,0 +1,156 @@
+"""The engine ray: the rows of the local engine, also when a worker is killed; and what goes wrong is a sentence."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+import antiphon
+from antiphon.corpus.index import MANIFEST
+from antiphon.corpus.job import Job, Work
+from antiphon.corpus.ray_engine import RaySettings
+from antiphon.data.skipped import Skipped
+from antiphon.data.sources import open_source
+from antiphon.errors import ConfigError, DataError, ModelError
+from antiphon.model.parity import unlike_texts
+
+TEXTS = [text for text in unlike_texts() if text.strip() and "\n" not in text]
+TWO = RaySettings(workers=2)
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra antiphon[scale]")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base):
+    return antiphon.build(tiny_base, "echo-rewrite", max_tokens=64, dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "texts.jsonl"
+    rows = [{"id": f"t{n}", "text": text, "year": 2000 + n} for n, text in enumerate(TEXTS)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    import ray
+
+    ray.init("local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def manifest(folder: Path) -> str:
+    return (folder / MANIFEST).read_text()
+
+
+def parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def workers() -> list[int]:
+    """The processes of this test's Ray in which an actor of the engine lives."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"MapWorker" in (folder / "cmdline").read_bytes() and parent(parent(int(folder.name))) == os.getpid():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_the_work_of_others_is_the_lists_that_are_embedded_here(source):
+    job = Job.of(open_source(source), 5, Skipped())
+    shards = list(job.chunks)
+    assert list(Work(job.source, 5, job.total).lists()) == shards
+    work = Work(job.source, 5, job.total, held={0, 2}, calibrates=True)
+    assert work.shards == len(shards)
+    assert list(work.lists()) == [job.calibration(shards[0]), *(shards[n] for n in range(len(shards)) if n not in (0, 2))]
+
+
+def test_an_engine_that_cannot_be_is_a_sentence(model, source, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="There is no engine 'spark'"):
+        antiphon.embed(model, source, tmp_path / "out", engine="spark")
+    with pytest.raises(ConfigError, match="is read only once, and Ray's workers read it by themselves"):
+        antiphon.embed(model, iter(TEXTS), tmp_path / "out", engine="ray")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"needs Ray Data: pip install 'antiphon\[scale\]'"):
+        antiphon.embed(model, source, tmp_path / "other", engine="ray")
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["vectors", "int8"])
+def test_the_rows_are_those_of_the_local_engine_though_a_worker_is_killed(cluster, model, source, tmp_path, name):
+    options = {"shard_size": 3, "precision": "int8" if name == "int8" else "float32"}
+    wanted = antiphon.embed(model, source, tmp_path / "local" / name, **options)
+    killed: list[int] = []
+
+    def kill(done: int, total: int | None) -> None:
+        if not killed and (alive := workers()):
+            killed.append(alive[0])
+            os.kill(alive[0], signal.SIGKILL)
+
+    out = antiphon.embed(model, source, tmp_path / "ray" / name, engine=TWO, on_progress=kill, **options)
+    assert killed
+    assert manifest(out) == manifest(wanted)
+    antiphon.embed(model, source, out, verify=True, **options)
+
+
+class Stopped(Exception):
+    """A run that dies in the middle."""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_one_engine_goes_on_where_the_other_died(cluster, model, source, tmp_path):
+    wanted = antiphon.embed(model, source, tmp_path / "whole", shard_size=3)
+
+    def stop(done: int, total: int | None) -> None:
+        if done >= 6:
+            raise Stopped
+
+    for first, second in (("local", TWO), (TWO, "local")):
+        out = tmp_path / f"from-{first}".replace(" ", "")
+        with pytest.raises(Stopped):
+            antiphon.embed(model, source, out, shard_size=3, engine=first, on_progress=stop)
+        (out / "part-00000.parquet").unlink()
+        antiphon.embed(model, source, out, shard_size=3, engine=second)
+        assert manifest(out) == manifest(wanted)
+    antiphon.embed(model, source, out, shard_size=3, engine=TWO)  # there is nothing left to do
+
+
+@needs_ray
+@pytest.mark.slow
+def test_what_goes_wrong_in_a_worker_is_a_sentence_and_shards_stay(cluster, tiny_base, source, tmp_path):
+    with pytest.raises(ConfigError, match="9 workers are wanted where Ray has 2 cores"):
+        antiphon.embed(antiphon.build(tiny_base), source, tmp_path / "out", engine=RaySettings(workers=9))
+    broken = antiphon.build(tiny_base, max_tokens=64, dtype="float32", device="cpu")
+    broken[0].model.get_input_embeddings().weight.data.fill_(float("nan"))
+    with pytest.raises(ModelError) as here:
+        antiphon.embed(broken, source, tmp_path / "nan-local", shard_size=3)
+    with pytest.raises(ModelError) as there:
+        antiphon.embed(broken, source, tmp_path / "nan", shard_size=3, engine=TWO)
+    assert str(here.value) == str(there.value)
+
+    for dies, words in ((_hungry, "A Ray worker ran out of memory .*take fewer workers"), (_deadly, "Ray could not go")):
+        model = antiphon.build(tiny_base, max_tokens=64, dtype="float32", device="cpu")
+        model.tokenize_ahead = dies()
+        with pytest.raises(DataError, match=words):
+            antiphon.embed(model, source, tmp_path / dies.__name__, shard_size=3, engine=TWO)
+
+
+def _hungry():
+    return None
+
+
+def _deadly():
+    return None
