@@ -50,7 +50,7 @@ COMMANDS = {
     "export": f"to out freeze-prompts dimensions {MODEL}",
     "show": f"side health {MODEL}",
     "embed": "out field id keep side precision truncate-dim shard-size batch-size force verify strict "
-    f"{ENCODER} {MODEL}",
+    f"{ENCODER} {MODEL} plan passages tokens tokens-per-second price within engine ray-address workers cores",
     "calibrate": f"out method side field {MODEL}",
     "search": f"model top where mode show field id verify {ENCODER} {MODEL}",
     "index": "kind recall",

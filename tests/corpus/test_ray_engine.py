@@ -14,7 +14,7 @@ import pytest
 import antiphon
 from antiphon.corpus.index import MANIFEST
 from antiphon.corpus.job import Job, Work
-from antiphon.corpus.ray_engine import RaySettings
+from antiphon.corpus.ray_engine import ENVIRONMENT, RaySettings, raised_as_ours
 from antiphon.data.skipped import Skipped
 from antiphon.data.sources import open_source
 from antiphon.errors import ConfigError, DataError, ModelError
@@ -42,6 +42,7 @@ def source(tmp_path):
 def cluster():
     import ray
 
+    os.environ.update(ENVIRONMENT)
     ray.init("local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
@@ -73,7 +74,10 @@ def test_the_work_of_others_is_the_lists_that_are_embedded_here(source):
     assert list(Work(job.source, 5, job.total).lists()) == shards
     work = Work(job.source, 5, job.total, held={0, 2}, calibrates=True)
     assert work.shards == len(shards)
-    assert list(work.lists()) == [job.calibration(shards[0]), *(shards[n] for n in range(len(shards)) if n not in (0, 2))]
+    assert list(work.lists()) == [
+        job.calibration(shards[0]),
+        *(shards[n] for n in range(len(shards)) if n not in (0, 2)),
+    ]
 
 
 def test_an_engine_that_cannot_be_is_a_sentence(model, source, tmp_path, monkeypatch):
@@ -141,16 +145,34 @@ def test_what_goes_wrong_in_a_worker_is_a_sentence_and_shards_stay(cluster, tiny
         antiphon.embed(broken, source, tmp_path / "nan", shard_size=3, engine=TWO)
     assert str(here.value) == str(there.value)
 
-    for dies, words in ((_hungry, "A Ray worker ran out of memory .*take fewer workers"), (_deadly, "Ray could not go")):
+    surprises = {
+        "hungry": (Surprise(eval, ("(_ for _ in ()).throw(MemoryError('no room'))",)), "Ray worker ran out of memory"),
+        "deadly": (Surprise(os._exit, (1,)), "Ray could not go on .*the shards that are written stay"),
+    }
+    for name, (surprise, words) in surprises.items():
         model = antiphon.build(tiny_base, max_tokens=64, dtype="float32", device="cpu")
-        model.tokenize_ahead = dies()
+        model.surprise = surprise
         with pytest.raises(DataError, match=words):
-            antiphon.embed(model, source, tmp_path / dies.__name__, shard_size=3, engine=TWO)
+            antiphon.embed(model, source, tmp_path / name, shard_size=3, engine=TWO)
 
 
-def _hungry():
-    return None
+@needs_ray
+def test_what_ray_says_of_memory_and_disks_is_a_sentence():
+    from ray.exceptions import OutOfDiskError, OutOfMemoryError
+
+    for error, words in (
+        (OutOfMemoryError("too much"), "OutOfMemoryError: too much.*take fewer workers"),
+        (OutOfDiskError("local disk is full"), "OutOfDiskError: .*make room where Ray keeps"),
+    ):
+        with pytest.raises(DataError, match=words), raised_as_ours():
+            raise error
 
 
-def _deadly():
-    return None
+class Surprise:
+    """What does something when a worker unpickles it."""
+
+    def __init__(self, *what: object) -> None:
+        self.what = what
+
+    def __reduce__(self):
+        return self.what

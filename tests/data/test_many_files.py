@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from antiphon.data.pairs import texts_of
 from antiphon.data.sources import open_source, read
 from antiphon.errors import ConfigError, DataError
 
@@ -52,6 +53,12 @@ def test_files_of_one_kind_are_read_in_the_order_of_their_names(tmp_path, ending
         assert [one.fields["year"] for one in found] == list(range(9))
 
 
+def test_a_pattern_is_a_corpus_to_mine(tmp_path):
+    for part in range(2):
+        write(tmp_path / f"{part}.jsonl", rows(3 * part))
+    assert list(texts_of(f"{tmp_path}/*.jsonl")) == [f"text {n}" for n in range(6)]
+
+
 def test_a_pattern_goes_into_folders_and_columns_are_those_of_any_file(tmp_path):
     write(tmp_path / "a" / "x.jsonl", [{"text": "one"}])
     write(tmp_path / "b" / "c" / "y.jsonl", [{"text": "two", "lang": "en"}])
@@ -65,7 +72,7 @@ def test_a_pattern_goes_into_folders_and_columns_are_those_of_any_file(tmp_path)
 
 def test_what_is_wrong_with_many_files_names_the_file(tmp_path):
     write(tmp_path / "a.jsonl", rows(0))
-    write(tmp_path / "b.jsonl", [{"id": "x", "title": "no text"}])
+    write(tmp_path / "b.jsonl", [{"id": "x", "heading": "no text"}])
     with pytest.raises(DataError, match=r"b\.jsonl, line 1 has no field 'text'"):
         list(read(f"{tmp_path}/*.jsonl"))
     write(tmp_path / "c.csv", rows(0))

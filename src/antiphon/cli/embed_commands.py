@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ from antiphon.cli.application import (
     app,
     examples,
 )
+from antiphon.cli.embed_options import ENGINE_GROUP, PLAN_GROUP
 from antiphon.cli.model_options import (
     MODEL_GROUP,
     BatchTokens,
@@ -27,11 +28,12 @@ from antiphon.cli.model_options import (
     open_named,
     with_model_options,
 )
-from antiphon.cli.option_groups import OptionGroup, with_groups
+from antiphon.cli.option_groups import with_groups
 from antiphon.errors import ConfigError
 
 if TYPE_CHECKING:
     from antiphon.corpus.embedding_plan import Sizing
+    from antiphon.corpus.ray_engine import RaySettings
     from antiphon.model.opening import ModelOptions
     from antiphon.text.template import Side
 
@@ -91,45 +93,16 @@ VerifyEmbedded = Annotated[
 ]
 
 
-def _sizing(given: dict[str, Any]) -> Sizing | None:
-    asked = given.pop("plan")
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if not asked:
-        if chosen:
-            raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} is for --plan; add it, or leave both out.")
-        return None
-    from antiphon.corpus.embedding_plan import Sizing
-
-    return Sizing(**chosen)
-
-
-def _sizing_option(help: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, show_default=False, rich_help_panel="The plan")
-
-
-PLAN_GROUP = OptionGroup(
-    "sizing",
-    {
-        "plan": (bool | None, _sizing_option("Embed nothing: print hours, workers, storage and dollars.", "--plan")),
-        "passages": (int | None, _sizing_option("How many there are; counted in SOURCE without it.")),
-        "tokens": (float | None, _sizing_option("Of a passage; counted on passages of SOURCE without it.")),
-        "tokens_per_second": (float | None, _sizing_option("Of one worker; measured here on SOURCE without it.")),
-        "price": (float | None, _sizing_option("Dollars an hour of that worker.")),
-        "within": (float | None, _sizing_option("Hours in which all is to be done; 24 without it.")),
-    },
-    _sizing,
-)
-
-
 @app.command(
     epilog=examples(
         "antiphon embed nano docstrings --out library",
         "antiphon embed Qwen/Qwen3-0.6B pages.jsonl --field title --field body --keep url --out vectors",
         "cat notes.txt | antiphon embed nano - --out notes",
         "antiphon embed nano 'pages/*.parquet' --plan --within 8",
+        "antiphon embed nano 'pages/*.parquet' --out vectors.lance --engine ray --workers 8",
     )
 )
-@with_groups(MODEL_GROUP, PLAN_GROUP)
+@with_groups(MODEL_GROUP, PLAN_GROUP, ENGINE_GROUP)
 def embed(  # noqa: PLR0913  (the options of the command)
     model: Model,
     source: EmbedSource = None,
@@ -150,6 +123,7 @@ def embed(  # noqa: PLR0913  (the options of the command)
     *,
     options: ModelOptions,
     sizing: Sizing | None,
+    engine: Literal["local"] | RaySettings,
 ) -> None:
     """Embed the texts of a source into a folder; a run that died goes on when it is started again."""
     from antiphon.cli import report
@@ -184,6 +158,7 @@ def embed(  # noqa: PLR0913  (the options of the command)
             strict=strict,
             batch_tokens=batch_tokens,
             compile=compile is CompileOption.on,
+            engine=engine,
         )
     report.say(str(folder))
 

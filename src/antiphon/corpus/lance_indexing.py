@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from antiphon.corpus.hits import DIGITS
 from antiphon.corpus.index import Index, open_index
-from antiphon.corpus.lance_search import INDEX, VectorIndex, candidates, nearest_query
+from antiphon.corpus.lance_search import INDEX, VectorIndex, among_rows, candidates, nearest_query
 from antiphon.corpus.lance_table import LanceTable
 from antiphon.corpus.shards import LANCE
 from antiphon.data.lance_rows import ROW
@@ -110,8 +110,8 @@ def _tuned(index: Index, opened: Any, built: VectorIndex, wanted: float) -> Vect
 def _stored_queries(index: Index, opened: Any) -> list[tuple[int, Vectors]]:
     """Return rows evenly spread over the table, and their unit vectors (D,)."""
     step = max(1, index.row_count // _QUERIES)
-    numbers = ", ".join(str(row) for row in range(0, index.row_count, step))
-    found = opened.search().where(f"{ROW} IN ({numbers})").select([ROW, "vector"]).limit(2 * _QUERIES).to_arrow()
+    numbers = range(0, index.row_count, step)
+    found = opened.search().where(among_rows(numbers)).select([ROW, "vector"]).limit(2 * _QUERIES).to_arrow()
     return list(zip(found.column(ROW).to_pylist(), _vectors(found, index), strict=True))
 
 

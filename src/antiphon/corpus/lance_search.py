@@ -20,7 +20,7 @@ from antiphon.corpus.conditions import Condition, sql_of
 from antiphon.corpus.hits import DIGITS, Hit
 from antiphon.corpus.index import Index
 from antiphon.corpus.lance_table import LanceTable
-from antiphon.corpus.shards import unpacked
+from antiphon.corpus.shards import ROWS_AT_ONCE, unpacked
 from antiphon.data.lance_rows import ROW
 from antiphon.errors import DataError, first_line
 from antiphon.model.unit_vectors import Vectors
@@ -90,8 +90,11 @@ class LanceSearch:
         opened, known = LanceTable(self.index.folder).opened(), VectorIndex.of(self.index.folder)
 
         def found(limit: int) -> list[Hit]:
-            wanted = candidates(self.index.settings.precision, limit)
-            table = self._asked(nearest_query(opened, query_D, self.index.codec, known), wanted)
+            if self.index.settings.precision == "int8":
+                table = self._asked(opened.search(), limit, among_rows(self._scanned(opened, query_D, limit)))
+            else:
+                wanted = candidates(self.index.settings.precision, limit)
+                table = self._asked(nearest_query(opened, query_D, self.index.codec, known), wanted, self._filter)
             scored = []
             for batch in table.to_batches():
                 records, vectors_ND = unpacked(batch, self.index.settings.columns, self.index.codec)
@@ -106,6 +109,23 @@ class LanceSearch:
 
         return self._filtered(found, top)
 
+    def _scanned(self, opened: Any, query_D: Vectors, limit: int) -> list[int]:
+        """Return the numbers of the nearest rows, of all that meet the conditions, by what is stored.
+
+        LanceDB compares no int8. A copy in floats to compare would be two or four times as large as the table.
+        """
+        filtered = self._filter
+        scan = opened.search() if filtered is None else opened.search().where(filtered)
+        scores, rows = np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64)
+        for batch in scan.select([ROW, "vector"]).to_batches(batch_size=ROWS_AT_ONCE):
+            column = batch.column("vector")
+            stored_NS = column.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), column.type.list_size)
+            scores = np.concatenate([scores, np.round(self.index.codec.unpack(stored_NS) @ query_D, DIGITS)])
+            rows = np.concatenate([rows, batch.column(ROW).to_numpy()])
+            best = np.lexsort((rows, -scores))[:limit]
+            scores, rows = scores[best], rows[best]
+        return [int(row) for row in rows]
+
     def _by_words(self, query: str, top: int) -> list[Hit]:
         opened = LanceTable(self.index.folder).opened()
         if not any(one.columns == ["text"] for one in opened.list_indices()):
@@ -114,7 +134,7 @@ class LanceSearch:
             )
 
         def found(limit: int) -> list[Hit]:
-            table = self._asked(opened.search(query, query_type="fts", fts_columns="text"), limit)
+            table = self._asked(opened.search(query, query_type="fts", fts_columns="text"), limit, self._filter)
             scores = iter(table.column("_score").to_pylist())
             records = [
                 one
@@ -125,8 +145,12 @@ class LanceSearch:
 
         return self._filtered(found, top)
 
-    def _asked(self, builder: Any, limit: int) -> Any:
-        filtered = sql_of(self.conditions, self.index.settings.columns)
+    @property
+    def _filter(self) -> str | None:
+        """The conditions as SQL, as far as it can say them; None where it says nothing."""
+        return sql_of(self.conditions, self.index.settings.columns)
+
+    def _asked(self, builder: Any, limit: int, filtered: str | None) -> Any:
         try:
             return (builder if filtered is None else builder.where(filtered, prefilter=True)).limit(limit).to_arrow()
         except (RuntimeError, ValueError, OSError) as error:
@@ -157,6 +181,11 @@ def nearest_query(opened: Any, query_D: Vectors, codec: Codec, index: VectorInde
         return builder.bypass_vector_index()
     builder = builder.nprobes(index.probes)
     return builder if binary else builder.refine_factor(index.refine)
+
+
+def among_rows(rows: Sequence[int]) -> str:
+    """Return the SQL that names rows by their numbers; none of them where there are none."""
+    return f"{ROW} IN ({', '.join(map(str, rows))})" if rows else f"{ROW} < 0"
 
 
 def _fused(lists: Sequence[Sequence[Hit]], top: int) -> list[Hit]:

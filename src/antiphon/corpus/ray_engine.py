@@ -29,6 +29,11 @@ from antiphon.model.unit_vectors import Vectors
 _RETRIES = 3
 """Times that a worker is started again, and that a shard is tried again."""
 _KINDS: Mapping[str, type[AntiphonError]] = {kind.__name__: kind for kind in (DataError, ModelError, ConfigError)}
+ENVIRONMENT: Mapping[str, str] = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # which would tell Ray's makers of every run
+    "RAY_worker_niceness": "0",  # else workers run behind all others of the machine: 15 by default
+}
+"""What Ray reads when it is started here, unless the user has set it."""
 _FIXES: Mapping[str, str] = {
     "OutOfMemoryError": "take fewer workers, fewer batch_tokens or a node with more memory",
     "ActorDiedError": "it may have run out of memory: take fewer workers or fewer batch_tokens",
@@ -66,7 +71,7 @@ def ray_encoder(
     """
     with _connected(settings) as ray:
         gpus, workers = _resources(ray, settings)
-        with _raised_as_ours():
+        with raised_as_ours():
             stream = _stream(ray, model, way, work, gpus=gpus, workers=workers, cores=settings.cores)
         yield _Results(stream, way.width)
 
@@ -81,7 +86,7 @@ class _Results:
     def __call__(
         self, texts: Sequence[str], names: Sequence[str], on_texts: Callable[[int], None] | None = None
     ) -> Vectors:
-        with _raised_as_ours():
+        with raised_as_ours():
             row = next(self.stream, None)
         found = {} if row is None else row.to_pylist()[0]
         if found.get("error"):
@@ -240,7 +245,8 @@ def _connected(settings: RaySettings) -> Iterator[Any]:
         raise ConfigError("The engine ray needs Ray Data: pip install 'antiphon[scale]'.") from None
     own = not ray.is_initialized()
     if own:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # which would tell its makers of every run
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         try:
             ray.init(
                 settings.address or "local", include_dashboard=None if settings.address else False,
@@ -257,7 +263,7 @@ def _connected(settings: RaySettings) -> Iterator[Any]:
 
 
 @contextmanager
-def _raised_as_ours() -> Iterator[None]:
+def raised_as_ours() -> Iterator[None]:
     """Raise as a DataError what Ray says of workers, memory and disks that are gone."""
     from ray.data.exceptions import SystemException
     from ray.exceptions import RayError

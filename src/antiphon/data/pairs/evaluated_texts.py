@@ -8,6 +8,7 @@ from typing import Any
 
 from antiphon.data.beir import BeirFolder
 from antiphon.data.byte_streams import PLAIN_TEXT, kind_of, refuse
+from antiphon.data.many_files import is_pattern, named_by
 from antiphon.data.rows import open_table
 from antiphon.data.skipped import Skipped
 from antiphon.data.sources import DOCSTRINGS, read
@@ -20,8 +21,8 @@ def texts_of(source: str | Path, *, skipped: Skipped | None = None) -> Iterator[
     r"""Yield the texts of an evaluation set.
 
     They are the corpus and the queries of a folder in BEIR layout; the lines of a .txt file; every text in any field
-    of a table, other than ids, labels and scores (see data/rows.py; of a saved data set with several splits those of
-    test); or "docstrings", the standard library. Empty documents are counted in `skipped` and told in the log.
+    of a table, or of many by a pattern (pages/*.jsonl), other than ids, labels and scores (see data/rows.py; of a saved
+    data set with several splits those of test); or "docstrings", the standard library. Empty documents are counted in `skipped` and told in the log.
 
     Raises DataError for what is missing or cannot be read.
 
@@ -44,7 +45,8 @@ def texts_of(source: str | Path, *, skipped: Skipped | None = None) -> Iterator[
     elif str(source) == DOCSTRINGS or kind_of(path) == PLAIN_TEXT:
         yield from (record.text for record in read(source))
     else:
-        table = stored_table(path, "test") if path.is_dir() else open_table(path)
+        many = not path.exists() and is_pattern(str(source))
+        table = named_by(str(source)) if many else stored_table(path, "test") if path.is_dir() else open_table(path)
         if table is None:
             refuse(f"{path} is no folder in BEIR layout (corpus.jsonl, queries.jsonl); name a file in it.")
         for row in table.rows(skipped=passed_over):

@@ -1,0 +1,79 @@
+"""The groups of options of embed: the plan, and the engine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from antiphon.cli.option_groups import OptionGroup
+from antiphon.errors import ConfigError
+
+if TYPE_CHECKING:
+    from antiphon.corpus.embedding_plan import Sizing
+    from antiphon.corpus.ray_engine import RaySettings
+
+
+def _sizing(given: dict[str, Any]) -> Sizing | None:
+    asked = given.pop("plan")
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if not asked:
+        if chosen:
+            raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} is for --plan; add it, or leave both out.")
+        return None
+    from antiphon.corpus.embedding_plan import Sizing
+
+    return Sizing(**chosen)
+
+
+def _sizing_option(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, show_default=False, rich_help_panel="The plan")
+
+
+PLAN_GROUP = OptionGroup(
+    "sizing",
+    {
+        "plan": (bool | None, _sizing_option("Embed nothing: print hours, workers, storage and dollars.", "--plan")),
+        "passages": (int | None, _sizing_option("How many there are; counted in SOURCE without it.")),
+        "tokens": (float | None, _sizing_option("Of a passage; counted on passages of SOURCE without it.")),
+        "tokens_per_second": (float | None, _sizing_option("Of one worker; measured here on SOURCE without it.")),
+        "price": (float | None, _sizing_option("Dollars an hour of that worker.")),
+        "within": (float | None, _sizing_option("Hours in which all is to be done; 24 without it.")),
+    },
+    _sizing,
+)
+
+
+class EngineOption(StrEnum):
+    """What runs the job."""
+
+    local = "local"
+    ray = "ray"
+
+
+def _engine(given: dict[str, Any]) -> Literal["local"] | RaySettings:
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if chosen.pop("engine", EngineOption.local) is EngineOption.local:
+        if chosen:
+            raise ConfigError("--ray-address, --workers and --cores are for --engine ray; add it, or leave them out.")
+        return "local"
+    from antiphon.corpus.ray_engine import RaySettings
+
+    return RaySettings(address=chosen.pop("ray_address", None), **chosen)
+
+
+def _engine_option(help: str) -> Any:
+    return typer.Option(help=help, show_default=False, rich_help_panel="The engine")
+
+
+ENGINE_GROUP = OptionGroup(
+    "engine",
+    {
+        "engine": (EngineOption | None, _engine_option("local, this process, or ray, workers of Ray Data: same rows.")),
+        "ray_address": (str | None, _engine_option("Of a Ray cluster; without it Ray is started here for the run.")),
+        "workers": (int | None, _engine_option("With a model each; one a GPU, else one for so many cores.")),
+        "cores": (int | None, _engine_option("Of a worker without a GPU; 1 without it.")),
+    },
+    _engine,
+)
