@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,8 @@ def ray_encoder(
         gpus, workers = _resources(ray, settings)
         with raised_as_ours():
             stream = _stream(ray, model, way, work, gpus=gpus, workers=workers, cores=settings.cores)
-        yield _Results(stream, way.width)
+        with closing(stream):  # or the workers would stay when the run ends early
+            yield _Results(stream, way.width)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ _MEMORY = _FIXES["OutOfMemoryError"]
 
 def _stream(
     ray: Any, model: SentenceTransformer, way: Way, work: Work, *, gpus: bool, workers: int, cores: int
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
@@ -154,12 +155,14 @@ def _stream(
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers),
         fn_constructor_args=([ray.put(_packed(model))], way, None if gpus else cores),
-        num_cpus=0 if gpus else cores,
-        num_gpus=1 if gpus else 0,
+        num_cpus=None if gpus else cores,
+        num_gpus=1 if gpus else None,
         max_restarts=_RETRIES,
         max_task_retries=_RETRIES,
     )
-    found: Iterator[pa.Table] = iter(data.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1))
+    found: Generator[pa.Table, None, None] = iter(
+        data.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1)
+    )
     return found
 
 

@@ -22,7 +22,8 @@ def texts_of(source: str | Path, *, skipped: Skipped | None = None) -> Iterator[
 
     They are the corpus and the queries of a folder in BEIR layout; the lines of a .txt file; every text in any field
     of a table, or of many by a pattern (pages/*.jsonl), other than ids, labels and scores (see data/rows.py; of a saved
-    data set with several splits those of test); or "docstrings", the standard library. Empty documents are counted in `skipped` and told in the log.
+    data set with several splits those of test); or "docstrings", the standard library. Empty documents are counted in
+    `skipped` and told in the log.
 
     Raises DataError for what is missing or cannot be read.
 
