@@ -22,6 +22,7 @@ from antiphon.model.parity import unlike_texts
 
 TEXTS = [text for text in unlike_texts() if text.strip() and "\n" not in text]
 TWO = RaySettings(workers=2)
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, of what it will change
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra antiphon[scale]")
 
 

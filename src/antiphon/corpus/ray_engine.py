@@ -27,7 +27,7 @@ from antiphon.errors import AntiphonError, ConfigError, DataError, ModelError, f
 from antiphon.model.unit_vectors import Vectors
 
 _RETRIES = 3
-"""Times that a worker is started again, and that a shard is tried again."""
+"""Times that a shard is tried again whose worker died."""
 _KINDS: Mapping[str, type[AntiphonError]] = {kind.__name__: kind for kind in (DataError, ModelError, ConfigError)}
 ENVIRONMENT: Mapping[str, str] = {
     "RAY_USAGE_STATS_ENABLED": "0",  # which would tell Ray's makers of every run
@@ -140,12 +140,8 @@ _MEMORY = _FIXES["OutOfMemoryError"]
 def _stream(
     ray: Any, model: SentenceTransformer, way: Way, work: Work, *, gpus: bool, workers: int, cores: int
 ) -> Generator[pa.Table, None, None]:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    data = ray.data.read_datasource(
-        _datasource(work), override_num_blocks=1, ray_remote_args={"num_cpus": 0, "scheduling_strategy": here}
-    )
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}  # where the source can be read, as it was before
+    data = ray.data.read_datasource(_datasource(work), override_num_blocks=1, num_cpus=0, label_selector=here)
     data.context.target_max_block_size = 1  # a row, which is a shard, is a block of its own: workers take turns
     data.context.execution_options.preserve_order = True
     data.context.enable_progress_bars = False
@@ -157,8 +153,7 @@ def _stream(
         fn_constructor_args=([ray.put(_packed(model))], way, None if gpus else cores),
         num_cpus=None if gpus else cores,
         num_gpus=1 if gpus else None,
-        max_restarts=_RETRIES,
-        max_task_retries=_RETRIES,
+        max_task_retries=_RETRIES,  # an actor is started again without limit, a shard is not tried so
     )
     found: Generator[pa.Table, None, None] = iter(
         data.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1)
