@@ -68,20 +68,18 @@ def embed(  # noqa: PLR0913  (the public surface)
 ) -> Path:
     """Write the unit vectors of a source to the folder `out`, and return it: Parquet, or Lance where it ends in .lance.
 
-    `source` is a file, a folder, or what is in memory: strings, dicts, a `datasets.Dataset`, a frame of pandas or
-    polars. The text is in `field` (several are joined by a space; found by itself, a title before it, without it), the
-    id in `id_field` or `id`; the columns in `keep`, without it all others, stand beside the text in the shards.
-    Of each vector the first `truncate_dim` dimensions are kept, at unit length, in `precision` (see corpus/codec.py).
+    `source` is what data/sources.py reads. The text is in `field` (several are joined by a space; found by itself, a
+    title before it, without it), the id in `id_field` or `id`; the columns in `keep`, without it all others, stand
+    beside it. Of a vector the first `truncate_dim` dimensions are kept, in `precision` (see corpus/codec.py).
 
     A run that died goes on where it was when it is started again, to the same rows; so does one whose source has grown
     at its end. A whole source is read once before anything is written, so that a bad line is told first; standard
     input and iterators cannot be, and the kept columns of these are those of the first shard. `force` throws away what
     an earlier run left in `out`, never the files of others. `verify` writes nothing: it reads every byte of a complete
-    `out` and compares its rows with the source.
-    What is passed over is counted and told in the log at the end; `strict` refuses it. `batch_tokens` are the tokens of
-    a forward pass and `compile` compiles the layers; a run that goes on needs both as they were. `progress` shows a
-    bar, without it in interactive use only; `on_progress` takes its place. `engine` is "local", this process, or "ray",
-    workers of Ray Data (see corpus/ray_engine.py), to the same rows.
+    `out` and compares its rows with the source. What is passed over is counted and told at the end; `strict` refuses
+    it. `batch_tokens` are the tokens of a forward pass and `compile` compiles the layers; a run that goes on needs both
+    as they were. `engine` is "local", this process, or "ray", Ray Data's workers (`RaySettings`), to the same rows.
+    `progress` shows a bar, without it in interactive use only; `on_progress` takes its place.
 
     Raises ConfigError for a setting that cannot be used; DataError for a bad source, two texts of one id, a disk that
     is full, a folder that others made or another process writes to, or one that does not pass `verify`; ModelError for
@@ -95,9 +93,7 @@ def embed(  # noqa: PLR0913  (the public surface)
     store, skipped = LANCE if is_lance(Path(out)) else PARQUET, Skipped(strict=strict)
     size = SHARD_SIZES[store] if shard_size is None else shard_size
     width = kept_width(model.get_embedding_dimension(), truncate_dim)
-    _check_settings(side, size, batch_size, precision, width)
-    if not isinstance(engine, RaySettings) and engine not in ENGINES:
-        raise ConfigError(f"There is no engine {engine!r}; {among(engine, ENGINES)}.")
+    _check_settings(side, size, batch_size, precision, width, engine)
     job = Job.of(open_source(source, field=field, id_field=id_field, keep=keep, skipped=skipped), size, skipped)
     settings = Settings(
         fingerprint(model), side, size, width, batch_tokens or BATCH_TOKENS, compile, Origin.of(model).to_dict(),
@@ -107,10 +103,16 @@ def embed(  # noqa: PLR0913  (the public surface)
         return _verified(Path(out), settings, job)
     with held(out, "embed") as place, telling("embedding", progress, on_progress) as tell:
         index = prepare(place, settings, force=force)
-        way = Way(side, batch_size, width, settings.batch_tokens, compile)
-        if engine == "local":
-            return _filled(index, job, way.encoder(model), tell).folder
-        return _filled_by_ray(index, job, model, way, RaySettings() if engine == "ray" else engine, tell).folder
+        return _run(index, job, model, Way(side, batch_size, width, settings.batch_tokens, compile), engine, tell)
+
+
+def _run(
+    index: Index, job: Job, model: SentenceTransformer, way: Way, engine: Engine | RaySettings, tell: Progress
+) -> Path:
+    """Return the folder of the complete index, filled by the engine."""
+    if engine == "local":
+        return _filled(index, job, way.encoder(model), tell).folder
+    return _filled_by_ray(index, job, model, way, RaySettings() if engine == "ray" else engine, tell).folder
 
 
 def _filled(index: Index, job: Job, encode: Encode, tell: Progress, there: Container[int] | None = None) -> Index:
@@ -187,7 +189,11 @@ def _tell_outside(share: float, index: Index) -> None:
         )  # fmt: skip
 
 
-def _check_settings(side: str, shard_size: int, batch_size: int, precision: str, width: int) -> None:
+def _check_settings(
+    side: str, shard_size: int, batch_size: int, precision: str, width: int, engine: str | RaySettings
+) -> None:
+    if isinstance(engine, str) and engine not in ENGINES:
+        raise ConfigError(f"There is no engine {engine!r}; {among(engine, ENGINES)}.")
     check_precision(precision, width)
     if side not in SIDES:
         raise ConfigError(f"There is no side {side!r}; take one of {', '.join(SIDES)}.")
