@@ -18,7 +18,7 @@ import torch
 import antiphon
 from antiphon.data.docstrings import harvest, pairs, standard_library
 from antiphon.demo import evenly
-from antiphon.model.opening import quiet
+from antiphon.model.library_messages import quiet
 from antiphon.training.losses import information
 from antiphon.training.recipe import read
 

@@ -18,7 +18,7 @@ import antiphon
 from antiphon import nano
 from antiphon.data.docstrings import evenly, harvest, pairs, standard_library
 from antiphon.evaluation.statistics import bootstrap, ndcg
-from antiphon.model.opening import quiet
+from antiphon.model.library_messages import quiet
 from antiphon.model.prompts import prompt_of
 from antiphon.model.unit_vectors import unit
 

@@ -35,7 +35,7 @@ from antiphon.cli.report import write_comparison
 from antiphon.corpus.mining import mine
 from antiphon.data.pairs import held_target, load, write
 from antiphon.errors import AntiphonError, ConfigError
-from antiphon.model.opening import quiet
+from antiphon.model.library_messages import quiet
 from antiphon.model.parity import unlike_texts
 
 TEXTS = [text for text in unlike_texts() if text.strip() and "\t" not in text and "\n" not in text]

@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 
 import antiphon
 from antiphon.evaluation.statistics import Sample, paired
-from antiphon.model.opening import quiet
+from antiphon.model.library_messages import quiet
 from antiphon.training.losses import MaskedNextTokenLoss, masking_collator
 
 

@@ -222,7 +222,8 @@ def main() -> None:
 
     from antiphon.data.docstrings import harvest, standard_library
     from antiphon.encoding import Encoder
-    from antiphon.model.opening import open_model, quiet
+    from antiphon.model.library_messages import quiet
+    from antiphon.model.opening import open_model
     from antiphon.model.parity import LIMITS
 
     torch.set_num_threads(options.threads)

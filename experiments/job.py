@@ -22,7 +22,7 @@ from antiphon.evaluation.local_tasks import find
 from antiphon.evaluation.probes import PREFIX
 from antiphon.evaluation.scores import SCORES, Scores
 from antiphon.files import write_whole
-from antiphon.model.opening import quiet
+from antiphon.model.library_messages import quiet
 from antiphon.training.plan import plan
 from experiments.experiment import Experiment
 

@@ -123,7 +123,7 @@ def demo(
     """Do the whole job on docstrings: zero-shot, then trained three ways; a table, what is remembered, a search."""
     from antiphon.cli import report
     from antiphon.files import scratch
-    from antiphon.model.opening import quiet
+    from antiphon.model.library_messages import quiet
 
     quiet()
     from antiphon import demo as job

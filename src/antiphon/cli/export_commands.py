@@ -64,7 +64,7 @@ def export(
 ) -> None:
     """Write a model in another tool's form, and check it there: the same vectors, or nothing is written."""
     from antiphon.cli import report
-    from antiphon.model.opening import quiet
+    from antiphon.model.library_messages import quiet
 
     quiet()
     opened = open_named(model, options) if options.given else model

@@ -102,7 +102,8 @@ def open_named(
     `calibrated` says that its vectors will be, which is asked where the number of layers is to be chosen.
     """
     from antiphon.cli import report
-    from antiphon.model.opening import is_embedder, open_model, quiet
+    from antiphon.model.library_messages import quiet
+    from antiphon.model.opening import is_embedder, open_model
 
     quiet()
     choosing = options is not None and options.layers == AUTO and not is_embedder(name)

@@ -42,7 +42,7 @@ def train(  # noqa: PLR0913  (the options of the command)
 ) -> None:
     """Train what a recipe says, stage by stage; print the folder of the run."""
     from antiphon.cli import report
-    from antiphon.model.opening import quiet
+    from antiphon.model.library_messages import quiet
 
     quiet()
     from antiphon import training

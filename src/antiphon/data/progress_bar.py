@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from antiphon.data.processes import rank
+from antiphon.model.library_messages import is_interactive
 
 Progress = Callable[[int, int | None], None]
 """Told how much is done, and how much there is where that is known."""
@@ -34,12 +34,6 @@ class Bar:
     def name(self, what: str) -> None:
         """Say what is done now."""
         self._shown.set_description(what)
-
-
-def is_interactive() -> bool:
-    """Return whether somebody types what is run: in a notebook, at a prompt, or after a script under python -i."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", None)
-    return hasattr(sys, "ps1") or bool(sys.flags.interactive) or (shell is not None and shell() is not None)
 
 
 def wants_bar(progress: bool | None) -> bool:

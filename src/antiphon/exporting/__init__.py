@@ -19,6 +19,7 @@ from antiphon.exporting.verified import GGUF, ONNX, PLAIN, Call, Settings, ask, 
 from antiphon.files import HeldFolder, held
 from antiphon.model.adapters import is_adapted, merge
 from antiphon.model.checkpoint import LAST
+from antiphon.model.library_messages import hushed
 from antiphon.model.opening import open_model
 from antiphon.model.parity import LIMITS, Parity
 
@@ -65,6 +66,7 @@ class Exported:
     """Of a portable folder and a GGUF file: the most tokens of a sequence, which engines are told."""
 
 
+@hushed(bars=False)
 def export(
     model: SentenceTransformer | str | Path,
     *,

@@ -10,9 +10,11 @@ from antiphon import compat
 from antiphon.errors import foreign
 from antiphon.model.adapters import merge
 from antiphon.model.foreign_code import check_code
+from antiphon.model.library_messages import hushed
 from antiphon.model.weights import adapter_config, check_adapter, check_base
 
 
+@hushed()
 def adapt(model: SentenceTransformer, adapter: str | Path) -> None:
     """Add the weights of a peft adapter, a folder or a hub id, to a model in place.
 

@@ -19,6 +19,7 @@ from antiphon.model import causality
 from antiphon.model.base import read_base
 from antiphon.model.gguf import PlainFolder, plain_folder
 from antiphon.model.layers import check_layers, keep_layers
+from antiphon.model.library_messages import hushed
 from antiphon.model.text_part import is_composite, text_folder
 from antiphon.model.weights import check_weights
 from antiphon.modules import (
@@ -44,6 +45,7 @@ PROBES = ("", " ", "one", "  two words", "a\n  new line  and  spaces\n", "naïve
 logger = logging.getLogger(__name__)
 
 
+@hushed()
 def build(
     base: str | Path,
     template: str | Template = DEFAULT,

@@ -28,6 +28,7 @@ from antiphon.model.base import check_files
 from antiphon.model.build import Dtype, check_companions, check_ready
 from antiphon.model.calibration import Calibration, calibration_of, restore
 from antiphon.model.foreign_code import check_code, check_inside, check_modules
+from antiphon.model.library_messages import hushed
 from antiphon.model.weights import adapter_base, check_adapter, check_weights, head_tensors, name_base
 from antiphon.modules import MODULES
 from antiphon.text.template import Template, template_of
@@ -72,6 +73,7 @@ def save_again(model: SentenceTransformer, path: str | Path, *, whole: bool = Tr
     return Path(path)
 
 
+@hushed()
 def _write(model: SentenceTransformer, place: HeldFolder, *, whole: bool = True) -> None:
     template, calibration = template_of(model), calibration_of(model)
     licence = getattr(model[0], "base_licence", None)
@@ -97,6 +99,7 @@ def _write(model: SentenceTransformer, place: HeldFolder, *, whole: bool = True)
         raise CheckpointError(f"{place.name} could not be written ({error}); nothing was left there.") from error
 
 
+@hushed()
 def load(path: str | Path, *, device: str | None = None, dtype: Dtype = "auto") -> SentenceTransformer:
     """Load a folder or hub id that sentence-transformers or antiphon wrote; code inside it is never run.
 

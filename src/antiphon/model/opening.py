@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import load_file_path
-from transformers.utils import logging as transformers_logging
 
 from antiphon.errors import ConfigError
 from antiphon.model.adapted import adapt
@@ -92,13 +90,6 @@ def open_model(name: str | Path, options: ModelOptions | None = None, *, side: S
         adapt(model, chosen.adapter)
     _say(model, chosen, side)
     return model
-
-
-def quiet() -> None:
-    """Silence progress bars, load reports and hints of the libraries below, no news to who asks for vectors."""
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 
 
 def is_embedder(name: str) -> bool:

@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Pretrained
 
 from antiphon import compat
 from antiphon.errors import CheckpointError, ModelError, foreign
+from antiphon.model.library_messages import hushed
 
 NEEDLESS = re.compile(
     r"(^|\.)(lm_head|embed_out|output_layer|output_projection|score|classifier|cls|pooler|qa_outputs|v_head|value_head)\.|"
@@ -116,9 +117,10 @@ def head_tensors(source: str) -> dict[str, torch.Tensor]:
 
 def _report(source: str, kind: Any) -> Mapping[str, Any]:
     """Return transformers' report on laying the weights of a folder or hub id over a kind of model."""
-    _, found = kind.from_pretrained(
-        source, device_map="meta", ignore_mismatched_sizes=True, output_loading_info=True, trust_remote_code=False
-    )
+    with hushed(bars=False):  # nothing is read yet, and what is reported is judged here
+        _, found = kind.from_pretrained(
+            source, device_map="meta", ignore_mismatched_sizes=True, output_loading_info=True, trust_remote_code=False
+        )
     report: Mapping[str, Any] = found
     return report
 

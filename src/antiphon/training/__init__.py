@@ -17,6 +17,7 @@ from antiphon.errors import CheckpointError, ConfigError
 from antiphon.files import held, is_free
 from antiphon.model.checkpoint import RUN
 from antiphon.model.gguf import is_gguf
+from antiphon.model.library_messages import hushed
 from antiphon.training import record
 from antiphon.training.plan import Plan, plan
 from antiphon.training.recipe import Recipe, read
@@ -29,6 +30,7 @@ from antiphon.training.trial import try_ending
 __all__ = ["Plan", "plan", "train"]
 
 
+@hushed(bars=False)
 def train(  # noqa: PLR0913  (the public surface)
     recipe: str | Path | Mapping[str, Any] | Recipe,
     *,
