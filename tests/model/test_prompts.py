@@ -11,7 +11,7 @@ from antiphon.errors import ConfigError
 from antiphon.evaluation.instructions import prompts_for
 from antiphon.exporting.readings import readings
 from antiphon.model.description import describe
-from antiphon.model.prompts import PROMPT_NAMES, prompt_name_of, prompt_of, side_of
+from antiphon.model.prompts import PROMPT_NAMES, instruct, prompt_name_of, prompt_of, side_of
 from antiphon.serving.served_model import Embedder
 
 TEXTS = ["one text", "a second, longer text"]
@@ -58,6 +58,32 @@ def test_a_name_that_there_is_not_is_a_sentence(tiny_base):
     model = antiphon.build(tiny_base, "classical")
     with pytest.raises(ConfigError, match="no prompt named 'nothing'; it has document, query"):
         prompt_of(model, "query", prompt_name="nothing")
+
+
+@pytest.mark.parametrize(("template", "side"), [("eol", "query"), ("classical", "document"), (None, "document")])
+@pytest.mark.parametrize("words", ["Find the caller", ""])
+def test_an_instruction_is_said_or_refused_and_never_dropped(tiny_base, template, side, words):
+    model = antiphon.build(tiny_base, template or "classical", pooling="last")
+    if template is None:  # one of others: a Transformer and a Pooling that know of no template
+        del model[0].template_spec
+        model.prompts = {"query": "Instruct: \nQuery: ", "document": "passage: "}
+    before = prompt_of(model, side)
+    if not words:
+        instruct(model, {side: words})
+        assert prompt_of(model, side, instruction=words) == prompt_of(model, side)
+        return
+    for verb in (lambda: instruct(model, {side: words}), lambda: prompt_of(model, side, instruction=words)):
+        with pytest.raises(ConfigError, match=f"on the {side} side"):
+            verb()
+    assert prompt_of(model, side) == before
+
+
+def test_a_model_of_others_keeps_its_form_around_a_querys_instruction(tiny_base):
+    model = antiphon.build(tiny_base, "classical", pooling="last")
+    del model[0].template_spec
+    model.prompts = {"query": "Instruct: something\nQuery:"}
+    instruct(model, {"query": "Find the caller"})
+    assert prompt_of(model, "query") == "Instruct: Find the caller\nQuery:"
 
 
 def test_names_stand_for_sides():

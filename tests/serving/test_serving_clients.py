@@ -115,7 +115,7 @@ def test_an_instruction_without_a_place_is_refused(tiny_base):
     with TestClient(app, base_url="http://localhost") as client:
         for side in ("query", "document"):
             body = {"input": "a", "instruction": "Find it", "input_type": side}
-            assert "has no place for an instruction" in refused(client.post("/v1/embeddings", json=body))
+            assert "takes no instruction there" in refused(client.post("/v1/embeddings", json=body))
 
 
 PATHS = ["/v1/embeddings", "/embeddings", "/v1/embeddings/", "/embeddings/", "//v1//embeddings", "/v1/embeddings//"]

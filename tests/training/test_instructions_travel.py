@@ -87,6 +87,14 @@ def test_the_recipes_prompts_are_said_in_training_and_afterwards(tiny_base, tmp_
     assert model.prompts["query"] == "Answer me"
 
 
+def test_an_instruction_that_training_cannot_say_is_told(tiny_base, tmp_path, pairs, caplog):
+    sets = [{"name": "pages", "source": pairs("pages"), "instruction": ASKED}]
+    run = antiphon.train(recipe(tiny_base, tmp_path, sets, template="echo-rewrite"))
+    told = "The set pages is trained without its instruction"
+    assert any(told in record.getMessage() for record in caplog.records)
+    assert antiphon.load(run).prompts == {"query": "", "document": ""}
+
+
 def test_an_instruction_without_a_place_is_a_sentence(tiny_base):
     model = antiphon.build(tiny_base, "echo-rewrite", max_tokens=128)
     with pytest.raises(ConfigError, match="slot on the query side"):

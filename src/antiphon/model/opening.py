@@ -13,7 +13,7 @@ from antiphon.errors import ConfigError
 from antiphon.model.adapted import adapt
 from antiphon.model.build import Dtype, build
 from antiphon.model.checkpoint import RUN, load
-from antiphon.model.prompts import PROMPT_NAMES, check_place, instruct, prompt_of
+from antiphon.model.prompts import PROMPT_NAMES, instruct, prompt_of
 from antiphon.modules import PoolingMode
 from antiphon.text.template import Side, Template
 
@@ -109,6 +109,5 @@ def _say(model: SentenceTransformer, options: ModelOptions, side: Side) -> None:
     own = next((name for name in PROMPT_NAMES[side] if name in (model.prompts or {})), side)
     if options.prompt is not None:
         instruct(model, {own: options.prompt})
-        check_place(model, options.prompt, side)
     elif options.prompt_name is not None:
         model.prompts = {**(model.prompts or {}), own: prompt_of(model, side, prompt_name=options.prompt_name)}

@@ -36,7 +36,7 @@ def prompt_of(
 ) -> str:
     """Return the prompt of a side: of an instruction, of a name, or the model's own where neither is given.
 
-    Raises ConfigError for a name that the model does not have.
+    Raises ConfigError for a name that the model does not have, and for an instruction that it has no place for.
 
     Example:
         >>> import antiphon
@@ -47,6 +47,7 @@ def prompt_of(
         'Find the bug'
     """
     if instruction is not None:
+        check_place(model, instruction, side or "query")
         return prompt_for(model, instruction, side or "query")
     prompts = model.prompts or {}
     if prompt_name is not None and prompt_name not in prompts:
@@ -56,12 +57,23 @@ def prompt_of(
     return (prompts.get(chosen) or "") if chosen is not None else ""
 
 
+def has_place(model: SentenceTransformer, side: Side) -> bool:
+    """Return whether a model takes an instruction on a side: where its template says so, one of others for queries."""
+    template = template_of(model)
+    return side == "query" if template is None else template.takes_instruction(side)
+
+
 def check_place(model: SentenceTransformer, instruction: str, side: Side) -> None:
     """Raise a ConfigError where a model, of a template or of others, has no place for an instruction on a side."""
+    if not instruction or has_place(model, side):
+        return
     template = template_of(model)
-    takes = bool(prompt_for(model, instruction, side)) if template is None else template.takes_instruction(side)
-    if instruction and not takes:
-        raise ConfigError(f"This model has no place for an instruction on the {side} side; leave it out.")
+    if template is not None:
+        raise ConfigError(no_prompt_slot(template.name, side))
+    raise ConfigError(
+        f"This model was not built by antiphon, and has no place for an instruction on the {side} side; leave it out, "
+        f'or give it the whole prefix that it knows by model.prompts["{side}"] = "...".'
+    )
 
 
 def instruct(model: SentenceTransformer, instructions: Mapping[str, str]) -> None:
@@ -69,13 +81,12 @@ def instruct(model: SentenceTransformer, instructions: Mapping[str, str]) -> Non
 
     "query" is what `encode_query` says and "document" what `encode_document` says, as in `antiphon.build`; any other
     name is asked for by `prompt_name=` and stands on the query side. Raises ConfigError for an instruction that the
-    template has no place for.
+    model has no place for.
     """
     template = template_of(model)
     for name, instruction in instructions.items():
         side = side_of(name) or "query"
-        if instruction and template is not None and not template.takes_instruction(side):
-            raise ConfigError(no_prompt_slot(template.name, side))
+        check_place(model, instruction, side)
         model.prompts = {**(model.prompts or {}), name: prompt_for(model, instruction, side)}
     if template is not None and not fills_slots(model) and (model.prompts or {}).get("query"):
         model.default_prompt_name = "query"  # no task means the query variant, also where that variant is a prefix

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.encoding import Compile, Encoder
 from antiphon.errors import ConfigError
-from antiphon.model.prompts import check_place, prompt_of, side_of
+from antiphon.model.prompts import prompt_of, side_of
 from antiphon.model.unit_vectors import unit
 from antiphon.modules import POOLINGS, SpanPooling, TemplateInput
 from antiphon.serving.cutting import Space
@@ -83,7 +83,6 @@ class Embedder:
         not, or an instruction that it has no place for.
         """
         if instruction is not None:
-            check_place(self.model, instruction, side or "query")
             prompt = prompt_of(self.model, side, instruction=instruction)
         prompt_of(self.model, side, prompt_name=prompt_name)
         return Reading(side_of(prompt_name) if side is None else side, prompt_name, prompt)

@@ -27,8 +27,7 @@ from antiphon.model.base import stored_dtype
 from antiphon.model.checkpoint import load
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.opening import ModelOptions, open_model
-from antiphon.model.prompts import instruct, side_of
-from antiphon.text.template import template_of
+from antiphon.model.prompts import has_place, instruct, side_of
 from antiphon.training.callbacks import last_checkpoint
 from antiphon.training.dataset import Library, Rows, rows_of
 from antiphon.training.finishing import Ending, finish
@@ -166,11 +165,10 @@ def spoken_instructions(
     model: SentenceTransformer, instructions: Mapping[str, str], *, given: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the instructions of the data that training says and the saved model is to say; `given` ones stand."""
-    template = template_of(model)
     return {
         name: instruction
         for name, instruction in instructions.items()
-        if name not in given and (template is None or template.takes_instruction(side_of(name) or "query"))
+        if name not in given and has_place(model, side_of(name) or "query")
     }
 
 

@@ -15,7 +15,7 @@ from antiphon.data.pairs import LABEL, EvaluationTexts, Overlap, is_there, load,
 from antiphon.data.sampling import Sampling
 from antiphon.data.skipped import Skipped
 from antiphon.errors import DataError
-from antiphon.model.prompts import prompt_of
+from antiphon.model.prompts import has_place, prompt_of
 from antiphon.text.template import Side
 
 if TYPE_CHECKING:
@@ -133,10 +133,13 @@ class Mixture:
         )
 
     def prompts(self, model: SentenceTransformer) -> dict[str, dict[str, str]]:
-        """Return the trainer's `prompts`: what each column of each data set is to hear, in the model's form."""
+        """Return the trainer's `prompts`: what each column of each data set is to hear, in the model's form.
+
+        An instruction that the model has no place for is left out, with a warning.
+        """
         return {
             part.name: {
-                column: prompt_of(model, side, instruction=part.instruction_of(number))
+                column: prompt_of(model, side, instruction=_heard(model, side, part.instruction_of(number), part.name))
                 for number, (column, side) in enumerate(part.sides().items())
             }
             for part in self.parts
@@ -186,6 +189,20 @@ class Mixture:
         for part in self.parts:
             rows[part.settings.name] = rows.get(part.settings.name, 0) + len(part.dataset)
         return rows
+
+
+def _heard(model: SentenceTransformer, side: Side, instruction: str | None, name: str) -> str | None:
+    """Return the instruction that a column of a data set hears: none where the model has no place for it."""
+    if not instruction or has_place(model, side):
+        return instruction
+    logger.warning(
+        "The set %s is trained without its instruction %r: the model has no place for one on the %s side.",
+        name,
+        instruction,
+        side,
+        extra={"once": True},
+    )
+    return ""
 
 
 def _drawn(dataset: Dataset, one: PairSettings, seed: int) -> Dataset:
