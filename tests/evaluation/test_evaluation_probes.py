@@ -80,20 +80,20 @@ def test_who_reads_one_end_fails_one_structure(model, triples, reader, expected)
 
 def test_the_early_span_of_a_first_copy_cannot_know_and_that_of_a_second_differs(tiny_base, triples):
     """Under a causal mask the early part reads the same whatever follows, so query and S2 agree to the last digit."""
-    from antiphon.evaluation.embedder import encoder
+    from antiphon.evaluation.embedder import ModelEncode
     from antiphon.evaluation.probes.early_late import _early
 
     distances = {}
     for template in ("classical-write", "echo-rewrite"):
         model = antiphon.build(tiny_base, template, max_tokens=64, dtype="float32", device="cpu")
-        context = Context(model, Embedder(encoder(model)), Material(triples, None, 0))
+        context = Context(model, Embedder(ModelEncode(model)), Material(triples, None, 0))
         every = [texts_of(*pair) for pair in joined(context.material.triples())]
         query, negative = (_early(context, [texts[role] for texts in every]) for role in ("query", "S2"))
         distances[template] = np.abs(query - negative).max()
         assert 0.0 <= span(context).main <= 1.0
     assert distances["classical-write"] < 1e-5 < 1e-3 < distances["echo-rewrite"]
     assert span(Context(antiphon.build(tiny_base, "classical-write", max_tokens=64, dtype="float32", device="cpu"),
-                        Embedder(encoder(model)), Material(triples, None, 0))).main == 0.0  # fmt: skip
+                        Embedder(ModelEncode(model)), Material(triples, None, 0))).main == 0.0  # fmt: skip
 
 
 def test_a_reader_of_first_halves_over_estimates_pairs_that_begin_alike(model, tmp_path):

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 import antiphon
 from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.evaluation import Scores, TaskScore, evaluate, load_scores
-from antiphon.evaluation.embedder import Embedder
+from antiphon.evaluation.embedder import Embedder, ModelEncode
 from antiphon.evaluation.local_tasks import find
 from antiphon.evaluation.statistics import Sample
 
@@ -216,6 +216,39 @@ def test_texts_are_embedded_once_and_come_back_in_order():
     assert [int(vector[0]) for vector in vectors] == [len(text) for text in texts]
     assert sorted(asked) == ["a", "bb", "ccc"]
     assert embedder.embedded == 3
+
+
+def test_seconds_are_those_of_texts_and_not_of_what_is_prepared(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("antiphon.evaluation.embedder.time.perf_counter", lambda: clock[0])
+    ready = []
+
+    def prepare():
+        if not ready:
+            clock[0] += 100.0
+        ready.append(True)
+
+    def encode(texts, prompt, side):
+        assert ready
+        clock[0] += len(texts)
+        return np.ones((len(texts), 2), dtype=np.float32)
+
+    embedder = Embedder(encode, prepare=prepare)
+    embedder.embed(["a", "b"], "", "query")
+    embedder.embed(["a", "c"], "", "document")
+    assert (embedder.seconds, embedder.embedded) == (4.0, 4)
+
+
+def test_a_bar_costs_no_texts(model, files, monkeypatch):
+    read = []
+    encode = ModelEncode.__call__
+    monkeypatch.setattr(
+        ModelEncode, "__call__", lambda self, texts, *more: read.extend(texts) or encode(self, texts, *more)
+    )
+    for progress in (True, False):
+        evaluate(model, files["alike"], cache=False, progress=progress)
+    half = len(read) // 2
+    assert read[:half] == read[half:]
 
 
 def test_unknown_and_doubled_tasks_are_refused(model, files, tmp_path):

@@ -1,13 +1,14 @@
-"""What a notebook shows of scores, a comparison and a plan: tables whose names are escaped, and nothing that runs."""
+"""What `print` and a notebook show of scores, a comparison and a plan: lines, and escaped tables of the same cells."""
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 import numpy as np
 
-from antiphon.data.html_table import html_table
 from antiphon.data.mixtures import SetPlan
+from antiphon.data.tables import Table
 from antiphon.evaluation import Scores, TaskScore, compare
 from antiphon.evaluation.statistics import Sample
 from antiphon.model.flops import DecoderShape
@@ -59,7 +60,7 @@ def run(label, shift=0.0):
 
 
 def test_every_string_is_escaped_and_reads_back():
-    read = Tables(html_table(NAME, ("a", NAME), [("b", "<td>"), (NAME, "&amp;")]))
+    read = Tables(Table(NAME, ("a", NAME), [("b", "<td>"), (NAME, "&amp;")]).html())
     assert read.captions == [NAME]
     assert read.rows == [["a", NAME], ["b", "<td>"], [NAME, "&amp;"]]
 
@@ -111,3 +112,17 @@ def test_a_plan_shows_stages_and_sets():
     assert read.captions[0].startswith(f"{NAME}: {NAME}")
     assert read.rows[1] == [NAME, "contrastive", "100", "32", "64 at most", "1.50e+12", "3.0", "0.25"]
     assert read.rows[3] == [NAME, NAME, "10", "20", "5"]
+
+
+def test_what_is_printed_are_aligned_lines_with_the_cells_of_the_notebook():
+    outcome = compare([run("first"), run(NAME, 0.1)])
+    for shown in (run("first"), outcome, Scores("m", "empty", "r", "", {})):
+        lines = [line for line in str(shown).splitlines() if line]
+        read = Tables(shown._repr_html_())
+        assert repr(shown) == str(shown)
+        assert len(lines) == len(read.captions) + len(read.rows)
+        assert [re.sub(r"\s+", " ", line) for line in lines if line not in read.captions] == [
+            re.sub(r"\s+", " ", " ".join(filter(None, row))) for row in read.rows
+        ]
+    first, second, *_ = str(outcome).splitlines()[2:]
+    assert first.index("first") == second.index(NAME) == 0

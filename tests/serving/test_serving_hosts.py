@@ -80,7 +80,9 @@ def test_other_names_are_not(bound, host):
 def test_names_that_were_given_are_answered():
     check("127.0.0.1", "search.example.com:443", more=["Search.example.com"])
     check("127.0.0.1", "a.example.com", "https://a.example.com", more=["*.example.com"])
-    check("127.0.0.1", "evil.example", "http://another.example", more=["*"])
+    check("127.0.0.1", "any.example:80", more=["*"])
+    check("127.0.0.1", "any.example", "http://any.example", more=["*"])
+    check("127.0.0.1", "inside:8000", "https://app.example.com", more=["*", "app.example.com"])
     check("127.0.0.1", "localhost:8000", "https://app.example.com", more=["app.example.com"])
     check("127.0.0.1", None)
     for host in ("example.com", "aexample.com", "a.example.com.evil"):
@@ -93,10 +95,11 @@ def test_its_own_page_may_ask(origin, host):
     check("127.0.0.1", host, origin)
 
 
+@pytest.mark.parametrize("more", [(), ("*",)], ids=["", "any"])
 @pytest.mark.parametrize(("origin", "host"), CROSS_ORIGIN)
-def test_pages_of_others_may_not(origin, host):
+def test_pages_of_others_may_not(origin, host, more):
     with pytest.raises(ApiError, match="may not use this server") as refused:
-        check("127.0.0.1", host, origin)
+        check("127.0.0.1", host, origin, more)
     assert refused.value.status_code == 403
 
 

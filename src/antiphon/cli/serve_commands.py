@@ -49,7 +49,8 @@ def serve(  # noqa: PLR0913  (the options of the command)
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="Another name that clients may ask for, such as a proxy's; * is any, which lets web pages in.",
+            help="Another name that clients may ask for and pages may come from, such as a proxy's. * is any name to "
+            "ask for: a page of another origin stays out, unless it points a name of its own here.",
             show_default=False,
         ),
     ] = None,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from antiphon.data.html_table import html_table
+from antiphon.data.tables import Table, Tabular
 from antiphon.errors import ConfigError, DataError
 from antiphon.evaluation.curves import Curve, read_curves
 from antiphon.evaluation.published_scores import PublishedRow
@@ -67,8 +67,8 @@ class System:
         return sum(count * figure for count, figure in known) / texts if texts else None
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Tabular):
     """Systems side by side on the tasks that all of them have."""
 
     systems: tuple[System, ...]
@@ -88,8 +88,8 @@ class Comparison:
         """The common tasks, by category."""
         return list(self.categories)
 
-    def _repr_html_(self) -> str:
-        """Return the tables of systems and of tasks that a notebook shows."""
+    def tables(self) -> list[Table]:
+        """Return the tables of systems and of tasks."""
         first = self.systems[0].label
         systems = [
             (
@@ -105,11 +105,11 @@ class Comparison:
         ]
         heads = [name for one in self.systems for name in (one.label, "difference")]
         del heads[1]  # the first system has no difference from itself
-        return html_table(
-            f"Scores x 100; differences are from {first}, intervals 95 %",
-            ("system", "mean", "difference", "better on", "worse on"),
-            systems,
-        ) + html_table("By task", ("task", *heads), tasks)
+        caption = f"Scores x 100; differences are from {first}, intervals 95 %"
+        return [
+            Table(caption, ("system", "mean", "difference", "better on", "worse on"), systems),
+            Table("By task", ("task", *heads), tasks),
+        ]
 
 
 def compare(runs: Sequence[str | Path | Scores], *, published: Sequence[str] = ()) -> Comparison:

@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 
 from antiphon.evaluation import randomness
-from antiphon.evaluation.embedder import Encode, encoder
+from antiphon.evaluation.embedder import Encode, ModelEncode
 from antiphon.evaluation.evaluation_run import SEED, Settings, Tasks, run
 from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.scores import Scores
@@ -41,7 +41,7 @@ class TaskEvaluator(SentenceEvaluator):
     ) -> dict[str, float]:
         """Return the main score of every task and their average, with the evaluator's name before them."""
         if self._prepared is None or self._prepared[0] is not model:
-            self._prepared = (model, encoder(model, budget=self.settings.budget))
+            self._prepared = (model, ModelEncode(model, budget=self.settings.budget))
         was_training = model.training
         try:
             with randomness.kept():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -24,17 +25,23 @@ _WINDOW = 512
 """Texts that are embedded between two commits and two reports of progress, the longest first."""
 
 
-def encoder(model: SentenceTransformer, *, budget: int | None = None, compile: Compile = False) -> Encode:
-    """Return the function that embeds texts with a model, which is prepared when the first texts come."""
-    prepared: list[Encoder] = []
+class ModelEncode:
+    """Embeds texts with a model, which is prepared when the first texts come, or before."""
 
-    def encode(texts: Sequence[str], prompt: str, side: Side) -> Vectors:
-        if not prepared:
-            prepared.append(Encoder(model, budget=budget, compile=compile))
-        vectors: Vectors = np.asarray(prepared[0].encode(texts, prompt=prompt, task=side), dtype=np.float32)
+    def __init__(self, model: SentenceTransformer, *, budget: int | None = None, compile: Compile = False) -> None:
+        self._make = partial(Encoder, model, budget=budget, compile=compile)
+        self._encoder: Encoder | None = None
+
+    def prepare(self) -> Encoder:
+        """Return the Encoder, made and checked at the first call."""
+        if self._encoder is None:
+            self._encoder = self._make()
+        return self._encoder
+
+    def __call__(self, texts: Sequence[str], prompt: str, side: Side) -> Vectors:
+        """Return (N, D)."""
+        vectors: Vectors = np.asarray(self.prepare().encode(texts, prompt=prompt, task=side), dtype=np.float32)
         return vectors
-
-    return encode
 
 
 class Embedder:
@@ -46,8 +53,10 @@ class Embedder:
         *,
         store: VectorStore | None = None,
         on_texts: Callable[[Sequence[str]], None] | None = None,
+        prepare: Callable[[], object] | None = None,
     ) -> None:
-        self._encode = encode
+        """Take what embeds, and what makes it ready: a model is checked once, which is no cost of the first texts."""
+        self._encode, self._prepare = encode, prepare or (lambda: None)
         self._store = store
         self._tell = on_texts or (lambda texts: None)
         self.embedded = 0
@@ -64,6 +73,8 @@ class Embedder:
         known = {} if self._store is None else self._store.get(list(keys.values()))
         self._tell([text for text, key in keys.items() if key in known])
         wanted = sorted((text for text, key in keys.items() if key not in known), key=len, reverse=True)
+        if wanted:
+            self._prepare()
         for start in range(0, len(wanted), _WINDOW):
             window = wanted[start : start + _WINDOW]
             began = time.perf_counter()

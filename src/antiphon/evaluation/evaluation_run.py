@@ -19,7 +19,7 @@ from antiphon.data.processes import rank, world
 from antiphon.encoding import Compile
 from antiphon.evaluation import instructions as instructing
 from antiphon.evaluation import randomness, ranks
-from antiphon.evaluation.embedder import Encode, encoder
+from antiphon.evaluation.embedder import Encode, ModelEncode
 from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.local_readers import OwnDocument
 from antiphon.evaluation.progress import Listener, Meter, listening
@@ -146,7 +146,9 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
     }
     own = instructing.says_own(model, settings.instructions)
     identity = identity_of_cut(identity or fingerprint(model), settings.cut)
-    encode = cutting(encode or encoder(model, budget=settings.budget, compile=settings.compile), model, settings.cut)
+    reader = encode or ModelEncode(model, budget=settings.budget, compile=settings.compile)
+    prepare = reader.prepare if isinstance(reader, ModelEncode) else None
+    encode = cutting(reader, model, settings.cut)
     mine, sizes = _share(selected, spread=spread, sized=listener is not None)
     meter = Meter(listener, sizes)
 
@@ -154,7 +156,7 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
         meter.estimate(encode)
         found: dict[str, TaskScore] = {}
         with _store(settings.cache, identity) as store:
-            turns = Turns(model, identity, settings.seed, encode, settings.cache, store, meter.embedded)
+            turns = Turns(model, identity, settings.seed, encode, settings.cache, store, meter.embedded, prepare)
             for number, task in enumerate(mine):
                 meter.begin(task.name, number)
                 if isinstance(task, SelectedProbe):

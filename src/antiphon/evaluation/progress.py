@@ -67,9 +67,9 @@ class Meter:
         self._most: int | None = None
 
     def estimate(self, encode: Encode) -> None:
-        """Time a few texts and tell how long all of them may take."""
-        if self._listener is None or self._total is None:
-            return
+        """Time a few texts and tell how long all of them may take, where somebody wants to hear it."""
+        if self._listener is None or self._total is None or isinstance(self._listener, BarListener):
+            return  # a bar has a rate of its own, for which no text need be embedded
         texts = [text for text in unlike_texts() if text.strip()]
         encode(texts, "", "query")  # the first call prepares
         began = time.perf_counter()

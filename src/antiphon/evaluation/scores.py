@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.data.html_table import html_table
+from antiphon.data.tables import Table, Tabular
 from antiphon.errors import DataError
 from antiphon.evaluation.statistics import Interval, Sample
 from antiphon.files import HeldFolder, check_place, held
@@ -70,8 +70,8 @@ class TaskScore:
         return {**fields, "notes": list(self.notes)}
 
 
-@dataclass(frozen=True)
-class Scores(Mapping[str, TaskScore]):
+@dataclass(frozen=True, repr=False)
+class Scores(Tabular, Mapping[str, TaskScore]):
     """The scores of one model; a mapping from task to its score."""
 
     model: str
@@ -118,8 +118,8 @@ class Scores(Mapping[str, TaskScore]):
             if score.category == category
         ]
 
-    def _repr_html_(self) -> str:
-        """Return the table of tasks, averages and probes that a notebook shows."""
+    def tables(self) -> list[Table]:
+        """Return the table of tasks, averages and probes."""
         means = [(f"mean of {name}", "", "", _hundred(value), "") for name, value in self.categories.items()]
         if len(means) > 1:
             means.append(("mean of all tasks", "", "", _hundred(self.average), ""))
@@ -130,7 +130,7 @@ class Scores(Mapping[str, TaskScore]):
             for name, value in score.metrics.items()
         ]
         caption = f"{self.label}, revision {self.revision[:12]}: scores x 100, intervals 95 %"
-        return html_table(caption, ("task", "category", "metric", "score", "interval"), [*self.rows(), *means, *probes])
+        return [Table(caption, ("task", "category", "metric", "score", "interval"), [*self.rows(), *means, *probes])]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the examples, for a JSON file."""

@@ -42,6 +42,7 @@ class Turns:
     cache: Path | None
     store: VectorStore | None
     on_texts: Callable[[Sequence[str]], None] | None = None
+    prepare: Callable[[], object] | None = None
 
     def task(self, task: Selected, instruction: str, prompts: Mapping[Side, str]) -> TaskScore:
         """Return the score of a task."""
@@ -74,7 +75,7 @@ class Turns:
         return known
 
     def _embedder(self) -> Embedder:
-        return Embedder(self.encode, store=self.store, on_texts=self.on_texts)
+        return Embedder(self.encode, store=self.store, on_texts=self.on_texts, prepare=self.prepare)
 
     def _run(
         self, task: AbsTask, name: str, instruction: str, prompts: Mapping[Side, str], notes: tuple[str, ...]

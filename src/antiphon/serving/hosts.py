@@ -26,7 +26,8 @@ class HostRule:
     """The names that belong to what a server is bound to, and those that it was allowed besides.
 
     Bound to a loopback address: every loopback name. Bound everywhere: any address in figures, which nobody can make
-    point elsewhere, localhost and this machine's name. Bound to one address: that.
+    point elsewhere, localhost and this machine's name. Bound to one address: that. `*` is any name to be asked for, and
+    no page's: what a page of another origin may do is said by its name alone.
     """
 
     def __init__(self, bound: str, more: Sequence[str] = ()) -> None:
@@ -41,10 +42,8 @@ class HostRule:
 
         Without a Host (HTTP/1.0, as some balancers ask for health) there is no browser either.
         """
-        if ANY in self._more:
-            return
         host = headers.get("host")
-        if host is not None and not self._is_ours(_split(host)[0]):
+        if host is not None and ANY not in self._more and not self._is_ours(_split(host)[0]):
             raise ApiError(
                 421,
                 f"This server is not {host[:100]!r}; if it is to answer to that name, start it with --allow-host.",

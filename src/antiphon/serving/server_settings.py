@@ -39,7 +39,7 @@ class ServerSettings:
     upstream_key: str | None = None
     """What that server is sent as a bearer token."""
     allow_hosts: tuple[str, ...] = ()
-    """Further names that clients may ask for and pages may come from; `*` is any."""
+    """Further names that clients may ask for and pages may come from; `*` is any to ask for, and none to come from."""
 
     def __post_init__(self) -> None:
         if not self.name.strip():

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from antiphon import compat
-from antiphon.data.html_table import html_table
 from antiphon.data.mixtures import SetPlan
+from antiphon.data.tables import Table, Tabular
 from antiphon.errors import ConfigError
 from antiphon.model.flops import DecoderShape, forward_flops, shape_of, training_memory, vocabulary_flops
 from antiphon.model.gguf import plain_folder
@@ -82,8 +82,8 @@ class StagePlan:
         }
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Tabular):
     """What a run costs."""
 
     name: str
@@ -99,8 +99,8 @@ class Plan:
         """Hours of all stages together."""
         return sum(stage.hours for stage in self.stages)
 
-    def _repr_html_(self) -> str:
-        """Return the tables of stages and of their sets that a notebook shows."""
+    def tables(self) -> list[Table]:
+        """Return the tables of stages and of their sets."""
         columns = ("stage", "loss", "steps", "batch", "tokens/text", "FLOPs", "GiB a card", "hours")
         stages = [[stage.cells()[name] for name in columns] for stage in self.stages]
         sets = [
@@ -109,10 +109,10 @@ class Plan:
             for one in stage.sets
         ]
         caption = f"{self.name}: {self.base}; hours on {self.gpus} x {self.gpu} at {self.utilization:.0%} of its peak"
-        tables = [html_table(caption, columns, stages)]
+        found = [Table(caption, columns, stages)]
         if sets:
-            tables.append(html_table("Sets", ("set", "stage", "rows", "of", "batches an epoch"), sets))
-        return "".join(tables)
+            found.append(Table("Sets", ("set", "stage", "rows", "of", "batches an epoch"), sets))
+        return found
 
 
 def plan(recipe: Recipe) -> Plan:

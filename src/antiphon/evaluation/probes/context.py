@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.embedder import Embedder, encoder
+from antiphon.evaluation.embedder import Embedder, ModelEncode
 from antiphon.evaluation.probes.material import Material
 from antiphon.evaluation.statistics import Sample
 from antiphon.evaluation.vector_store import Vectors
@@ -46,7 +46,7 @@ class Context:
         module = copy.copy(self.model[0])  # the parameters are shared
         module.template = template.to_dict()
         other = SentenceTransformer(modules=[module, *list(self.model)[1:]], device=str(self.model.device))
-        return Context(other, Embedder(encoder(other)), self.material)
+        return Context(other, Embedder(ModelEncode(other)), self.material)
 
 
 @dataclass(frozen=True)
