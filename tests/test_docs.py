@@ -1,9 +1,10 @@
-"""Every block of the README and the guides is executed; links lead somewhere; nothing speaks of one machine."""
+"""Every block of the README and the guides is executed, with a model folder of one's own; links lead somewhere."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from itertools import groupby
@@ -11,11 +12,13 @@ from operator import itemgetter
 from pathlib import Path
 
 import pytest
+from conftest import make_base
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FROM_NOTHING = ("README",)
-"""Pages whose programs start as a user's do, six seconds of imports each; those of the others have them done."""
+NANO = re.compile(r"\bnano\b")
+FOLDER = "my-model"
+"""A folder with a small Llama of random weights: it takes the place of nano, as the pages tell their readers to do."""
 BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -29,17 +32,33 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return [(kind, "\n".join(code for _, code in each)) for kind, each in groupby(run, key=itemgetter(0))]
 
 
+def run_blocks(page: Path, place: Path, programs: Path, *, model: str | None = None) -> None:
+    """Run the blocks of a page in a folder, with another model in nano's place where one is named."""
+    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    for kind, written in blocks(page):
+        code = written if model is None else NANO.sub(model, written)
+        command = [str(programs / "python"), "-c", code] if kind == "python" else ["bash", "-euc", code]
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, f"{code}\n{done.stderr[-2000:]}"
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """A language model's folder with room for two copies of a text."""
+    return make_base(tmp_path_factory.mktemp("model") / FOLDER, max_position_embeddings=2048)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
-def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path, request):
-    cold = page.stem in FROM_NOTHING
-    first = Path(sys.executable).parent if cold else request.getfixturevalue("programs")
-    path = os.pathsep.join([str(first), str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    for kind, code in blocks(page):
-        command = [str(first / "python"), "-c", code] if kind == "python" else ["bash", "-euc", code]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, f"{code}\n{done.stderr[-2000:]}"
+def test_the_blocks_of_a_page_run_with_a_model_of_ones_own(page, tmp_path, programs, small_model):
+    shutil.copytree(small_model, tmp_path / FOLDER)
+    run_blocks(page, tmp_path, programs, model=FOLDER)
+
+
+@pytest.mark.slow
+def test_the_readme_runs_as_it_stands(tmp_path):
+    run_blocks(ROOT / "README.md", tmp_path, Path(sys.executable).parent)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -14,9 +14,9 @@ import pytest
 
 import antiphon
 from antiphon.cli import main, report
-from antiphon.cli.report.charts import charts, logarithmic_ticks, ticks
+from antiphon.cli.report.charts import Chart, Mark, Series, charts, logarithmic_ticks, ticks
 from antiphon.cli.report.page import page
-from antiphon.cli.report.svg import tick_words
+from antiphon.cli.report.svg import NARROW, WIDE, draw, tick_words
 from antiphon.errors import ConfigError, DataError
 from antiphon.evaluation import Scores, TaskScore, compare, evaluate
 from antiphon.evaluation.scores import Cost
@@ -209,6 +209,24 @@ def test_plots_are_pictures(folders, tmp_path):
     assert all(name in scores for name in ("search", "groups", "Scores by task"))
 
 
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("name", ["short", "a name that is longer than a quarter of it", "endless" * 40])
+def test_a_charts_names_leave_room_for_its_marks_and_its_words_fit(width, name):
+    marks = tuple(Mark(value, row, value - 1, value + 1) for row, value in enumerate((1.0, 50.0, 99.0)))
+    words = "a figure that is explained in more words than fit into the width of a telephone's screen"
+    chart = Chart("c", "Title", "rows", words, "", (Series("one", marks, 0),), rows=(name, "b", "c"))
+    root = ElementTree.fromstring(draw(chart, width))
+    drawn = [float(circle.get("cx")) for circle in root.iter("circle")]
+    assert max(drawn) - min(drawn) > 0.6 * width
+    for text in root.iter("text"):
+        middle, length = float(text.get("x")), 6.4 * len(text.text)
+        share = {"label": 0.5, "tick": 0.5, "name": 1.0}.get(text.get("class"), 0.0)
+        assert middle - share * length >= -1
+        assert middle + (1 - share) * length <= width + 1
+    told = [title.text for text in root.iter("text") for title in text.iter("title")]
+    assert told == ([name] if len(name) > 200 else [])
+
+
 def test_the_page_is_whole_and_asks_for_nothing(folders):
     from antiphon.cli.report.page import page
 
@@ -216,7 +234,7 @@ def test_the_page_is_whole_and_asks_for_nothing(folders):
     assert "<b>&" not in html
     assert "classical &lt;b&gt;&amp;" in html
     assert not re.search(r"(src|href)=\"(?!data:)|url\(|@import|https?:", html)
-    assert html.count('<svg class="chart"') == 5
+    assert html.count('<svg class="chart"') == html.count('<svg class="chart narrow"') == 5
 
 
 @pytest.fixture
@@ -243,9 +261,9 @@ def opened(folders, tmp_path):
 def test_the_report_renders_and_its_tables_sort(opened):
     tab, requests, complaints = opened
     assert tab.title() == "classical <b>& vs. echo"
-    assert tab.locator("svg.chart").count() == 5
+    assert tab.locator("svg.chart:visible").count() == 5
     assert all(box["width"] > 400 and box["height"] > 100
-               for box in (one.bounding_box() for one in tab.locator("svg.chart").all()))  # fmt: skip
+               for box in (one.bounding_box() for one in tab.locator("svg.chart:visible").all()))  # fmt: skip
     tasks = tab.locator("table.sortable").nth(2)
 
     def column(number):
@@ -275,3 +293,5 @@ def test_the_report_may_not_ask_even_if_it_wanted(opened):
     assert any("Content Security Policy" in words for words in complaints)
     tab.set_viewport_size({"width": 400, "height": 700})  # wide tables scroll by themselves, the page does not
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert tab.locator("svg.narrow:visible").count() == tab.locator("svg.chart:visible").count() == 5
+    assert all(box["width"] <= 400 for box in (one.bounding_box() for one in tab.locator("svg.chart:visible").all()))

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from antiphon.data.mixtures import SetPlan
-from antiphon.data.tables import Table
+from antiphon.data.tabular import Table
 from antiphon.evaluation import Scores, TaskScore, compare
 from antiphon.evaluation.statistics import Sample
 from antiphon.model.flops import DecoderShape

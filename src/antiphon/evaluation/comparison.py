@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from antiphon.data.tables import Table, Tabular
+from antiphon.data.tabular import Table, Tabular
 from antiphon.errors import ConfigError, DataError
 from antiphon.evaluation.curves import Curve, read_curves
 from antiphon.evaluation.published_scores import PublishedRow

@@ -44,6 +44,11 @@ class ModelEncode:
         return vectors
 
 
+def preparation_of(encode: Encode) -> Callable[[], object] | None:
+    """Return what makes a function of this kind ready before its first texts, None for one that needs nothing."""
+    return encode.prepare if isinstance(encode, ModelEncode) else None
+
+
 class Embedder:
     """Embeds each distinct text of a prompt and side once; counts texts and seconds."""
 

@@ -19,7 +19,7 @@ from antiphon.data.processes import rank, world
 from antiphon.encoding import Compile
 from antiphon.evaluation import instructions as instructing
 from antiphon.evaluation import randomness, ranks
-from antiphon.evaluation.embedder import Encode, ModelEncode
+from antiphon.evaluation.embedder import Encode, ModelEncode, preparation_of
 from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.local_readers import OwnDocument
 from antiphon.evaluation.progress import Listener, Meter, listening
@@ -147,8 +147,7 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
     own = instructing.says_own(model, settings.instructions)
     identity = identity_of_cut(identity or fingerprint(model), settings.cut)
     reader = encode or ModelEncode(model, budget=settings.budget, compile=settings.compile)
-    prepare = reader.prepare if isinstance(reader, ModelEncode) else None
-    encode = cutting(reader, model, settings.cut)
+    encode, prepare = cutting(reader, model, settings.cut), preparation_of(reader)
     mine, sizes = _share(selected, spread=spread, sized=listener is not None)
     meter = Meter(listener, sizes)
 

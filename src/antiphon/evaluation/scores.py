@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.data.tables import Table, Tabular
+from antiphon.data.tabular import Table, Tabular
 from antiphon.errors import DataError
 from antiphon.evaluation.statistics import Interval, Sample
 from antiphon.files import HeldFolder, check_place, held

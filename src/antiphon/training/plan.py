@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from antiphon import compat
 from antiphon.data.mixtures import SetPlan
-from antiphon.data.tables import Table, Tabular
+from antiphon.data.tabular import Table, Tabular
 from antiphon.errors import ConfigError
 from antiphon.model.flops import DecoderShape, forward_flops, shape_of, training_memory, vocabulary_flops
 from antiphon.model.gguf import plain_folder

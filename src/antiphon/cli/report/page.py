@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from antiphon.cli.report.charts import GIGA, HUNDRED, charts
 from antiphon.cli.report.published_lines import NOTE, beside
-from antiphon.cli.report.svg import asset, draw, shape
+from antiphon.cli.report.svg import NARROW, asset, draw, shape
 
 if TYPE_CHECKING:
     from antiphon.evaluation.comparison import Comparison, System
@@ -204,7 +204,7 @@ def _figures(comparison: Comparison) -> list[str]:
         remark = f'<figcaption class="remark">{escape(chart.remark)}</figcaption>' if chart.remark else ""
         names = [(series.name, series.style) for series in chart.series if series.marks]
         keys = "".join(f"<li>{shape(style)}{escape(name)}</li>" for name, style in names)
-        drawn = f'<div class="scroll" tabindex="0">{draw(chart)}</div>'
+        drawn = draw(chart) + draw(chart, NARROW)  # the style sheet shows one of them
         legend = f'<ul class="legend">{keys}</ul>'
         out.append(f"<h2>{escape(chart.title)}</h2><figure>{legend}{drawn}{remark}</figure>")
     return out

@@ -8,26 +8,33 @@ from collections.abc import Callable
 from html import escape
 from importlib.resources import files
 from itertools import pairwise
+from textwrap import wrap
 
 from antiphon.cli.report.charts import Chart, Mark, Series, extent, logarithmic_ticks, ticks
 
 STYLES = 8
 """Colours and shapes in the style sheet; after that they begin again."""
-_WIDTH = 860
+WIDE, NARROW = 860, 380
+"""Widths of a drawing, in its own units: for a page and a file, and for a telephone, whose letters are as large."""
 _ROW, _LANE = 12, 15
-_TOP, _BOTTOM = 14, 48
+_TOP, _BOTTOM = 14, 32
 _CHARACTER = 6.4
+_BESIDE = 0.24
+"""The share of the width that rows' names may take; longer ones stand above their rows and leave it to them."""
+_A_TICK = 90
+"""The width for which an axis gets a tick, about."""
 _LINE = 18
-"""The height of a line of a file's title, legend or remark."""
+"""The height of a line of words."""
 
 Scale = Callable[[float], float]
 
 
-def draw(chart: Chart) -> str:
+def draw(chart: Chart, width: int = WIDE) -> str:
     """Return the chart as an <svg> element, with a title for readers who cannot see it."""
-    body, height = (_rows if chart.kind == "rows" else _plane)(chart)
+    body, height = (_rows if chart.kind == "rows" else _plane)(chart, width)
+    kind = "chart" if width == WIDE else "chart narrow"
     return (
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height:g}" role="img" aria-label="{escape(chart.title)}">'
+        f'<svg class="{kind}" viewBox="0 0 {width} {height:g}" role="img" aria-label="{escape(chart.title)}">'
         f"<title>{escape(chart.title)}</title>{body}</svg>"
     )
 
@@ -37,7 +44,7 @@ def drawing(chart: Chart) -> str:
 
     The file needs no other and no custom properties of CSS, which most converters do not know.
     """
-    body, height = (_rows if chart.kind == "rows" else _plane)(chart)
+    body, height = (_rows if chart.kind == "rows" else _plane)(chart, WIDE)
     keys = [series for series in chart.series if series.marks] if len(chart.series) > 1 else []
     top = _LINE * (2 + len(keys))
     whole = top + height + (_LINE if chart.remark else 0)
@@ -53,7 +60,7 @@ def drawing(chart: Chart) -> str:
     style = re.sub(r"var\(--(\w+)\)", lambda found: colours[found[1]], asset("chart.css"))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" font-family="sans-serif" role="img" '
-        f'viewBox="0 0 {_WIDTH} {whole:g}" width="{_WIDTH}" height="{whole:g}">\n<title>{escape(chart.title)}</title>\n'
+        f'viewBox="0 0 {WIDE} {whole:g}" width="{WIDE}" height="{whole:g}">\n<title>{escape(chart.title)}</title>\n'
         f'<style>\n{style}</style>\n<rect class="paper" width="100%" height="100%"/>\n'
         + "\n".join(lines)
         + "\n</svg>\n"
@@ -65,36 +72,47 @@ def asset(name: str) -> str:
     return files("antiphon.cli.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def _rows(chart: Chart) -> tuple[str, float]:
-    left = 16 + _CHARACTER * max(len(name) for name in chart.rows)
+def _rows(chart: Chart, width: int) -> tuple[str, float]:
+    beside = 16 + _CHARACTER * max(len(name) for name in chart.rows)
+    left, head = (beside, 0) if beside <= _BESIDE * width else (24.0, _LINE)
     lanes = len(chart.series)
-    pitch = _ROW + _LANE * lanes * (0.55 if lanes > 1 else 0.6)
-    height = _TOP + pitch * len(chart.rows) + _BOTTOM
+    pitch = head + _ROW + _LANE * lanes * (0.55 if lanes > 1 else 0.6)
+    bottom = _TOP + pitch * len(chart.rows)
     low, high, *_ = extent(chart)
-    marked = ticks(low, high, 8)
-    x = _linear(marked[0], marked[-1], left, _WIDTH - 20)
-    bottom = height - _BOTTOM
+    marked = ticks(low, high, round((width - left) / _A_TICK))
+    x = _linear(marked[0], marked[-1], left, width - 20)
     out = [_grid_x(value, x(value), bottom, tick_words(value, marked)) for value in marked]
     if chart.zero:
         out.append(f'<line class="zero" x1="{x(0):.1f}" x2="{x(0):.1f}" y1="{_TOP}" y2="{bottom:.1f}"/>')
     for number, name in enumerate(chart.rows):
         top = _TOP + pitch * number
         if number % 2:
-            out.append(f'<rect class="band" x="0" y="{top:.1f}" width="{_WIDTH}" height="{pitch:.1f}"/>')
-        out.append(f'<text class="name" x="{left - 8:.1f}" y="{top + pitch / 2 + 4:.1f}">{escape(name)}</text>')
+            out.append(f'<rect class="band" x="0" y="{top:.1f}" width="{width}" height="{pitch:.1f}"/>')
+        if head:
+            out.append(f'<text x="16" y="{top + _LINE - 4:.1f}">{_shortened(name, width)}</text>')
+        else:
+            out.append(f'<text class="name" x="{left - 8:.1f}" y="{top + pitch / 2 + 4:.1f}">{escape(name)}</text>')
     for lane, series in enumerate(chart.series):
         for mark in series.marks:
-            y = _TOP + pitch * mark.y + _ROW / 2 + (pitch - _ROW) * (lane + 0.5) / lanes
+            y = _TOP + pitch * mark.y + head + _ROW / 2 + (pitch - head - _ROW) * (lane + 0.5) / lanes
             out.append(_horizontal(series, mark, x, y, chart.rows[int(mark.y)]))
-    out.append(_label((left + _WIDTH - 20) / 2, height - 8, chart.x_label))
-    return "".join(out), height
+    label, under = _label(left, width - 20, bottom, chart.x_label)
+    return "".join([*out, label]), bottom + under
 
 
-def _plane(chart: Chart) -> tuple[str, float]:
-    height, left, right = 380.0, 64.0, _WIDTH - 24.0
+def _shortened(name: str, width: int) -> str:
+    """Return a name that fits into the width of a chart, escaped; what was cut is told to who points at it."""
+    most = int((width - 32) / _CHARACTER)
+    return escape(name) if len(name) <= most else f"{escape(name[: most - 1])}…<title>{escape(name)}</title>"
+
+
+def _plane(chart: Chart, width: int) -> tuple[str, float]:
+    bottom, left, right = 332.0, 64.0, width - 24.0
     low_x, high_x, low_y, high_y = extent(chart)
     across = (
-        logarithmic_ticks(low_x, high_x) if chart.logarithmic else ticks(low_x, high_x, 8, whole=chart.kind == "lines")
+        logarithmic_ticks(low_x, high_x)
+        if chart.logarithmic
+        else ticks(low_x, high_x, round((right - left) / _A_TICK), whole=chart.kind == "lines")
     )
     up = ticks(low_y, high_y)
     measure = math.log10 if chart.logarithmic else float
@@ -103,8 +121,8 @@ def _plane(chart: Chart) -> tuple[str, float]:
     def x(value: float) -> float:
         return inner(measure(value))
 
-    y = _linear(up[0], up[-1], height - _BOTTOM, _TOP)
-    out = [_grid_x(value, x(value), height - _BOTTOM, tick_words(value, across)) for value in across]
+    y = _linear(up[0], up[-1], bottom, _TOP)
+    out = [_grid_x(value, x(value), bottom, tick_words(value, across)) for value in across]
     for value in up:
         out.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>')
         out.append(f'<text class="tick end" x="{left - 8}" y="{y(value) + 4:.1f}">{tick_words(value, up)}</text>')
@@ -113,13 +131,14 @@ def _plane(chart: Chart) -> tuple[str, float]:
             path = " ".join(f"{x(mark.x):.1f},{y(mark.y):.1f}" for mark in series.marks)
             out.append(f'<polyline class="{_style(series)}" points="{path}"/>')
         out.extend(_vertical(series, mark, x, y, dots=len(series.marks) <= 60) for mark in series.marks)
-    out.append(_label((left + right) / 2, height - 8, chart.x_label))
-    middle = (height - _BOTTOM + _TOP) / 2
+    label, under = _label(left, right, bottom, chart.x_label)
+    out.append(label)
+    middle = (bottom + _TOP) / 2
     out.append(
         f'<text class="label" x="16" y="{middle:.1f}" transform="rotate(-90 16 {middle:.1f})">'
         f"{escape(chart.y_label)}</text>"
     )
-    return "".join(out), height
+    return "".join(out), bottom + under
 
 
 def _horizontal(series: Series, mark: Mark, x: Scale, y: float, row: str) -> str:
@@ -174,8 +193,15 @@ def _grid_x(value: float, x: float, bottom: float, words: str) -> str:
     )
 
 
-def _label(x: float, y: float, words: str) -> str:
-    return f'<text class="label" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'
+def _label(left: float, right: float, bottom: float, words: str) -> tuple[str, float]:
+    """Return the words under an axis, in as many lines as they need, and the height of all that is under it."""
+    lines = wrap(words, max(1, int((right - left) / _CHARACTER)))
+    out = [
+        f'<text class="label" x="{(left + right) / 2:.1f}" y="{bottom + _BOTTOM + _LINE * number + 8:.1f}">'
+        f"{escape(line)}</text>"
+        for number, line in enumerate(lines)
+    ]
+    return "".join(out), _BOTTOM + _LINE * len(lines)
 
 
 def _linear(low: float, high: float, start: float, end: float) -> Scale:
