@@ -14,8 +14,12 @@ from pathlib import Path
 import pytest
 from conftest import make_base
 
+from antiphon.serving.sockets import bind
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PORT = re.compile(r"\b876\d\b")
+"""Ports that servers of the pages listen on; whoever else listens there would answer in their place."""
 NANO = re.compile(r"\bnano\b")
 FOLDER = "my-model"
 """A folder with a small Llama of random weights: it takes the place of nano, as the pages tell their readers to do."""
@@ -32,11 +36,19 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return [(kind, "\n".join(code for _, code in each)) for kind, each in groupby(run, key=itemgetter(0))]
 
 
+def free_port() -> str:
+    """A port that nobody listens on."""
+    with bind("127.0.0.1", 0) as listener:
+        return str(listener.getsockname()[1])
+
+
 def run_blocks(page: Path, place: Path, programs: Path, *, model: str | None = None) -> None:
     """Run the blocks of a page in a folder, with another model in nano's place where one is named."""
     path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    for kind, written in blocks(page):
+    ports: dict[str, str] = {}
+    for kind, text in blocks(page):
+        written = PORT.sub(lambda found: ports.setdefault(found[0], free_port()), text)
         code = written if model is None else NANO.sub(model, written)
         command = [str(programs / "python"), "-c", code] if kind == "python" else ["bash", "-euc", code]
         done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=600)
