@@ -96,6 +96,20 @@ def forget_quantisation(model):
         assert "quantization_config" not in Path(folder, "config.json").read_text()
 
 
+def gguf_bar_switched(model):
+    from transformers import modeling_gguf_pytorch_utils as unpacking
+    from transformers.utils import logging
+
+    own, shown = unpacking.tqdm, logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    with compat.gguf_bar_switched():
+        assert not hasattr(unpacking.tqdm([1, 2], desc="Converting"), "format_dict")  # no bar, which would have it
+        assert list(unpacking.tqdm([1, 2], desc="Converting")) == [1, 2]
+    assert unpacking.tqdm is own
+    if shown:
+        logging.enable_progress_bar()
+
+
 def copied_module(model):
     whole = nn.Sequential(nn.Linear(2, 2), nn.Identity()).train()
     shown = compat.copied_module(whole, {"0": compat.children_of(whole)["0"], "1": nn.ReLU()}, note=3)
@@ -207,6 +221,7 @@ BREAKS: dict[Callable[..., None], str] = {
     revision_of: "what a folder of vectors says of its model",
     source_of: "saving the head, cards, names of runs",
     forget_quantisation: "GGUF files as bases",
+    gguf_bar_switched: "a script that opens a GGUF file and prints nothing",
     copied_module: "the Encoder",
     set_child: "the Encoder",
     version_of: "the Encoder notices trained weights",

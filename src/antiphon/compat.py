@@ -12,7 +12,8 @@ import inspect
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import import_from_string, load_file_path
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, modeling_gguf_pytorch_utils
+from transformers.utils import logging as transformers_logging
 
 from antiphon.errors import ConfigError, ModelError
 
@@ -81,6 +83,18 @@ def forget_quantisation(model: Any) -> None:
     if getattr(model.config, "quantization_config", None) is not None:
         del model.config.quantization_config
     model.hf_quantizer = None
+
+
+@contextmanager
+def gguf_bar_switched() -> Iterator[None]:
+    """Let the bar over a GGUF file's tensors hear the switch of transformers' bars: it is tqdm's own, with none."""
+    module: Any = modeling_gguf_pytorch_utils
+    bar = module.tqdm
+    module.tqdm = transformers_logging.tqdm
+    try:
+        yield
+    finally:
+        module.tqdm = bar
 
 
 def revision_of(config: PretrainedConfig) -> str | None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from antiphon.corpus.codec import NUMBER_BITS, Precision
-from antiphon.data.html_table import html_table
+from antiphon.data.tabular import Table, Tabular
 from antiphon.errors import ConfigError
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -50,8 +50,8 @@ class Worker:
     """Dollars an hour."""
 
 
-@dataclass(frozen=True)
-class EmbeddingPlan:
+@dataclass(frozen=True, repr=False)
+class EmbeddingPlan(Tabular):
     """What embedding a corpus takes."""
 
     model: str
@@ -115,9 +115,9 @@ class EmbeddingPlan:
         texts = "" if self.text_bytes is None else f", texts and ids {sized(self.passages * self.text_bytes)}"
         return f"vectors ({kind}) {sized(self.vector_bytes)}{texts}"
 
-    def _repr_html_(self) -> str:
-        """Return the table that a notebook shows."""
-        return html_table(f"{self.head}; {self.storage}", self.columns, [self.cells(one) for one in self.workers])
+    def tables(self) -> list[Table]:
+        """Return the table of workers."""
+        return [Table(f"{self.head}; {self.storage}", self.columns, [self.cells(one) for one in self.workers])]
 
 
 def sized(number: float) -> str:

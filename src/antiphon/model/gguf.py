@@ -57,7 +57,7 @@ def plain_folder(source: str, dtype: str = "auto") -> Iterator[PlainFolder]:
         return
     stated = _checked(file)
     with scratch() as folder:
-        with foreign(f"{file} cannot be read"):
+        with foreign(f"{file} cannot be read"), compat.gguf_bar_switched():
             model, report = AutoModelForCausalLM.from_pretrained(
                 file.parent, gguf_file=file.name, dtype=dtype, output_loading_info=True, trust_remote_code=False
             )
