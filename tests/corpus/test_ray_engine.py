@@ -135,9 +135,9 @@ def test_one_engine_goes_on_where_the_other_died(cluster, model, source, tmp_pat
 
 @needs_ray
 @pytest.mark.slow
-def test_what_goes_wrong_in_a_worker_is_a_sentence_and_shards_stay(cluster, tiny_base, source, tmp_path):
+def test_what_goes_wrong_in_a_worker_is_a_sentence_and_shards_stay(cluster, model, tiny_base, source, tmp_path):
     with pytest.raises(ConfigError, match="9 workers are wanted where Ray has 2 cores"):
-        antiphon.embed(antiphon.build(tiny_base), source, tmp_path / "out", engine=RaySettings(workers=9))
+        antiphon.embed(model, source, tmp_path / "out", engine=RaySettings(workers=9))
     broken = antiphon.build(tiny_base, max_tokens=64, dtype="float32", device="cpu")
     broken[0].model.get_input_embeddings().weight.data.fill_(float("nan"))
     with pytest.raises(ModelError) as here:
@@ -151,10 +151,10 @@ def test_what_goes_wrong_in_a_worker_is_a_sentence_and_shards_stay(cluster, tiny
         "deadly": (Surprise(os._exit, (1,)), "Ray could not go on .*the shards that are written stay"),
     }
     for name, (surprise, words) in surprises.items():
-        model = antiphon.build(tiny_base, max_tokens=64, dtype="float32", device="cpu")
-        model.surprise = surprise
+        surprising = antiphon.build(tiny_base, max_tokens=64, dtype="float32", device="cpu")
+        surprising.surprise = surprise
         with pytest.raises(DataError, match=words):
-            antiphon.embed(model, source, tmp_path / name, shard_size=3, engine=TWO)
+            antiphon.embed(surprising, source, tmp_path / name, shard_size=3, engine=TWO)
 
 
 @needs_ray

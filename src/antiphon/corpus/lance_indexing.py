@@ -119,7 +119,8 @@ def _neighbours(index: Index, opened: Any, query_D: Vectors, own: int, known: Ve
     """Return the rows nearest to a stored vector, other than its own."""
     precision = index.settings.precision
     limit = candidates(precision, _NEAREST + 1)
-    table = nearest_query(opened, query_D, index.codec, known).select([ROW, "vector"]).limit(limit).to_arrow()
+    wanted = [ROW, "vector", "_distance"]  # LanceDB warns at every query that does not name the last
+    table = nearest_query(opened, query_D, index.codec, known).select(wanted).limit(limit).to_arrow()
     scores = np.round(_vectors(table, index) @ query_D, DIGITS)
     rows = table.column(ROW).to_numpy()
     order = np.lexsort((rows, -scores))
