@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,7 +30,7 @@ INDEX_KINDS: tuple[IndexKind, ...] = get_args(IndexKind)
 LEAST_ROWS = 5000
 """Fewer are gone through faster than an index is asked."""
 _QUERIES, _NEAREST = 100, 10
-_REFINED = (10, 50)
+_REFINED = (10, 50, 200)
 """How many times as many rows are compared by their stored vectors, in turn until the recall is reached."""
 
 
@@ -85,26 +86,25 @@ def _checked(folder: Path, kind: str, recall: float) -> Index:
 
 
 def _tuned(index: Index, opened: Any, built: VectorIndex, wanted: float) -> VectorIndex:
-    """Return how the index is asked: with the fewest partitions, then rows compared, that give the recall."""
+    """Return how the index is asked: with the fewest rows compared, then partitions, that give the recall."""
     queries = _stored_queries(index, opened)
     exact = [_neighbours(index, opened, query_D, row, None) for row, query_D in queries]
-    best = built
+
+    def measured(probes: int, refine: int) -> VectorIndex:
+        asked = replace(built, probes=probes, refine=refine, queries=len(queries))
+        found = [_neighbours(index, opened, query_D, row, asked) for row, query_D in queries]
+        shares = [len(set(one) & set(other)) / len(other) for one, other in zip(found, exact, strict=True)]
+        return replace(asked, recall=float(np.mean(shares)))
+
+    most = built
     for refine in _REFINED:
-        probes = 1
-        while True:
-            probes = min(probes, built.partitions)
-            asked = VectorIndex(
-                built.kind, built.rows, built.partitions, probes, refine, 0.0, len(queries), built.seconds
-            )
-            found = [_neighbours(index, opened, query_D, row, asked) for row, query_D in queries]
-            shares = [len(set(one) & set(other)) / len(other) for one, other in zip(found, exact, strict=True)]
-            best = VectorIndex(**{**vars(asked), "recall": float(np.mean(shares))})
-            if best.recall >= wanted:
-                return best
-            if probes == built.partitions:
-                break
-            probes *= 2
-    return best
+        most = measured(built.partitions, refine)
+        if most.recall >= wanted:
+            break
+    else:
+        return most
+    tried = (measured(2**power, most.refine) for power in range(built.partitions.bit_length()))
+    return next((one for one in tried if one.recall >= wanted), most)
 
 
 def _stored_queries(index: Index, opened: Any) -> list[tuple[int, Vectors]]:
