@@ -36,7 +36,7 @@ ENVIRONMENT: Mapping[str, str] = {
 """What Ray reads when it is started here, unless the user has set it."""
 _FIXES: Mapping[str, str] = {
     "OutOfMemoryError": "take fewer workers, fewer batch_tokens or a node with more memory",
-    "ActorDiedError": "it may have run out of memory: take fewer workers or fewer batch_tokens",
+    "RayActorError": "a worker died again and again, perhaps of too little memory: take fewer workers or batch_tokens",
     "OutOfDiskError": "make room where Ray keeps what does not fit into memory (its temp dir, /tmp/ray)",
     "ObjectStoreFullError": "take a smaller shard_size, or start Ray with a larger object store",
 }
@@ -269,10 +269,9 @@ def raised_as_ours() -> Iterator[None]:
     try:
         yield
     except (RayError, SystemException) as error:
-        known = next((name for name in _names(error) if name in _FIXES), None)
-        fix = "see the logs of Ray" if known is None else _FIXES[known]
+        fix = next((_FIXES[name] for name in _names(error) if name in _FIXES), "see the logs of Ray")
         raise DataError(
-            f"Ray could not go on ({known or type(error).__name__}: {first_line(error):.200}) after {_RETRIES} tries; "
+            f"Ray could not go on, after {_RETRIES} more tries ({type(error).__name__}: {first_line(error):.200}); "
             f"{fix}, and run the same command to go on: the shards that are written stay."
         ) from error
 
