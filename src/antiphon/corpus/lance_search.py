@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -87,7 +88,7 @@ class LanceSearch:
         return _fused([self._by_vector(query_D, _FUSED * top), self._by_words(query, _FUSED * top)], top)
 
     def _by_vector(self, query_D: Vectors, top: int) -> list[Hit]:
-        opened, known = LanceTable(self.index.folder).opened(), VectorIndex.of(self.index.folder)
+        opened, known = self._opened, VectorIndex.of(self.index.folder)
 
         def found(limit: int) -> list[Hit]:
             if self.index.settings.precision == "int8":
@@ -127,7 +128,7 @@ class LanceSearch:
         return [int(row) for row in rows]
 
     def _by_words(self, query: str, top: int) -> list[Hit]:
-        opened = LanceTable(self.index.folder).opened()
+        opened = self._opened
         if not any(one.columns == ["text"] for one in opened.list_indices()):
             raise DataError(
                 f"{self.index.folder} has no index of its words; run `antiphon index {self.index.folder}` first."
@@ -144,6 +145,11 @@ class LanceSearch:
             return [Hit(one.id, one.text, float(next(scores)), one.fields) for one in records]
 
         return self._filtered(found, top)
+
+    @cached_property
+    def _opened(self) -> Any:
+        """LanceDB's table, opened once: what of its index is in memory is there for the next query."""
+        return LanceTable(self.index.folder).opened()
 
     @property
     def _filter(self) -> str | None:
