@@ -1,6 +1,6 @@
 """The engine ray against the local one, two cores each: texts a second and CPU seconds, the same rows.
 
-    python benchmarks/ray_engine.py --work DIR --texts 40000
+    python benchmarks/ray_engine.py --work DIR --texts 16000
 
 Model and texts are those of million.py. Clocks begin with the first shard, when everybody has started, and end with the
 last. On a machine that does other work the CPU seconds say more than the clock.
@@ -55,7 +55,7 @@ def measured(model: Path, texts: Path, out: Path, engine: RaySettings | str) -> 
             first.append(last)
 
     opened = antiphon.build(model, "classical-write", pooling="mean", max_tokens=64, device="cpu")
-    antiphon.embed(opened, texts, out, batch_size=128, shard_size=2048, engine=engine, on_progress=tell)
+    antiphon.embed(opened, texts, out, batch_size=128, shard_size=1024, engine=engine, on_progress=tell)
     done = last[0] - first[0][0]
     return done / (last[1] - first[0][1]), 1000 * (last[2] - first[0][2]) / done
 
@@ -63,7 +63,7 @@ def measured(model: Path, texts: Path, out: Path, engine: RaySettings | str) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--texts", type=int, default=40_000)
+    parser.add_argument("--texts", type=int, default=16_000)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     model, texts = options.work / "model", options.work / "texts.jsonl"
