@@ -15,12 +15,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from antiphon.cli import main
 from antiphon.errors import DataError
 from antiphon.model.server import Server
 
@@ -104,11 +106,15 @@ def error(found: dict[int, Any], right: Any) -> tuple[float, float]:
     return float(max(errors)), float(np.median(errors))
 
 
-def doctor(url: str, model: Path) -> str:
-    command = [sys.executable, "-m", "antiphon.cli", "doctor", url, "--model", str(model), "--dtype", "float32"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **QUIET})
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("right", "WRONG", "note       model"))]
-    return " / ".join(lines) or done.stderr.strip()[-300:]
+def doctor(url: str, model: Path | None) -> str:
+    """Return what `antiphon doctor` says: its verdict, and what it says of the model where one is given."""
+    command = ["doctor", url]
+    command += [] if model is None else ["--model", str(model), "--dtype", "float32"]
+    said = StringIO()
+    with redirect_stdout(said), suppress(SystemExit):
+        main(command)
+    lines = [line for line in said.getvalue().splitlines() if line.startswith(("right", "WRONG", "note       model"))]
+    return " / ".join(lines) or said.getvalue()[-300:]
 
 
 def row(work: Path, **cells: object) -> None:

@@ -145,6 +145,32 @@ def test_a_fault_of_a_server_is_named_first(name, models, serve):
     assert outcome.findings[0].remedy
 
 
+@pytest.mark.parametrize("which", ["plain", "echo"])
+def test_an_engine_whose_files_hold_no_template_is_right_where_it_is_so_by_ids(which, models, serve):
+    own = models[which]
+    lost = changed(own, reading="bare") if which == "echo" else changed(own, prompt="")
+    server = Server(serve(lost, ids=by_ids(own), owner="llamacpp"))
+    outcome = examine(server, own, engine=server.engine)
+    told = {found.topic: found for found in outcome.findings}
+    assert outcome.healthy, outcome.findings
+    assert told["model"].sentence.startswith("given token ids, as the model: equal")
+    assert "sent as a string, a text gets another vector: the endpoint" in told["strings"].sentence
+    assert "antiphon serve MODEL --upstream URL" in told["strings"].remedy
+
+
+@pytest.mark.parametrize(
+    ("fault", "by", "topic"),
+    [({"eos": False}, "plain", "EOS"), ({"reading": "bare", "pooling": "mean"}, "coarse", "template and pooling")],
+)
+def test_such_an_engine_is_wrong_in_what_its_files_do_hold(fault, by, topic, models, serve):
+    own = models["echo" if "reading" in fault else "plain"]
+    ids = by_ids(own) if by == "plain" else lambda rows: np.ones((len(rows), 32)) + np.arange(len(rows))[:, None]
+    server = Server(serve(changed(own, **fault), ids=ids, owner="llamacpp"))
+    outcome = examine(server, own, engine=server.engine)
+    assert not outcome.healthy
+    assert set(outcome.findings[0].topic.split(" and ")) == set(topic.split(" and "))
+
+
 def test_other_weights_are_no_known_cause(model):
     outcome = examine(Endpoint(other_weights(model)), model)
     assert outcome.findings[0].topic == "weights"

@@ -32,11 +32,12 @@ class Engine:
 
     def __init__(self, model, *, width=None, owner="llamacpp"):
         self.decoder, self.width, self.owner = model[0].model, width, owner
-        self.asked, self.broken = [], False
+        self.asked, self.broken, self.pooled = [], False, -1
 
     def vectors(self, rows):
         with torch.inference_mode():
-            found = [self.decoder(torch.tensor([row])).last_hidden_state[0, -1].float().numpy() for row in rows]
+            found = [self.decoder(torch.tensor([row])).last_hidden_state[0] for row in rows]
+        found = [(one.mean(0) if self.pooled is None else one[self.pooled]).float().numpy() for one in found]
         unit = [vector / np.linalg.norm(vector) for vector in found]
         return [row[: self.width].tolist() for row in unit]
 
@@ -114,6 +115,21 @@ def test_a_failure_behind_it_is_told(model, started):
 def test_an_engine_that_takes_strings_only_is_refused(model, started):
     with pytest.raises(ConfigError, match="takes strings only"):
         create_app(model, ServerSettings(name="tiny", upstream=started(Engine(model, owner="library"))))
+
+
+def test_an_engine_that_gives_other_vectors_is_refused_at_the_start(model, tiny_base, started):
+    def serves(engine, of=model):
+        create_app(of, ServerSettings(name="tiny", upstream=started(engine)))
+
+    mean, narrow = Engine(model), Engine(model, width=8)
+    mean.pooled = None
+    with pytest.raises(ConfigError, match=r"pools otherwise, or lacks the model's calibration; antiphon doctor http"):
+        serves(mean)
+    with pytest.raises(ConfigError, match="gives vectors of 8 dimensions and the model has 32"):
+        serves(narrow)
+    with pytest.raises(ConfigError, match="lacks the model's calibration"):
+        serves(Engine(model), of=antiphon.calibrate(model, unlike_texts()))
+    serves(Engine(model))
 
 
 def test_the_command_prints_the_ids_of_each_text(model, tmp_path, capsys):

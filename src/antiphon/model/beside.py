@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
@@ -13,6 +14,7 @@ from antiphon.model.causes import Diagnosis, diagnose, too_long
 from antiphon.model.findings import Finding, wrong
 from antiphon.model.parity import LIMITS, Vectors, compare, limit_of, spread_of, unlike_texts
 from antiphon.model.prompts import prompt_of
+from antiphon.model.remedies import remedy_of
 from antiphon.model.rounding import Rounding
 from antiphon.model.server import Endpoint, Server
 from antiphon.model.unit_vectors import apart, unit
@@ -26,7 +28,26 @@ ODD: Mapping[str, list[str]] = {
     "special tokens": ["a </s> in the middle", "<|im_end|>", "a chat <eos> <|endoftext|> [/INST]"],
 }
 """Texts that right engines may read otherwise, by what it is about."""
+BY_IDS = ("llamacpp",)
+"""Engines whose files hold no template: that they read texts without one is no fault of theirs; clients send ids."""
+BY_STRINGS = ("EOS", "BOS")
+"""Causes that such a file can mend: it says whether they are put on strings."""
+_NO_FRAME = "this engine's files hold no template"
 _CUT = "only texts that the model cuts differ: the endpoint cuts them otherwise"
+
+
+@dataclass(frozen=True)
+class ById:
+    """A server that is sent the token ids which a model reads of texts."""
+
+    server: Server
+    model: SentenceTransformer
+    side: Side
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Return (N, D) vectors; what `Server.encode` raises."""
+        prompt = prompt_of(self.model, self.side)
+        return self.server.encode([variants.tokens(self.model, text, prompt, self.side)[0] for text in texts])
 
 
 def compared(
@@ -36,20 +57,49 @@ def compared(
     if own.shape != vectors.shape:
         sentence = f"vectors have {vectors.shape[1]} dimensions and the model's {own.shape[1]}"
         return [wrong("dimensions", sentence, engine)]
-    plain = compare(own, vectors, limit=limit_of(model))
-    if plain.error_against_spread <= LIMITS["float32"]:
-        right = Finding("model", f"as the model: {plain}")
-        return [right, *_where_engines_part(target, model, side, own, limit_of(model), engine)]
-    rounding = Rounding.of(model, unlike_texts(), side)
-    limit = max(limit_of(model), rounding.limit)
-    if plain.error_against_spread <= limit:
-        sentence = (
-            f"as the model, in 16 bits (nearest to {rounding.nearest(vectors)}): error against spread "
-            f"{plain.error_against_spread:.2e}, and the model's own rounding is {rounding.error:.2e}"
-        )
-        return [Finding("model", sentence), *_where_engines_part(target, model, side, own, limit, engine)]
+    agreed, limit, rounding = _agreement(own, vectors, LIMITS["float32"]), limit_of(model), None
+    if agreed is None:
+        rounding = Rounding.of(model, unlike_texts(), side)
+        limit = max(limit, rounding.limit)
+        agreed = _agreement(own, vectors, limit, rounding)
+    if agreed is not None:
+        return [agreed, *_where_engines_part(target, model, side, own, limit, engine)]
     found = diagnose(model, target, side=side, names=("the model", "the endpoint"), limit=limit)
-    return [_cause(found, engine) or _unexplained(target, model, side, own, vectors, found, engine)]
+    cause = _cause(found, engine)
+    if isinstance(target, Server) and engine in BY_IDS and (cause is None or cause.topic not in BY_STRINGS):
+        right = _by_ids(target, model, side, own, limit, rounding)
+        if right is not None:
+            told = "sent as a string, a text gets another vector: " + (_NO_FRAME if cause is None else cause.sentence)
+            strings = Finding("strings", told, remedy=remedy_of("template", engine))
+            return [right, strings, *_where_engines_part(ById(target, model, side), model, side, own, limit, engine)]
+    return [cause or _unexplained(target, model, side, own, vectors, found, engine)]
+
+
+def _agreement(own: Vectors, vectors: Vectors, limit: float, rounding: Rounding | None = None) -> Finding | None:
+    """Return that vectors are the model's own, or so but for its rounding in 16 bits; None where they are not."""
+    found = compare(own, vectors, limit=limit)
+    if not found.equal:
+        return None
+    if rounding is None or found.error_against_spread <= LIMITS["float32"]:
+        return Finding("model", f"as the model: {found}")
+    sentence = (
+        f"as the model, in 16 bits (nearest to {rounding.nearest(vectors)}): error against spread "
+        f"{found.error_against_spread:.2e}, and the model's own rounding is {rounding.error:.2e}"
+    )
+    return Finding("model", sentence)
+
+
+def _by_ids(
+    target: Endpoint, model: SentenceTransformer, side: Side, own: Vectors, limit: float, rounding: Rounding | None
+) -> Finding | None:
+    """Return that an endpoint gives the model's vectors when it is sent token ids; None where it does not."""
+    if not isinstance(target, Server) or not target.takes_ids:
+        return None
+    try:
+        agreed = _agreement(own, ById(target, model, side).encode(unlike_texts()), limit, rounding)
+    except (DataError, ParityError):  # it takes none, or none of these
+        return None
+    return None if agreed is None else replace(agreed, sentence=f"given token ids, {agreed.sentence}")
 
 
 def _cause(found: Diagnosis, engine: str) -> Finding | None:
@@ -79,7 +129,7 @@ def _unexplained(
     if short and long and long[0] > short[-1]:
         sentence = f"sequences of up to {short[-1]} tokens agree, those of {long[0]} and more do not: it cuts between"
         return wrong("truncation", sentence, engine)
-    if isinstance(target, Server) and target.takes_ids and _right_by_ids(target, ids, own, limit):
+    if _by_ids(target, model, side, own, limit, None) is not None:
         sentence = "given the model's token ids it gives the model's vectors, so its tokenizer reads texts otherwise"
         return wrong("tokenizer", sentence, engine)
     near = min(found.tested, key=lambda cause: cause.parity.error_against_spread, default=None)
@@ -88,13 +138,6 @@ def _unexplained(
         sentence = f"nearly the model (error against spread {error:.2e}): it computes coarser than in 16 bits{hint}"
         return wrong("dtype", sentence, engine)
     return wrong("weights", f"not the model (error against spread {error:.2e}), and by no known cause{hint}", engine)
-
-
-def _right_by_ids(target: Server, ids: Sequence[Sequence[int]], own: Vectors, limit: float) -> bool:
-    try:
-        return compare(own, target.encode(ids), limit=limit).equal
-    except (DataError, ParityError):  # it takes none, or none of these
-        return False
 
 
 def _where_engines_part(

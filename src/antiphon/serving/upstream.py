@@ -10,16 +10,24 @@ from sentence_transformers import SentenceTransformer
 from antiphon.encoding.tokenised import Reading as Prompted
 from antiphon.encoding.tokenised import token_ids
 from antiphon.errors import ConfigError, DataError, ParityError
+from antiphon.model.beside import ById
+from antiphon.model.parity import compare, encode, unlike_texts
 from antiphon.model.server import Server
 from antiphon.model.unit_vectors import unit
 from antiphon.serving.error_responses import ApiError
 from antiphon.serving.served_model import Embedder, Reading, Vectors
 
+ROUNDING = 0.35
+"""An error of this many spreads at most may be rounding, in 16 bits or in 8 (a fifth, at export); beyond it a server
+computes something else."""
+
 
 class UpstreamEmbedder(Embedder):
-    """Reads texts as the model does and asks another server for the vectors; the model's own weights stay unused.
+    """Reads texts as the model does and asks another server for the vectors; the model's own weights are used once.
 
-    Raises ConfigError for a server that takes no token ids, ParityError for one that does not answer.
+    At the start both embed a few texts: a server of other weights, of another pooling, or without the model's
+    calibration, would answer for good and be wrong. Raises ConfigError for such a server and for one that takes no
+    token ids, ParityError for one that does not answer.
     """
 
     def __init__(self, model: SentenceTransformer, server: Server) -> None:
@@ -30,6 +38,25 @@ class UpstreamEmbedder(Embedder):
                 "vLLM."
             )
         self._server = server
+        self._check()
+
+    def _check(self) -> None:
+        ids = ById(self._server, self.model, "query")
+        found = ids.encode(unlike_texts())
+        own = encode(self.model, unlike_texts())
+        if found.shape != own.shape:
+            raise ConfigError(
+                f"The server at {self._server.root} gives vectors of {found.shape[-1]} dimensions and the model has "
+                f"{own.shape[-1]}; it serves another model."
+            )
+        parity = compare(own, found, limit=ROUNDING)
+        if not parity.equal:
+            raise ConfigError(
+                f"The server at {self._server.root} gives other vectors of the model's token ids than the model: error "
+                f"against spread {parity.error_against_spread:.2g}, and rounding stays below {ROUNDING}. It "
+                "serves other weights, pools otherwise, or lacks the model's calibration; antiphon doctor "
+                f"{self._server.root} --model MODEL says more."
+            )
 
     @property
     def templates(self) -> list[str]:
