@@ -29,7 +29,7 @@ NAMES = [
 SIGNATURES = {
     "Encoder": "model budget compile attention linear widen",
     "evaluate": "model tasks out instructions limit seed budget cut compile label cache listener progress own_document "
-    "strict",
+    "strict trained_on",
     "compare": "runs published",
     "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts eos bidirectional max_tokens layers dtype device",
@@ -58,7 +58,8 @@ COMMANDS = {
     "reconstruct": f"side length temperature seed {MODEL}",
     "mine": "out columns corpus negatives range-min range-max relative-margin absolute-margin max-score min-score "
     f"sampling seed limit cache rescore report force strict {ENCODER} {MODEL}",
-    "evaluate": f"tasks out instructions limit seed label cache own-document strict cut dry-run {ENCODER} {MODEL}",
+    "evaluate": f"tasks out instructions limit seed label cache own-document strict cut dry-run "
+    f"trained-on submit hub-name {ENCODER} {MODEL}",
     "compare": "out published",
     "parity": f"side {MODEL}",
     "doctor": f"model side {MODEL}",

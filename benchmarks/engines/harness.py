@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.cli import main
 from antiphon.errors import DataError
 from antiphon.model.server import Server
 
 PORT = int(os.environ.get("ENGINE_PORT", "8765"))
 PATIENCE = 2400
+PROMPTS = {"classical": "Query: "}
+"""What stands before every text, by form; a portable folder keeps it in a file that vLLM and infinity do not read."""
 QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -36,6 +37,7 @@ def arguments(about: str | None) -> argparse.Namespace:
     parser.add_argument("work", type=Path, help="the folder that folders.py wrote; environments and results go there")
     parser.add_argument("--base", action="append", help="only this one; may be repeated")
     parser.add_argument("--form", action="append", help="only this one; may be repeated")
+    parser.add_argument("--type", action="append", help="only these weights or dtypes; may be repeated")
     parser.add_argument("--no-doctor", action="store_true", help="the figures alone")
     return parser.parse_args()
 
@@ -106,10 +108,16 @@ def error(found: dict[int, Any], right: Any) -> tuple[float, float]:
     return float(max(errors)), float(np.median(errors))
 
 
-def doctor(url: str, model: Path | None) -> str:
-    """Return what `antiphon doctor` says: its verdict, and what it says of the model where one is given."""
+def doctor(url: str, model: Path | None, form: str = "") -> str:
+    """Return what `antiphon doctor` says: its verdict, and what it says of the model where one is given.
+
+    Of a form whose prompt clients send the model is asked without it, as the engine is.
+    """
+    from antiphon.cli import main
+
     command = ["doctor", url]
     command += [] if model is None else ["--model", str(model), "--dtype", "float32"]
+    command += ["--prompt", ""] if model is not None and form in PROMPTS else []
     said = StringIO()
     with redirect_stdout(said), suppress(SystemExit):
         main(command)
@@ -136,6 +144,11 @@ def cells_of(given: argparse.Namespace) -> Iterator[tuple[str, str, Path, list[s
         base, form = right.parent.parent.name, right.parent.name
         if (given.base is None or base in given.base) and (given.form is None or form in given.form):
             yield base, form, right.parent, texts, np.load(right)
+
+
+def as_said(form: str, texts: Sequence[str]) -> list[str]:
+    """Return what a client sends to an engine that says no prompt: the form's own before each text."""
+    return [f"{PROMPTS.get(form, '')}{text}" for text in texts]
 
 
 def version_in(folder: Path, package: str) -> str:

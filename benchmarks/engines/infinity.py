@@ -5,7 +5,7 @@ python benchmarks/engines/infinity.py WORK
 
 from __future__ import annotations
 
-from harness import PORT, arguments, asked, cells_of, doctor, environment, figures, row, started, version_in
+from harness import PORT, arguments, as_said, asked, cells_of, doctor, environment, figures, row, started, version_in
 
 from antiphon.model.server import Server
 
@@ -32,8 +32,8 @@ def main() -> None:
         cells = {"engine": "infinity", "version": version_in(folder, "infinity-emb"), "base": base, "form": form}
         log = given.work / f"infinity-{base}-{form}.log"
         with started(command, alive=f"{url}/health", log=log, variables={"INFINITY_ANONYMOUS_USAGE_STATS": "0"}):
-            found, refused = asked(Server(url), texts)
-            verdict = "" if given.no_doctor else doctor(url, place / "portable")
+            found, refused = asked(Server(url), as_said(form, texts))
+            verdict = "" if given.no_doctor else doctor(url, place / "portable", form)
         start = f"infinity_emb v2 --model-id FOLDER {FLAGS}"
         row(given.work, **cells, dtype="float32", start=start, **figures(found, refused, right), doctor=verdict)
 

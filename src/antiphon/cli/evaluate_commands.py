@@ -51,6 +51,25 @@ Cut = Annotated[
         help="Cut texts to whole words of at most so many tokens; LLM2Vec and Anchor: 400.", show_default=False
     ),
 ]
+TrainedOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Training pairs, as recipes name them: how many rows hold a text of a task is told. May be given more "
+        "than once.",
+        show_default=False,
+    ),
+]
+Submit = Annotated[
+    Path | None,
+    typer.Option(
+        help="A new folder for mteb's leaderboard: results in its layout, metadata, mock_run passed.",
+        show_default=False,
+    ),
+]
+HubName = Annotated[
+    str | None,
+    typer.Option(help="What --submit calls the model: OWNER/NAME, or OWNER/NAME@COMMIT.", show_default=False),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print what the model would hear on each task, and score nothing.")
 ]
@@ -60,6 +79,7 @@ DryRun = Annotated[
     epilog=examples(
         "antiphon evaluate nano --tasks pairs.tsv,search-data --out runs/nano",
         "antiphon evaluate my-embedder --tasks mteb-eng-v2 --out runs/mine",
+        "antiphon evaluate my-embedder --tasks mteb-eng-v2 --submit submission --hub-name me/my-embedder",
         "antiphon evaluate Qwen/Qwen3-0.6B --template echo --tasks STSBenchmark,SciFact --instructions words.json",
     )
 )
@@ -81,6 +101,9 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     strict: Strict = False,
     cut: Cut = None,
     dry_run: DryRun = False,
+    trained_on: TrainedOn = None,
+    submit: Submit = None,
+    hub_name: HubName = None,
     batch_tokens: BatchTokens = None,
     compile: Compile = CompileOption.auto,
     *,
@@ -98,6 +121,10 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     if instructions is None and (options.prompt is not None or options.prompt_name is not None):
         instructions = OWN
     names = [name for given in tasks for name in given.split(",") if name]
+    if submit is not None:
+        from antiphon.exporting.leaderboard import check_name
+
+        check_name(hub_name or model)
     if dry_run:
         _say_strings(opened, names, instructions)
         return
@@ -117,11 +144,16 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
             listener=listener,
             own_document=own_document.value,
             strict=strict,
+            trained_on=trained_on or (),
         )
     if rank() == 0:
         report.scores(found)
         if out is not None:
             report.note(f"written to {out}")
+        if submit is not None:
+            from antiphon.exporting import leaderboard
+
+            report.submission(leaderboard.submit(opened, found, submit, name=hub_name or model, source=model))
 
 
 def _say_strings(model: SentenceTransformer, names: list[str], instructions: str | None) -> None:

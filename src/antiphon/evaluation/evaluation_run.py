@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
@@ -28,6 +28,7 @@ from antiphon.evaluation.scores import SCORES, Scores, TaskScore
 from antiphon.evaluation.selection import Selected, SelectedProbe, Selection, quiet, select
 from antiphon.evaluation.task_run import Turns
 from antiphon.evaluation.text_cut import cutting, identity_of_cut
+from antiphon.evaluation.trained_on import TrainedOn
 from antiphon.evaluation.vector_store import VectorStore
 from antiphon.files import HeldFolder, cache_folder, check_place, held
 from antiphon.model.fingerprint import fingerprint
@@ -49,6 +50,7 @@ class Settings:
     cut: int | None = None
     compile: Compile = False
     cache: Path | None = None
+    trained_on: TrainedOn | None = None
 
 
 def evaluate(  # noqa: PLR0913  (the public surface)
@@ -68,6 +70,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     progress: bool | None = None,
     own_document: OwnDocument = "auto",
     strict: bool = False,
+    trained_on: Sequence[str | Path] = (),
 ) -> Scores:
     r"""Score a model on tasks, by mteb's metrics; `scores["STSBenchmark"].main` is a float between 0 and 1.
 
@@ -81,7 +84,8 @@ def evaluate(  # noqa: PLR0913  (the public surface)
 
     `own_document` says what becomes of the document that has a query's own id: "leave-out" of its ranking, as BEIR's
     protocol has it, "keep", or "auto": left out where most of such documents read as their queries do. What is passed
-    over in local files is told in a score's notes; `strict` refuses it.
+    over in local files is told in a score's notes; `strict` refuses it. `trained_on` are sources of training pairs, as
+    training reads them: the notes tell how many of their rows hold a text of the task, word for word or nearly.
 
     Under torchrun the tasks are spread over the ranks and every rank returns all scores.
 
@@ -99,7 +103,14 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     """
     folder = None if cache is False else cache_folder() if cache is True else Path(cache)
     settings = Settings(
-        instructions=instructions, limit=limit, seed=seed, budget=budget, compile=compile, cut=cut, cache=folder
+        instructions=instructions,
+        limit=limit,
+        seed=seed,
+        budget=budget,
+        compile=compile,
+        cut=cut,
+        cache=folder,
+        trained_on=TrainedOn.read(trained_on) if trained_on else None,
     )
     with _held(out) as place, randomness.kept(), ranks.joined():
         quiet()
@@ -156,6 +167,7 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
         found: dict[str, TaskScore] = {}
         with _store(settings.cache, identity) as store:
             turns = Turns(model, identity, settings.seed, encode, settings.cache, store, meter.embedded, prepare)
+            turns = replace(turns, trained_on=settings.trained_on)
             for number, task in enumerate(mine):
                 meter.begin(task.name, number)
                 if isinstance(task, SelectedProbe):

@@ -13,7 +13,7 @@ from antiphon.errors import DataError
 from antiphon.evaluation.scores import TaskScore, sample_from_dict, sample_to_dict, score_from_dict
 from antiphon.files import clean, reason, write_whole
 
-FORM = 1
+FORM = 2
 """Raised where the form or the meaning of what is kept changes."""
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ def read_score(folder: Path, key: str) -> TaskScore | None:
     path = _path(folder, key)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        sample = raw.pop("sample")
-        return score_from_dict(raw, None if sample is None else sample_from_dict(sample))
+        sample, results = raw.pop("sample"), raw.pop("results")
+        return score_from_dict(raw, None if sample is None else sample_from_dict(sample), results)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -41,7 +41,8 @@ def read_score(folder: Path, key: str) -> TaskScore | None:
 def write_score(folder: Path, key: str, score: TaskScore) -> None:
     """Keep a score; a reader sees all of it or nothing. DataError where the disk is full or not to be written to."""
     path = _path(folder, key)
-    raw = {**score.to_dict(), "sample": None if score.sample is None else sample_to_dict(score.sample)}
+    sample = None if score.sample is None else sample_to_dict(score.sample)
+    raw = {**score.to_dict(), "sample": sample, "results": dict(score.results)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         clean(path.parent)

@@ -58,15 +58,17 @@ class TaskScore:
     """A probe's tables."""
     sample: Sample | None = None
     """The examples, where the score is a statistic of them."""
+    results: Mapping[str, Any] = field(default_factory=dict)
+    """What mteb writes of the task, all splits and subsets of it and of its parts, by the name of the task."""
 
     def interval(self) -> Interval | None:
         """Return the score with its 95 % bootstrap interval over examples, None where there are none."""
         return None if self.sample is None or len(self.sample) < 2 else self.sample.interval()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields for a JSON file, the sample apart."""
-        fields = asdict(replace(self, sample=None))
-        del fields["sample"]
+        """Return the fields for a JSON file, the sample and mteb's own results apart."""
+        fields = asdict(replace(self, sample=None, results={}))
+        del fields["sample"], fields["results"]
         return {**fields, "notes": list(self.notes)}
 
 
@@ -188,10 +190,13 @@ def load_scores(folder: str | Path) -> Scores:
         raise DataError(f"{path} is no file of scores ({error!r}).") from error
 
 
-def score_from_dict(fields: Mapping[str, Any], sample: Sample | None) -> TaskScore:
+def score_from_dict(
+    fields: Mapping[str, Any], sample: Sample | None, results: Mapping[str, Any] | None = None
+) -> TaskScore:
     """Return the score that `to_dict` gave."""
     cost = None if fields["cost"] is None else Cost(**fields["cost"])
-    return TaskScore(**{**fields, "notes": tuple(fields["notes"]), "cost": cost, "sample": sample})
+    apart = {"cost": cost, "sample": sample, "results": results or {}}
+    return TaskScore(**{**fields, "notes": tuple(fields["notes"]), **apart})
 
 
 def sample_to_dict(sample: Sample) -> dict[str, Any]:

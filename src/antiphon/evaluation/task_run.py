@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import mteb
 import numpy as np
 from mteb.abstasks import AbsTask
+from mteb.cache import ResultCache
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import DataError
@@ -24,6 +26,7 @@ from antiphon.evaluation.score_cache import key_of, read_score, write_score
 from antiphon.evaluation.scores import PROBE, TaskScore
 from antiphon.evaluation.selection import Selected, SelectedProbe
 from antiphon.evaluation.ties import tie_notes
+from antiphon.evaluation.trained_on import TrainedOn
 from antiphon.evaluation.vector_store import VectorStore
 from antiphon.files import scratch
 from antiphon.text.template import Side
@@ -43,6 +46,8 @@ class Turns:
     store: VectorStore | None
     on_texts: Callable[[Sequence[str]], None] | None = None
     prepare: Callable[[], object] | None = None
+    trained_on: TrainedOn | None = None
+    """Training pairs that a task's texts are looked for in."""
 
     def task(self, task: Selected, instruction: str, prompts: Mapping[Side, str]) -> TaskScore:
         """Return the score of a task."""
@@ -55,6 +60,7 @@ class Turns:
             "splits": [loaded.eval_splits, loaded.hf_subsets],
             "seed": self.seed,
             "mteb": mteb.__version__,
+            **({} if self.trained_on is None else {"trained_on": self.trained_on.identity}),
         }
         return self._kept(parts, lambda: self._run(loaded, task.name, instruction, prompts, notes))
 
@@ -89,16 +95,19 @@ class Turns:
             outcome = mteb.evaluate(
                 wrapped,
                 task,
-                cache=None,
+                cache=ResultCache(folder / "mteb"),
                 co2_tracker=False,
                 encode_kwargs={"batch_size": _LOADED_AT_ONCE, "show_progress_bar": False},
-                prediction_folder=folder,
+                prediction_folder=folder / "predictions",
                 show_progress_bar=False,
             ).task_results[0]
             main, metrics = float(outcome.get_score()), _metrics(outcome)
-            predicted = predictions(task, folder)
+            predicted = predictions(task, folder / "predictions")
             sample = sample_of(task, main, metrics, predicted)
             notes = (*notes, *tie_notes(task, predicted))
+            if self.trained_on is not None:
+                notes += self.trained_on.notes(text for texts in embedder.seen.values() for text in texts)
+            results = _results(folder / "mteb")
         if not np.isfinite(main):
             raise DataError(f"The score of {name} is {main}: its predictions are all alike, or its gold values are.")
         return TaskScore(
@@ -112,6 +121,7 @@ class Turns:
             cost=cost_of(self.model, embedder),
             notes=notes,
             sample=sample,
+            results=results,
         )
 
     def _run_probe(self, probe: SelectedProbe, revision: str) -> TaskScore:
@@ -140,6 +150,12 @@ def revision_of(task: AbsTask) -> str:
     """Return the revision of a task's data, of all of them where it has parts."""
     parts = getattr(task.metadata, "tasks", None) or [task]
     return " ".join(str(part.metadata.dataset["revision"]) for part in parts)
+
+
+def _results(cache: Path) -> dict[str, Any]:
+    """Return the files that mteb wrote of a task and its parts, by the task's name."""
+    files = (file for file in cache.rglob("*.json") if file.name != "model_meta.json")
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(files)}
 
 
 def _metrics(outcome: Any) -> dict[str, Any]:

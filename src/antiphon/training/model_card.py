@@ -29,8 +29,8 @@ def card(model: SentenceTransformer, source: str, use: Sequence[str], *, run: Ru
     `source` is the name under which the model was opened; where that is a training run's folder or lies in one, and no
     `run` is given, its record is read. `use` are the sections on use, which the form writes.
     """
-    run = run or _run(source)
-    base = run.stages[0].base if run is not None and run.stages else _base_of(model)
+    run = run or run_of(source)
+    base = run.stages[0].base if run is not None and run.stages else base_of(model)
     licence = getattr(model[0], "base_licence", None) or licence_of(base)
     front = [
         "---",
@@ -40,7 +40,7 @@ def card(model: SentenceTransformer, source: str, use: Sequence[str], *, run: Ru
         "- sentence-transformers",
         "- antiphon",
         *([f"license: {licence}"] if licence else []),
-        *([f"base_model: {base}"] if _is_hub_id(base) else []),
+        *([f"base_model: {base}"] if is_hub_id(base) else []),
         "---",
     ]
     sections = [_what(model, base), *use, *_how(run), _licence_note(base, licence)]
@@ -61,7 +61,7 @@ def licence_of(base: str) -> str | None:
     return found.group(1) if found else None
 
 
-def _run(source: str) -> RunRecord | None:
+def run_of(source: str) -> RunRecord | None:
     """Return the record of the training run that a folder came out of, if it did."""
     if not source or not Path(source).exists():
         return None
@@ -72,7 +72,8 @@ def _run(source: str) -> RunRecord | None:
     return None
 
 
-def _base_of(model: SentenceTransformer) -> str:
+def base_of(model: SentenceTransformer) -> str:
+    """Return the name under which the base of a model was loaded."""
     return compat.source_of(model[0].config) or "unknown"
 
 
@@ -87,13 +88,14 @@ def _calibration(model: SentenceTransformer) -> list[str]:
     ]
 
 
-def _is_hub_id(base: str) -> bool:
+def is_hub_id(base: str) -> bool:
+    """Return whether a base's name is a hub id and no folder."""
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", base)) and not Path(base).exists()
 
 
 def _shown(base: str) -> str:
     """Return a base's name without the folders of the machine that it lay on."""
-    return "antiphon/nano" if base in ("nano", str(nano.folder())) else base if _is_hub_id(base) else Path(base).name
+    return "antiphon/nano" if base in ("nano", str(nano.folder())) else base if is_hub_id(base) else Path(base).name
 
 
 def _what(model: SentenceTransformer, base: str) -> str:

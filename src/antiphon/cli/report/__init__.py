@@ -8,7 +8,7 @@ from __future__ import annotations
 from antiphon.cli.report.embedding_lines import demo, description, hits, vector_index
 from antiphon.cli.report.parity_lines import diagnosis, examination, verdict
 from antiphon.cli.report.plan_lines import embedding_plan, plan
-from antiphon.cli.report.score_report import comparison, evaluating, scores, write_comparison
+from antiphon.cli.report.score_report import comparison, evaluating, scores, submission, write_comparison
 from antiphon.cli.report.string_lines import strings
 from antiphon.cli.report.terminal import error, note, progress, say, table, waiting
 
@@ -28,6 +28,7 @@ __all__ = [
     "say",
     "scores",
     "strings",
+    "submission",
     "table",
     "vector_index",
     "verdict",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from antiphon.evaluation.comparison import Comparison, System
     from antiphon.evaluation.scores import Scores, TaskScore
     from antiphon.evaluation.statistics import Interval
+    from antiphon.exporting.leaderboard import Submission
 
 
 class _Evaluating:
@@ -67,6 +68,18 @@ def scores(found: Scores) -> None:
 
 def _probe(score: TaskScore) -> None:
     table((score.name, ""), [(name, f"{value:.4g}") for name, value in score.metrics.items()])
+
+
+def submission(written: Submission) -> None:
+    """Print what was written for the leaderboard, and what is known of each task's part in the training."""
+    say(f"\nmteb's mock_run passed; {_tasks(len(written.tasks))} in {written.folder}, as {written.meta.name}.")
+    for task, zero_shot in written.zero_shot.items():
+        if zero_shot is False:
+            say(f"{task}: trained on, or on a task like it")
+    if None in written.zero_shot.values():
+        say("What the model was trained on is not known by mteb's names: fill in training_datasets.")
+    if written.left_out:
+        say(f"left out, for they are not mteb's: {', '.join(written.left_out)}")
 
 
 def comparison(outcome: Comparison) -> None:
