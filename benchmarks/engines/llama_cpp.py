@@ -28,6 +28,7 @@ STRINGS = {
     "classical": "Query: {text}",
 }
 """What each form says, as a string."""
+CACHE = "--cache-type-k f32 --cache-type-v f32 --flash-attn off"
 SERVE = """
 import sys, time
 import xllamacpp
@@ -35,6 +36,8 @@ file, port, longest = sys.argv[1:]
 settings = xllamacpp.CommonParams()
 settings.model.path, settings.port, settings.embedding = file, int(port), True
 settings.n_ctx = settings.n_batch = settings.n_ubatch = int(longest)
+settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
 settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
 server = xllamacpp.Server(settings)
 while True:
@@ -83,7 +86,7 @@ def cell(given: argparse.Namespace, folder: Path, written: Path, weights: str, t
     command = [python, "-c", SERVE, str(written / f"model-{weights}.gguf"), str(PORT), longest]
     url, saved = f"http://127.0.0.1:{PORT}", written.parent / "saved"
     cells = {"engine": "llama.cpp", "version": version_in(folder, "xllamacpp"), "base": base, "form": form}
-    flags = f"--embeddings --ctx-size {longest} --batch-size {longest} --ubatch-size {longest}"
+    flags = f"--embeddings --ctx-size {longest} --batch-size {longest} --ubatch-size {longest} {CACHE}"
     cells |= {"dtype": weights, "start": f"llama-server -m model-{weights}.gguf {flags}"}
     with started(command, alive=f"{url}/health", log=log):
         server = Server(url)

@@ -155,7 +155,9 @@ def test_the_card_says_what_a_client_must_send(template, strings, tiny_base, tmp
     text = (tmp_path / "out" / "README.md").read_text()
     longest = 64 if strings else 2 * 64 - overhead(model)
     assert f"llama-server -m model-f16.gguf --embeddings --pooling last --ctx-size {longest} " in text
+    assert "--cache-type-k f32 --cache-type-v f32 --flash-attn off" in text
     assert 'tokenizer.encode("a text").ids' in text
+    assert ("An empty text gets no prompt" in text) == strings  # classical has prompts, and echo-rewrite has none
     assert ("A text may also be sent as a string" in text) == strings
     assert ("A string is not enough" in text) != strings
 

@@ -14,6 +14,7 @@ from antiphon.cli.model_options import BatchTokens, Compile, CompileOption, open
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from antiphon.evaluation import Scores
     from antiphon.model.opening import ModelOptions
 
 
@@ -121,10 +122,7 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     if instructions is None and (options.prompt is not None or options.prompt_name is not None):
         instructions = OWN
     names = [name for given in tasks for name in given.split(",") if name]
-    if submit is not None:
-        from antiphon.exporting.leaderboard import check_name
-
-        check_name(hub_name or model)
+    _check_submission(submit, hub_name or model)
     if dry_run:
         _say_strings(opened, names, instructions)
         return
@@ -150,10 +148,23 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
         report.scores(found)
         if out is not None:
             report.note(f"written to {out}")
-        if submit is not None:
-            from antiphon.exporting import leaderboard
+        _submit(opened, found, submit, name=hub_name or model, source=model)
 
-            report.submission(leaderboard.submit(opened, found, submit, name=hub_name or model, source=model))
+
+def _check_submission(submit: Path | None, name: str) -> None:
+    """Raise a ConfigError before an hour is spent where a submission is wanted and the model's name is no hub id."""
+    if submit is not None:
+        from antiphon.exporting.leaderboard import check_name
+
+        check_name(name)
+
+
+def _submit(model: SentenceTransformer, scores: Scores, submit: Path | None, *, name: str, source: str) -> None:
+    if submit is not None:
+        from antiphon.cli import report
+        from antiphon.exporting import leaderboard
+
+        report.submission(leaderboard.submit(model, scores, submit, name=name, source=source))
 
 
 def _say_strings(model: SentenceTransformer, names: list[str], instructions: str | None) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
@@ -32,7 +33,7 @@ from antiphon.evaluation.trained_on import TrainedOn
 from antiphon.evaluation.vector_store import VectorStore
 from antiphon.files import HeldFolder, cache_folder, check_place, held
 from antiphon.model.fingerprint import fingerprint
-from antiphon.text.template import template_of
+from antiphon.text.template import Template, template_of
 
 SEED = 42
 """mteb's own."""
@@ -85,9 +86,8 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     `own_document` says what becomes of the document that has a query's own id: "leave-out" of its ranking, as BEIR's
     protocol has it, "keep", or "auto": left out where most of such documents read as their queries do. What is passed
     over in local files is told in a score's notes; `strict` refuses it. `trained_on` are sources of training pairs, as
-    training reads them: the notes tell how many of their rows hold a text of the task, word for word or nearly.
-
-    Under torchrun the tasks are spread over the ranks and every rank returns all scores.
+    training reads them: the notes tell how many of their rows hold a text of the task, word for word or nearly. Under
+    torchrun the tasks are spread over the ranks and every rank returns all scores.
 
     Raises ConfigError for a task or setting that cannot be used and for an instruction that is missing, DataError for
     data that cannot be scored honestly, ModelError for a vector that is NaN or zero.
@@ -103,15 +103,10 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     """
     folder = None if cache is False else cache_folder() if cache is True else Path(cache)
     settings = Settings(
-        instructions=instructions,
-        limit=limit,
-        seed=seed,
-        budget=budget,
-        compile=compile,
-        cut=cut,
-        cache=folder,
-        trained_on=TrainedOn.read(trained_on) if trained_on else None,
+        instructions=instructions, limit=limit, seed=seed, budget=budget, compile=compile, cut=cut, cache=folder
     )
+    if trained_on:
+        settings = replace(settings, trained_on=TrainedOn.read(trained_on))
     with _held(out) as place, randomness.kept(), ranks.joined():
         quiet()
         selected = select(tasks, limit=limit, seed=seed, own_document=own_document, strict=strict)
@@ -187,13 +182,14 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
         revision=key_of({"model": identity, "instructions": sorted(words.items())}),
         instructions=instructing.digest(words),
         tasks={task.name: everything[task.name] for task in selected},
-        settings={
-            "seed": settings.seed,
-            "limit": settings.limit,
-            "template": spec.name if spec else None,
-            **({} if settings.cut is None else {"cut": settings.cut}),
-        },
+        settings=_told(settings, spec),
     )
+
+
+def _told(settings: Settings, template: Template | None) -> dict[str, Any]:
+    """Return the settings that scores are kept with."""
+    told = {"seed": settings.seed, "limit": settings.limit, "template": template.name if template else None}
+    return told if settings.cut is None else {**told, "cut": settings.cut}
 
 
 def _share(

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
+from transformers import PreTrainedTokenizerBase
 
 from antiphon.errors import ModelError
 from antiphon.exporting.gguf_vocabulary import Vocabulary, vocabulary_of, write_vocabulary
 from antiphon.exporting.gguf_weights import family_of, library, tensors, write_settings
 from antiphon.exporting.portable import stock_mode
-from antiphon.exporting.readings import Reading, freeze, readings
+from antiphon.exporting.readings import Reading, freeze, leaves_empty_bare, readings
 from antiphon.exporting.stock_files import cut_length, longest_sequence, write_text_tokenizer
 from antiphon.exporting.verified import Call, Settings
 from antiphon.model.calibration import calibration_of
@@ -38,7 +39,8 @@ def writes(weights: str) -> Callable[[SentenceTransformer, Path, Settings], dict
         _check_modules(model)
         wanted = readings(model)
         mode = stock_mode(model, wanted)
-        calls = {reading.name: _write_reading(model, folder, reading) for reading in wanted}
+        tokenizers = {reading.name: freeze(model, reading) for reading in wanted}
+        calls = {one.name: _write_reading(model, folder, one, tokenizers[one.name]) for one in wanted}
         longest = max(longest_sequence(call.folder) for call in calls.values())
         vocabulary = vocabulary_of(model.tokenizer, model[0].model.get_input_embeddings().num_embeddings)
         file = folder / f"model-{weights}.gguf"
@@ -48,6 +50,7 @@ def writes(weights: str) -> Callable[[SentenceTransformer, Path, Settings], dict
             pooling=POOLINGS[mode].lower(),
             longest=longest,
             takes_texts=vocabulary.reads_texts and all(_is_plain(model, reading) for reading in wanted),
+            empty_bare=any(leaves_empty_bare(model, one, tokenizers[one.name]) for one in wanted),
             readings={reading.name: reading.folder for reading in wanted},
         )
         write_card(folder, model, settings.source, gguf_sections(use))
@@ -68,10 +71,11 @@ def _check_modules(model: SentenceTransformer) -> None:
         raise ModelError("A GGUF file cannot hold a Dense module behind the pooling; export to 'portable' for vLLM.")
 
 
-def _write_reading(model: SentenceTransformer, folder: Path, reading: Reading) -> Call:
+def _write_reading(
+    model: SentenceTransformer, folder: Path, reading: Reading, tokenizer: PreTrainedTokenizerBase
+) -> Call:
     place = folder / reading.folder
     place.mkdir(parents=True, exist_ok=True)
-    tokenizer = freeze(model, reading)
     write_text_tokenizer(tokenizer, place / "tokenizer.json", cut_at=cut_length(model, tokenizer))
     return Call(place)
 

@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 
 from antiphon.errors import ModelError
-from antiphon.exporting.readings import Reading, freeze, kept, readings
+from antiphon.exporting.readings import Reading, freeze, kept, leaves_empty_bare, readings
 from antiphon.exporting.stock_files import write_folder
 from antiphon.exporting.verified import Call, Settings
 from antiphon.modules import SpanPooling
@@ -46,17 +46,19 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
     calls: dict[str, Call] = {}
     for reading in wanted:
         first = next((call.folder for call in calls.values()), None)
+        tokenizer = freeze(model, reading)
         write_folder(
             model,
             folder / reading.folder,
-            freeze(model, reading),
+            tokenizer,
             mode=mode,
             prompts=dict.fromkeys(("query", "document", reading.name), ""),  # none is left to be glued on
             dimensions=settings.dimensions,
             weights=first,
         )
         place = folder / reading.folder
-        write_card(place, model, settings.source, use_sections("portable", place, reading.name))
+        bare = leaves_empty_bare(model, reading, tokenizer)
+        write_card(place, model, settings.source, use_sections("portable", place, reading.name, empty_bare=bare))
         calls[reading.name] = Call(place)
     return calls
 

@@ -83,6 +83,11 @@ def freeze(model: SentenceTransformer, reading: Reading, *, mark_span: bool = Fa
     )
 
 
+def leaves_empty_bare(model: SentenceTransformer, reading: Reading, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether a frozen prompt is not said before an empty text: a normalizer puts nothing before nothing."""
+    return bool(tokenizer("")["input_ids"] != _ids(model, "", reading))
+
+
 def probes(model: SentenceTransformer) -> list[str]:
     """Return the texts that an export is checked on: unlike ones, odd white space, and one that is cut."""
     unlike = unlike_texts()

@@ -22,17 +22,23 @@ class GgufUse:
     """The most tokens of a sequence."""
     takes_texts: bool
     """Whether llama.cpp makes the model's ids of a text by itself, a prompt put before it."""
+    empty_bare: bool
+    """Whether an empty text has no prompt before it."""
     readings: Mapping[str, str]
     """The folder of each reading's tokenizer.json, by the reading's name."""
 
 
-def use_sections(form: str, folder: Path, frozen: str | None = None) -> list[str]:
+_EMPTY_BARE = "An empty text gets no prompt from `tokenizer.json`: its normalizer puts none before nothing."
+
+
+def use_sections(form: str, folder: Path, frozen: str | None = None, *, empty_bare: bool = False) -> list[str]:
     """Return the sections on use; a portable folder's configuration must be there, for the length of a sequence.
 
-    `form` is portable, hub, "hub with code" or run. `frozen` is the prompt that the folder's tokenizer holds.
+    `form` is portable, hub, "hub with code" or run. `frozen` is the prompt that the folder's tokenizer holds,
+    `empty_bare` whether an empty text has none.
     """
     if form == "portable":
-        return [_python(frozen), _needs_portable(), _engines(folder)]
+        return [_python(frozen), _needs_portable(), *[_EMPTY_BARE] * empty_bare, _engines(folder)]
     if form == "run":
         return [_python(frozen), _needs_run(folder)]
     return [_python(frozen, own_code=form == "hub with code"), _needs_hub(form == "hub with code")]
@@ -95,7 +101,9 @@ def gguf_sections(use: GgufUse) -> list[str]:
     """Return the sections on use of a GGUF file's card."""
     start = (
         f"## Use\n\n```console\nllama-server -m {use.file} --embeddings --pooling {use.pooling} "
-        f"--ctx-size {use.longest} --batch-size {use.longest} --ubatch-size {use.longest} --parallel 1\n```\n\n"
+        f"--ctx-size {use.longest} --batch-size {use.longest} --ubatch-size {use.longest} --parallel 1 "
+        "--cache-type-k f32 --cache-type-v f32 --flash-attn off\n```\n\n"
+        "Without the last three flags llama.cpp keeps keys and values in 16 bits, which is a little farther off. "
         "Vectors have length 1 unless `--embd-normalize` says otherwise."
     )
     places = ", ".join(
@@ -113,7 +121,7 @@ def gguf_sections(use: GgufUse) -> list[str]:
         "`antiphon tokens` prints the same ids, and `antiphon serve MODEL --upstream URL` sends them for clients that "
         "have texts."
     )
-    return [start, ids, _strings(use.takes_texts)]
+    return [start, ids, *[_EMPTY_BARE] * use.empty_bare, _strings(use.takes_texts)]
 
 
 def _strings(takes_texts: bool) -> str:
