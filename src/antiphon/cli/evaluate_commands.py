@@ -52,6 +52,12 @@ Cut = Annotated[
         help="Cut texts to whole words of at most so many tokens; LLM2Vec and Anchor: 400.", show_default=False
     ),
 ]
+Label = Annotated[
+    str | None, typer.Option(help="What tables call the run; equal labels are seeds.", show_default=False)
+]
+Cache = Annotated[
+    Path | None, typer.Option(help="Where scores and vectors are kept for the next run.", show_default=False)
+]
 TrainedOn = Annotated[
     list[str] | None,
     typer.Option(
@@ -92,12 +98,8 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     instructions: Instructions = None,
     limit: Limit = None,
     seed: Annotated[int, typer.Option(help="Of draws and classifiers; mteb's is 42.")] = 42,
-    label: Annotated[
-        str | None, typer.Option(help="What tables call the run; equal labels are seeds.", show_default=False)
-    ] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Where scores and vectors are kept for the next run.", show_default=False)
-    ] = None,
+    label: Label = None,
+    cache: Cache = None,
     own_document: OwnDocument = OwnDocumentOption.auto,
     strict: Strict = False,
     cut: Cut = None,

@@ -78,16 +78,15 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     `tasks` are names of mteb's tasks, named sets (`antiphon.evaluation.SETS`), or local files and folders. `limit` caps
     the examples of local tasks, drawn with the seed. `instructions` is a table or JSON file by task name, over the
     shipped ones, or "own" for the model's own prompts. `out` is a folder for the scores and their examples. `label` is
-    what tables call the run. `budget` is the tokens of a forward pass, found by a probe without it, and `compile`
-    is the Encoder's. `cut` cuts every text to whole words of at most so many tokens, as LLM2Vec and Anchor do
-    at 400. `cache` is True for the user's cache, a folder, or False. `progress` shows a bar, without it in interactive
-    use only; a `listener` takes its place.
+    what tables call the run. `budget` is the tokens of a forward pass, found by a probe without it, and `compile` is
+    the Encoder's. `cut` cuts texts to whole words of at most so many tokens, as LLM2Vec and Anchor do at 400. `cache`
+    is True for the user's cache, a folder, or False. `progress` shows a bar, without it in interactive use only; a
+    `listener` takes its place.
 
     `own_document` says what becomes of the document that has a query's own id: "leave-out" of its ranking, as BEIR's
     protocol has it, "keep", or "auto": left out where most of such documents read as their queries do. What is passed
-    over in local files is told in a score's notes; `strict` refuses it. `trained_on` are sources of training pairs, as
-    training reads them: the notes tell how many of their rows hold a text of the task, word for word or nearly. Under
-    torchrun the tasks are spread over the ranks and every rank returns all scores.
+    over in local files is told in a score's notes; `strict` refuses it. `trained_on` are sources of training pairs;
+    notes tell how many rows hold a text of a task. Under torchrun the ranks share the tasks and all return all scores.
 
     Raises ConfigError for a task or setting that cannot be used and for an instruction that is missing, DataError for
     data that cannot be scored honestly, ModelError for a vector that is NaN or zero.
