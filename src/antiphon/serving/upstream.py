@@ -18,8 +18,8 @@ from antiphon.serving.error_responses import ApiError
 from antiphon.serving.served_model import Embedder, Reading, Vectors
 
 ROUNDING = 0.35
-"""An error of this many spreads at most may be rounding (blocks of 8 bits: 0.23 on SmolLM2); beyond it a server computes
-something else."""
+"""An error of this many spreads at most may be rounding (blocks of 8 bits: 0.23 on SmolLM2); beyond it a server
+computes something else."""
 
 
 class UpstreamEmbedder(Embedder):
