@@ -20,7 +20,7 @@ from antiphon.corpus.job import Job, Work
 from antiphon.corpus.ray_engine import RaySettings, ray_encoder
 from antiphon.corpus.resuming import check_same, prepare
 from antiphon.corpus.shards import LANCE, PARQUET, Settings
-from antiphon.corpus.windows import BATCH_TOKENS, Way
+from antiphon.corpus.windows import BATCH_TOKENS, EncodeSettings
 from antiphon.data.lance_rows import is_lance
 from antiphon.data.progress_bar import Progress, telling
 from antiphon.data.skipped import Skipped
@@ -103,16 +103,23 @@ def embed(  # noqa: PLR0913  (the public surface)
         return _verified(Path(out), settings, job)
     with held(out, "embed") as place, telling("embedding", progress, on_progress) as tell:
         index = prepare(place, settings, force=force)
-        return _run(index, job, model, Way(side, batch_size, width, settings.batch_tokens, compile), engine, tell)
+        return _run(
+            index, job, model, EncodeSettings(side, batch_size, width, settings.batch_tokens, compile), engine, tell
+        )
 
 
 def _run(
-    index: Index, job: Job, model: SentenceTransformer, way: Way, engine: Engine | RaySettings, tell: Progress
+    index: Index,
+    job: Job,
+    model: SentenceTransformer,
+    encoding: EncodeSettings,
+    engine: Engine | RaySettings,
+    tell: Progress,
 ) -> Path:
     """Return the folder of the complete index, filled by the engine."""
     if engine == "local":
-        return _filled(index, job, way.encoder(model), tell).folder
-    return _filled_by_ray(index, job, model, way, RaySettings() if engine == "ray" else engine, tell).folder
+        return _filled(index, job, encoding.encoder(model), tell).folder
+    return _filled_by_ray(index, job, model, encoding, RaySettings() if engine == "ray" else engine, tell).folder
 
 
 def _filled(index: Index, job: Job, encode: Encode, tell: Progress, there: Container[int] | None = None) -> Index:
@@ -137,7 +144,7 @@ def _filled(index: Index, job: Job, encode: Encode, tell: Progress, there: Conta
 
 
 def _filled_by_ray(
-    index: Index, job: Job, model: SentenceTransformer, way: Way, settings: RaySettings, tell: Progress
+    index: Index, job: Job, model: SentenceTransformer, encoding: EncodeSettings, settings: RaySettings, tell: Progress
 ) -> Index:
     """Return the complete index; the workers read by themselves what is not there yet, so the source must be a file."""
     if job.total is None:
@@ -148,8 +155,8 @@ def _filled_by_ray(
     there = _there(index, job)
     work = Work(job.source, job.shard_size, job.total, there, _to_calibrate(index))
     if len(there) == work.shards:
-        return _filled(index, job, way.encoder(model), tell, there)
-    with ray_encoder(model, way, work, settings) as encode:
+        return _filled(index, job, encoding.encoder(model), tell, there)
+    with ray_encoder(model, encoding, work, settings) as encode:
         return _filled(index, job, encode, tell, there)
 
 

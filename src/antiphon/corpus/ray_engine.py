@@ -21,7 +21,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus.job import Work
 from antiphon.corpus.shards import records_digest
-from antiphon.corpus.windows import ShardEncoder, Way
+from antiphon.corpus.windows import EncodeSettings, ShardEncoder
 from antiphon.data.text_columns import Record
 from antiphon.errors import AntiphonError, ConfigError, DataError, ModelError, first_line
 from antiphon.model.unit_vectors import Vectors
@@ -62,7 +62,7 @@ class RaySettings:
 
 @contextmanager
 def ray_encoder(
-    model: SentenceTransformer, way: Way, work: Work, settings: RaySettings
+    model: SentenceTransformer, encoding: EncodeSettings, work: Work, settings: RaySettings
 ) -> Iterator[Callable[..., Vectors]]:
     """Give what is called with the texts of each of the work's lists in turn and returns their vectors (N, D).
 
@@ -72,9 +72,9 @@ def ray_encoder(
     with _connected(settings) as ray:
         gpus, workers = _resources(ray, settings)
         with raised_as_ours():
-            stream = _stream(ray, model, way, work, gpus=gpus, workers=workers, cores=settings.cores)
+            stream = _stream(ray, model, encoding, work, gpus=gpus, workers=workers, cores=settings.cores)
         with closing(stream):  # or the workers would stay when the run ends early
-            yield _Results(stream, way.width)
+            yield _Results(stream, encoding.width)
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class _Results:
 class _Worker:
     """Lives in an actor of Ray's with a model of its own."""
 
-    def __init__(self, model: Sequence[Any], way: Way, threads: int | None) -> None:
-        self._model, self._way, self._threads = model[0], way, threads
+    def __init__(self, model: Sequence[Any], encoding: EncodeSettings, threads: int | None) -> None:
+        self._model, self._encoding, self._threads = model[0], encoding, threads
         self._encode: ShardEncoder | None = None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -131,14 +131,14 @@ class _Worker:
         device = "cpu" if self._threads is not None else "cuda"
         # the driver's own model, whatever made it: no worker needs the files that it was opened from
         model = torch.load(io.BytesIO(ray.get(self._model)), map_location=device, weights_only=False)
-        return self._way.encoder(model.to(device))
+        return self._encoding.encoder(model.to(device))
 
 
 _MEMORY = _FIXES["OutOfMemoryError"]
 
 
 def _stream(
-    ray: Any, model: SentenceTransformer, way: Way, work: Work, *, gpus: bool, workers: int, cores: int
+    ray: Any, model: SentenceTransformer, encoding: EncodeSettings, work: Work, *, gpus: bool, workers: int, cores: int
 ) -> Generator[pa.Table, None, None]:
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}  # where the source can be read, as it was before
     data = ray.data.read_datasource(_datasource(work), override_num_blocks=1, num_cpus=0, label_selector=here)
@@ -150,7 +150,7 @@ def _stream(
         batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers),
-        fn_constructor_args=([ray.put(_packed(model))], way, None if gpus else cores),
+        fn_constructor_args=([ray.put(_packed(model))], encoding, None if gpus else cores),
         num_cpus=None if gpus else cores,
         num_gpus=1 if gpus else None,
         max_task_retries=_RETRIES,  # an actor is started again without limit, a shard is not tried so

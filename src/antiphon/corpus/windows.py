@@ -62,7 +62,7 @@ class ShardEncoder:
 
 
 @dataclass(frozen=True)
-class Way:
+class EncodeSettings:
     """How a shard is embedded: what makes a `ShardEncoder` beside the model."""
 
     side: str
