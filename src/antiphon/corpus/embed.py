@@ -102,10 +102,8 @@ def embed(  # noqa: PLR0913  (the public surface)
     if verify:
         return _verified(Path(out), settings, job)
     with held(out, "embed") as place, telling("embedding", progress, on_progress) as tell:
-        index = prepare(place, settings, force=force)
-        return _run(
-            index, job, model, EncodeSettings(side, batch_size, width, settings.batch_tokens, compile), engine, tell
-        )
+        encoding = EncodeSettings(side, batch_size, width, settings.batch_tokens, compile)
+        return _run(prepare(place, settings, force=force), job, model, encoding, engine, tell)
 
 
 def _run(
