@@ -137,7 +137,8 @@ def run(
     docstrings = list(harvest(standard_library()))
     chosen = evenly(list(pairs(docstrings)), limit)
     names = [pair.name for pair in chosen]
-    others = evenly([one.text for one in docstrings if one.name not in set(names)], _FITTED)
+    searched = set(names)
+    others = evenly([one.text for one in docstrings if one.name not in searched], _FITTED)
     scores: dict[str, Scores] = {}
     found: dict[str, tuple[Hit, ...]] = {}
 

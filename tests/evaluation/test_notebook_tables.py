@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 
 from antiphon.data.mixtures import SetPlan
-from antiphon.data.tabular import Table
+from antiphon.data.tabular import ResultTable
 from antiphon.evaluation import Scores, TaskScore, compare
 from antiphon.evaluation.statistics import Sample
 from antiphon.model.flops import DecoderShape
@@ -60,7 +60,7 @@ def run(label, shift=0.0):
 
 
 def test_every_string_is_escaped_and_reads_back():
-    read = Tables(Table(NAME, ("a", NAME), [("b", "<td>"), (NAME, "&amp;")]).html())
+    read = Tables(ResultTable(NAME, ("a", NAME), [("b", "<td>"), (NAME, "&amp;")]).html())
     assert read.captions == [NAME]
     assert read.rows == [["a", NAME], ["b", "<td>"], [NAME, "&amp;"]]
 

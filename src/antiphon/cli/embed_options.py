@@ -5,9 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
-import typer
-
-from antiphon.cli.option_groups import OptionGroup
+from antiphon.cli.option_groups import OptionGroup, in_panel
 from antiphon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,21 +14,16 @@ if TYPE_CHECKING:
 
 
 def _sizing(given: dict[str, Any]) -> Sizing | None:
-    asked = given.pop("plan")
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if not asked:
-        if chosen:
-            raise ConfigError(f"--{next(iter(chosen)).replace('_', '-')} is for --plan; add it, or leave both out.")
+    if not given.pop("plan", False):
+        if given:
+            raise ConfigError(f"--{next(iter(given)).replace('_', '-')} is for --plan; add it, or leave both out.")
         return None
     from antiphon.corpus.embedding_plan import Sizing
 
-    return Sizing(**chosen)
+    return Sizing(**given)
 
 
-def _sizing_option(help: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, show_default=False, rich_help_panel="The plan")
-
-
+_sizing_option = in_panel("The plan")
 PLAN_GROUP = OptionGroup(
     "sizing",
     {
@@ -53,20 +46,16 @@ class EngineOption(StrEnum):
 
 
 def _engine(given: dict[str, Any]) -> Literal["local"] | RaySettings:
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if chosen.pop("engine", EngineOption.local) is EngineOption.local:
-        if chosen:
+    if given.pop("engine", EngineOption.local) is EngineOption.local:
+        if given:
             raise ConfigError("--ray-address, --workers and --cores are for --engine ray; add it, or leave them out.")
         return "local"
     from antiphon.corpus.ray_engine import RaySettings
 
-    return RaySettings(address=chosen.pop("ray_address", None), **chosen)
+    return RaySettings(address=given.pop("ray_address", None), **given)
 
 
-def _engine_option(help: str) -> Any:
-    return typer.Option(help=help, show_default=False, rich_help_panel="The engine")
-
-
+_engine_option = in_panel("The engine")
 ENGINE_GROUP = OptionGroup(
     "engine",
     {

@@ -7,9 +7,7 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
-
-from antiphon.cli.option_groups import OptionGroup, with_groups
+from antiphon.cli.option_groups import OptionGroup, in_panel, with_groups
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -21,10 +19,7 @@ PANEL = "The model"
 AUTO = "auto"
 
 
-def _option(help: str, *names: str, metavar: str | None = None) -> Any:
-    return typer.Option(*names, help=help, show_default=False, rich_help_panel=PANEL, metavar=metavar)
-
-
+_option = in_panel(PANEL)
 MODEL_OPTIONS: Mapping[str, tuple[Any, Any]] = {
     "template": (
         str | None,
@@ -71,10 +66,10 @@ Compile = Annotated[
 ]
 
 
-def _number_or_word(value: str | None) -> int | str | None:
+def _number_or_word(value: str) -> int | str:
     """Return the number that a value spells, else the value, which who reads it may know or refuse."""
     try:
-        return None if value is None else int(value)
+        return int(value)
     except ValueError:
         return value
 
@@ -85,8 +80,9 @@ def _model_options(given: dict[str, Any]) -> ModelOptions:
     with report.waiting("importing torch, transformers and sentence-transformers"):
         from antiphon.model.opening import ModelOptions
 
-    chosen = {name: value for name, value in given.items() if value is not None}
-    return ModelOptions(**{**chosen, **({"layers": _number_or_word(given["layers"])} if "layers" in chosen else {})})
+    if "layers" in given:
+        given["layers"] = _number_or_word(given["layers"])
+    return ModelOptions(**given)
 
 
 MODEL_GROUP = OptionGroup("options", MODEL_OPTIONS, _model_options)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Annotated, Any, get_type_hints
 
+import typer
+
 
 @dataclass(frozen=True)
 class OptionGroup:
@@ -16,8 +18,17 @@ class OptionGroup:
     parameter: str
     """The parameter of a command in whose place they stand; what it is annotated with is not looked at."""
     options: Mapping[str, tuple[Any, Any]]
-    """Their types and typer's options, by the names that `made` gets them under; each is None where it is not given."""
+    """Their types and typer's options, by the names that `made` gets them under: those alone that were given."""
     made: Callable[[dict[str, Any]], Any]
+
+
+def in_panel(panel: str) -> Callable[..., Any]:
+    """Return what makes an option of a panel of --help, from its help and its names; nothing is said of a default."""
+
+    def option(help: str, *names: str, metavar: str | None = None) -> Any:
+        return typer.Option(*names, help=help, show_default=False, rich_help_panel=panel, metavar=metavar)
+
+    return option
 
 
 def with_groups(*groups: OptionGroup) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -41,7 +52,7 @@ def with_groups(*groups: OptionGroup) -> Callable[[Callable[..., None]], Callabl
 
         @wraps(command)
         def run(*arguments: Any, **values: Any) -> None:
-            made = {group.parameter: group.made({name: values.pop(name) for name in group.options}) for group in groups}
+            made = {group.parameter: group.made(_given(group, values)) for group in groups}
             command(*arguments, **values, **made)
 
         described: Any = run
@@ -50,3 +61,9 @@ def with_groups(*groups: OptionGroup) -> Callable[[Callable[..., None]], Callabl
         return run
 
     return wrap
+
+
+def _given(group: OptionGroup, values: dict[str, Any]) -> dict[str, Any]:
+    """Take a group's options out of all values, and return those that were given."""
+    taken = {name: values.pop(name) for name in group.options}
+    return {name: value for name, value in taken.items() if value is not None}

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from antiphon.corpus.codec import NUMBER_BITS, Precision
-from antiphon.data.tabular import Table, Tabular
+from antiphon.data.tabular import ResultTable, Tabular
 from antiphon.errors import ConfigError
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -115,9 +115,9 @@ class EmbeddingPlan(Tabular):
         texts = "" if self.text_bytes is None else f", texts and ids {sized(self.passages * self.text_bytes)}"
         return f"vectors ({kind}) {sized(self.vector_bytes)}{texts}"
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[ResultTable]:
         """Return the table of workers."""
-        return [Table(f"{self.head}; {self.storage}", self.columns, [self.cells(one) for one in self.workers])]
+        return [ResultTable(f"{self.head}; {self.storage}", self.columns, [self.cells(one) for one in self.workers])]
 
 
 def sized(number: float) -> str:

@@ -12,7 +12,7 @@ _WORDS, _NUMBER = f"{_CELL}left", f"{_CELL}right; font-variant-numeric: tabular-
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """A table whose first column is words and whose others are numbers."""
 
     caption: str
@@ -23,11 +23,11 @@ class Table:
         """Return the caption and aligned lines."""
         lines = [self.columns, *self.rows]
         widths = [max(len(line[number]) for line in lines) for number in range(len(self.columns))]
-        said = [
+        body = [
             "  ".join(f"{cell:{'>' if number else '<'}{widths[number]}}" for number, cell in enumerate(line)).rstrip()
             for line in lines
         ]
-        return "\n".join([self.caption, *said])
+        return "\n".join([self.caption, *body])
 
     def html(self) -> str:
         """Return HTML in which every string is escaped: no script, no style sheet, nothing that would be fetched."""
@@ -45,7 +45,7 @@ class Tabular(ABC):
     """What is shown as tables: at a prompt, by `print`, and by a notebook; a dataclass needs `repr=False` for it."""
 
     @abstractmethod
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[ResultTable]:
         """Return the tables, the one that matters most first."""
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from antiphon.data.tabular import Table, Tabular
+from antiphon.data.tabular import ResultTable, Tabular
 from antiphon.errors import ConfigError, DataError
 from antiphon.evaluation.curves import Curve, read_curves
 from antiphon.evaluation.published_scores import PublishedRow
@@ -88,7 +88,7 @@ class Comparison(Tabular):
         """The common tasks, by category."""
         return list(self.categories)
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[ResultTable]:
         """Return the tables of systems and of tasks."""
         first = self.systems[0].label
         systems = [
@@ -107,8 +107,8 @@ class Comparison(Tabular):
         del heads[1]  # the first system has no difference from itself
         caption = f"Scores x 100; differences are from {first}, intervals 95 %"
         return [
-            Table(caption, ("system", "mean", "difference", "better on", "worse on"), systems),
-            Table("By task", ("task", *heads), tasks),
+            ResultTable(caption, ("system", "mean", "difference", "better on", "worse on"), systems),
+            ResultTable("By task", ("task", *heads), tasks),
         ]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from antiphon.data.tabular import Table, Tabular
+from antiphon.data.tabular import ResultTable, Tabular
 from antiphon.errors import DataError
 from antiphon.evaluation.statistics import Interval, Sample
 from antiphon.files import HeldFolder, check_place, held
@@ -120,7 +120,7 @@ class Scores(Tabular, Mapping[str, TaskScore]):
             if score.category == category
         ]
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[ResultTable]:
         """Return the table of tasks, averages and probes."""
         means = [(f"mean of {name}", "", "", _hundred(value), "") for name, value in self.categories.items()]
         if len(means) > 1:
@@ -132,7 +132,9 @@ class Scores(Tabular, Mapping[str, TaskScore]):
             for name, value in score.metrics.items()
         ]
         caption = f"{self.label}, revision {self.revision[:12]}: scores x 100, intervals 95 %"
-        return [Table(caption, ("task", "category", "metric", "score", "interval"), [*self.rows(), *means, *probes])]
+        return [
+            ResultTable(caption, ("task", "category", "metric", "score", "interval"), [*self.rows(), *means, *probes])
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the examples, for a JSON file."""

@@ -100,7 +100,7 @@ def _named(name: str | Path, limit: int | None, seed: int, read: ReadTask) -> Se
         return [_of_mteb(task) for task in (*_benchmark(chosen.benchmark), *map(_english, chosen.tasks))]
     if Path(name).exists() or isinstance(name, Path) or name.startswith((".", "/", "~")):
         return [_local(layout, seed, read) for layout in find(Path(name).expanduser())]
-    if _is_of_mteb(name):
+    if is_of_mteb(name):
         return [_of_mteb(_english(name))]
     known = [task.metadata.name for chosen in SETS.values() for task in _benchmark(chosen.benchmark)]
     near = closest(name, [*SETS, *dict.fromkeys(known)])
@@ -112,7 +112,8 @@ def _benchmark(name: str | None) -> Sequence[AbsTask]:
     return () if name is None else list(mteb.get_benchmark(name).tasks)
 
 
-def _is_of_mteb(name: str) -> bool:
+def is_of_mteb(name: str) -> bool:
+    """Return whether mteb has a task of this name."""
     try:
         mteb.get_task(name)
     except KeyError:

@@ -30,6 +30,7 @@ from antiphon.evaluation.evaluation_run import SEED
 from antiphon.evaluation.instructions import prompts_for, takes_instruction
 from antiphon.evaluation.mteb_encoder import TaskEncoder
 from antiphon.evaluation.scores import Scores
+from antiphon.evaluation.selection import is_of_mteb
 from antiphon.files import held
 from antiphon.model.fingerprint import fingerprint
 from antiphon.training.model_card import base_of, is_hub_id, licence_of, run_of
@@ -95,7 +96,7 @@ def submit(model: SentenceTransformer, scores: Scores, out: str | Path, *, name:
     """
     hub_id, revision = check_name(name)
     _check_rules(scores)
-    files = {task: result for score in scores.values() for task, result in score.results.items() if _is_mtebs(task)}
+    files = {task: result for score in scores.values() for task, result in score.results.items() if is_of_mteb(task)}
     left_out = tuple(score.name for score in scores.values() if not set(score.results) & set(files))
     if not files:
         raise ConfigError("There is no task of mteb's among the scores, so there is nothing to submit.")
@@ -112,7 +113,7 @@ def submit(model: SentenceTransformer, scores: Scores, out: str | Path, *, name:
             module = re.sub(r"\W", "_", hub_id.partition("/")[2].lower())
             (folder / f"{module}.py").write_text(_module(meta, module), encoding="utf-8")
             (folder / "mock_run.md").write_text(report + "\n", encoding="utf-8")
-            told = {
+            record = {
                 "model": hub_id,
                 "mteb": mteb.__version__,
                 "left_out": list(left_out),
@@ -121,7 +122,7 @@ def submit(model: SentenceTransformer, scores: Scores, out: str | Path, *, name:
                 "to_fill_in": [field for field in TO_FILL_IN if getattr(meta, field) is None],
                 "tasks": {task: {"zero_shot": zero_shot[task], "notes": _notes(scores, task)} for task in files},
             }
-            (folder / MARK).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+            (folder / MARK).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return Submission(folder=Path(out), meta=meta, tasks=tuple(files), left_out=left_out, zero_shot=zero_shot)
 
 
@@ -175,14 +176,6 @@ def _check_rules(scores: Scores) -> None:
         raise ConfigError(f"The scores were made with seed {settings.get('seed')}; mteb's own is {SEED}.")
     if settings.get("cut") is not None:
         raise ConfigError("The scores are of cut texts (--cut); the leaderboard's are of whole ones.")
-
-
-def _is_mtebs(task: str) -> bool:
-    try:
-        mteb.get_task(task)
-    except KeyError:
-        return False
-    return True
 
 
 def _notes(scores: Scores, task: str) -> list[str]:

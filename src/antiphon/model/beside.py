@@ -69,8 +69,10 @@ def compared(
     if isinstance(target, Server) and engine in BY_IDS and (cause is None or cause.topic not in BY_STRINGS):
         right = _by_ids(target, model, side, own, limit, rounding)
         if right is not None:
-            told = "sent as a string, a text gets another vector: " + (_NO_FRAME if cause is None else cause.sentence)
-            strings = Finding("strings", told, remedy=remedy_of("template", engine))
+            sentence = "sent as a string, a text gets another vector: " + (
+                _NO_FRAME if cause is None else cause.sentence
+            )
+            strings = Finding("strings", sentence, remedy=remedy_of("template", engine))
             return [right, strings, *_where_engines_part(ById(target, model, side), model, side, own, limit, engine)]
     return [cause or _unexplained(target, model, side, own, vectors, found, engine)]
 

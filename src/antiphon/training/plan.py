@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from antiphon import compat
 from antiphon.data.mixtures import SetPlan
-from antiphon.data.tabular import Table, Tabular
+from antiphon.data.tabular import ResultTable, Tabular
 from antiphon.errors import ConfigError
 from antiphon.model.flops import DecoderShape, forward_flops, shape_of, training_memory, vocabulary_flops
 from antiphon.model.gguf import plain_folder
@@ -99,7 +99,7 @@ class Plan(Tabular):
         """Hours of all stages together."""
         return sum(stage.hours for stage in self.stages)
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[ResultTable]:
         """Return the tables of stages and of their sets."""
         columns = ("stage", "loss", "steps", "batch", "tokens/text", "FLOPs", "GiB a card", "hours")
         stages = [[stage.cells()[name] for name in columns] for stage in self.stages]
@@ -109,9 +109,9 @@ class Plan(Tabular):
             for one in stage.sets
         ]
         caption = f"{self.name}: {self.base}; hours on {self.gpus} x {self.gpu} at {self.utilization:.0%} of its peak"
-        found = [Table(caption, columns, stages)]
+        found = [ResultTable(caption, columns, stages)]
         if sets:
-            found.append(Table("Sets", ("set", "stage", "rows", "of", "batches an epoch"), sets))
+            found.append(ResultTable("Sets", ("set", "stage", "rows", "of", "batches an epoch"), sets))
         return found
 
 
