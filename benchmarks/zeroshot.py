@@ -48,7 +48,7 @@ WHOLE = ("classical-write", "echo-rewrite", "PromptEOL", "PromptEOL after echo")
 def embed(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     quiet()
-    fitting = fitting_texts(arguments.data)
+    fitting = fitting_texts(arguments.data, CACHE)
     steps = [*(("fit", name) for name in arguments.fit if name != "halves")]
     steps += [("task", task) for task in arguments.tasks] + [("fit", "halves")] * ("halves" in arguments.fit)
     folder = CACHE / arguments.name
@@ -80,7 +80,7 @@ def _last_layer(reader: Reader, embedder: Embedder, data: Path, task: str) -> fl
 def score(arguments: argparse.Namespace) -> None:
     quiet()
     tasks = selected(arguments.data, arguments.tasks, CACHE)
-    vectorizer = Vectorizer(CACHE / arguments.name, arguments.model, fitting_texts(arguments.data))
+    vectorizer = Vectorizer(CACHE / arguments.name, arguments.model, fitting_texts(arguments.data, CACHE))
     fitted = [name for name in arguments.fit if name != "halves"]
     loaded: dict[str, AbsTask] = {}
     for method in arguments.methods or METHODS:
@@ -100,7 +100,7 @@ def check(arguments: argparse.Namespace) -> None:
     """Print both scores of each task, zero_shot/scoring.py's and mteb's, of plain and standardised vectors."""
     quiet()
     tasks = selected(arguments.data, arguments.tasks, CACHE)
-    vectorizer = Vectorizer(CACHE / arguments.name, arguments.model, fitting_texts(arguments.data))
+    vectorizer = Vectorizer(CACHE / arguments.name, arguments.model, fitting_texts(arguments.data, CACHE))
     stand_in = antiphon.build("nano", "classical-write", max_tokens=64)  # only asked how vectors are compared
     for method in arguments.methods or ["echo-rewrite"]:
         for row in vectorizer.rows(method, ["wikipedia"], whole=False):
@@ -112,7 +112,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def layers(arguments: argparse.Namespace) -> None:
-    fitting = fitting_texts(arguments.data)
+    fitting = fitting_texts(arguments.data, CACHE)
     vectorizer = Vectorizer(CACHE / arguments.name, arguments.model, fitting)
     methods = [method for method in arguments.methods or WHOLE if vectorizer.has(method)]
     places = CACHE / "scores" / arguments.name

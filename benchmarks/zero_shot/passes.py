@@ -38,6 +38,11 @@ class Pass:
     prepends: bool = False
     """Whether the token before the text carries what the sequence's last token says (prepending.py)."""
 
+    @property
+    def attends(self) -> bool:
+        """Whether its pooling asks for the attention weights."""
+        return self.pooling == "backward"
+
 
 PASSES: Mapping[str, Pass] = {
     "classical": Pass("classical-write", "mean", "Echo (2402.15449), section 4.2"),
@@ -58,6 +63,8 @@ PASSES: Mapping[str, Pass] = {
         "last",
         "Contrastive prompting (2505.12831): what is taken off",
     ),
+    "classical-backward": Pass("classical-write", "backward", "Backward attention (2502.20726), one copy"),
+    "echo-backward": Pass("echo-rewrite", "backward", "Backward attention (2502.20726), two copies"),
     # four questions of our own, where the paper has eight
     "topic": Pass('The topic of this text: "[{text}]" in one word: "', "last", "MetaEOL (2402.18458)"),
     "feeling": Pass('The feeling in this text: "[{text}]" in one word: "', "last", "MetaEOL (2402.18458)"),
@@ -117,6 +124,9 @@ class Reader:
             device="cpu",
         )
         self.decoder = self.model[0].model
+        self.attends = kind.attends
+        if kind.attends:
+            self.decoder.set_attn_implementation("eager")  # the one that gives its weights back
         self.shape = shape_of_decoder(self.decoder)
         layers = len(self.decoder.layers)
         self.readings = readings(layers, kind.pooling)
@@ -148,8 +158,12 @@ class Reader:
         self.spent.flops += sum(forward_flops(self.shape, length) for length in lengths)
         if self._prepending is not None:
             self._prepending.lengths_B = mask.sum(1)
-        states = self.decoder(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
-        weights = _weights(mask, features.get("pool_mask"))
+        out = self.decoder(
+            input_ids=ids, attention_mask=mask, output_hidden_states=True, output_attentions=self.attends
+        )
+        states, weights = out.hidden_states, _weights(mask, features.get("pool_mask"))
+        if self.attends:
+            weights["backward"] = backward_weights(out.attentions, mask, weights["mean"])
         rows = [self._states(states, reading, weights) for reading in self.readings]
         return torch.cat(rows, dim=1).numpy()
 
@@ -160,6 +174,18 @@ class Reader:
         else:
             hidden = states[int(layer)] if raw else self.decoder.norm(states[int(layer)])
         return torch.einsum("bt,btd->bd", weights[pooling], hidden)
+
+
+def backward_weights(attentions: Sequence[torch.Tensor], mask_BT: torch.Tensor, mean_BT: torch.Tensor) -> torch.Tensor:
+    """Return the weights (B, T) with which backward attention's vectors of the tokens of a mean add up.
+
+    A token's new vector is the sum of all tokens' last states by what it attends to, and by what those behind it attend
+    to it: the weights A (B, T, T) of all layers and heads together, made symmetric. The mean of such sums is one
+    weighted sum over the tokens, so it is a pooling.
+    """
+    attention_BTT = torch.stack([layer.mean(1) for layer in attentions]).mean(0) * mask_BT[:, :, None]
+    both_BTT = attention_BTT + attention_BTT.transpose(1, 2) - torch.diag_embed(attention_BTT.diagonal(dim1=1, dim2=2))
+    return torch.einsum("bt,bts->bs", mean_BT, both_BTT)
 
 
 def _weights(mask_BT: torch.Tensor, span_BT: torch.Tensor | None) -> dict[str, torch.Tensor]:

@@ -55,6 +55,8 @@ METHODS: Mapping[str, Method] = {
     "PromptEOL after echo": Method(("echo-eol",)),
     "MetaEOL, four questions": Method(QUESTIONS),
     "PromptEOL, token prepending": Method(("eol-prepended",)),
+    "classical, backward attention": Method(("classical-backward",)),
+    "echo, backward attention": Method(("echo-backward",)),
     "contrastive prompts": Method(("eol", "irrelevant"), join="minus"),
     "echo beside PromptEOL": Method(("echo", "eol"), join="beside"),
     "classical beside PromptEOL": Method(("classical", "eol"), join="beside"),

@@ -132,8 +132,9 @@ def _reranking(source: Path, place: Path) -> None:
     _write(place, random.Random(SEED).sample(_rows(source), RERANKED))
 
 
-def fitting_texts(data: Path) -> dict[str, list[str]]:
-    """Return the texts that maps are fitted on: paragraphs of encyclopedia, and docstrings of this Python.
+def fitting_texts(data: Path, cache: Path) -> dict[str, list[str]]:
+    """Return the texts that maps are fitted on: paragraphs of encyclopedia, docstrings of this Python, and for two
+    tasks the corpus that is searched, without the documents that the task keeps.
 
     "halves" are the paragraphs cut in two, one behind the other: what a choice of layer is judged by.
     """
@@ -144,7 +145,17 @@ def fitting_texts(data: Path) -> dict[str, list[str]]:
         "wikipedia": paragraphs,
         "halves": [half for text in paragraphs for half in _halves(text)],
         "docstrings": evenly(docstrings, FITTED),
+        "xquad": _rest(data / "beir" / "xquad_en" / "corpus.jsonl", "text", cache / "sets" / "beir" / "xquad_en"),
+        "nq": _rest(data / "train" / "nq.jsonl", "positive", cache / "sets" / "train" / "nq"),
     }
+
+
+def _rest(source: Path, field: str, place: Path) -> list[str]:
+    """Return texts of a corpus that its cut for the table does not hold; none before the cut is made."""
+    if not place.exists():
+        return []
+    kept = {row["text"] for row in _rows(place / "corpus.jsonl")}
+    return evenly([text for text in dict.fromkeys(row[field] for row in _rows(source)) if text not in kept], FITTED)
 
 
 def _halves(text: str) -> tuple[str, str]:

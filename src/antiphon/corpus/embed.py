@@ -28,6 +28,7 @@ from antiphon.data.sources import TextSource, open_source
 from antiphon.data.text_columns import Record
 from antiphon.errors import ConfigError, DataError, among
 from antiphon.files import held
+from antiphon.model.build import check_embedder
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.origin import Origin
 from antiphon.model.unit_vectors import Vectors
@@ -81,15 +82,15 @@ def embed(  # noqa: PLR0913  (the public surface)
     as they were. `engine` is "local", this process, or "ray", Ray Data's workers (`RaySettings`), to the same rows.
     `progress` shows a bar, without it in interactive use only; `on_progress` takes its place.
 
-    Raises ConfigError for a setting that cannot be used; DataError for a bad source, two texts of one id, a disk that
-    is full, a folder that others made or another process writes to, or one that does not pass `verify`; ModelError for
-    a vector that is NaN or zero.
+    Raises ConfigError for a setting that cannot be used; DataError for a bad source, two texts of one id, a full disk,
+    or a folder that others made, that is in use or fails `verify`; ModelError for a vector that is NaN or zero.
 
     Example:
         >>> import antiphon
         >>> antiphon.embed(antiphon.build("nano"), ["sort a list", "open a file"], "vectors").name
         'vectors'
     """
+    check_embedder(model, "embed")
     store, skipped = LANCE if is_lance(Path(out)) else PARQUET, Skipped(strict=strict)
     size = SHARD_SIZES[store] if shard_size is None else shard_size
     width = kept_width(model.get_embedding_dimension(), truncate_dim)

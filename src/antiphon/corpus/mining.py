@@ -36,6 +36,7 @@ from antiphon.data.progress_bar import Progress, telling
 from antiphon.data.skipped import Skipped
 from antiphon.encoding import Compile, Encoder
 from antiphon.errors import DataError
+from antiphon.model.build import check_embedder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -69,13 +70,12 @@ def mine(  # noqa: PLR0913  (the public surface)
 
     `pairs` are those of `antiphon.pairs.load`, or a source that it reads, by the map `columns` of anchor, positive and
     negative to its names. Negatives come from `corpus` (texts, a source of them, or a folder that `embed` wrote with
-    this model), without it from the positives and negatives of all pairs. A source is gone through twice as a stream,
-    so memory grows with the queries alone. Of a query's positives the least similar sets the margin. A pair for which
-    fewer are found keeps those ('' and the column label, as everywhere). Vectors are kept in the folder `cache`, by the
-    model's fingerprint, so that other margins cost no encoding and a run that died goes on. With a cross-encoder in
-    `rescore` its scores of the nearest texts and of the positive take the place of cosines. `report` is a Markdown file
-    to write. `strict` refuses what would be passed over in a source. `batch_tokens` and `compile` are the Encoder's.
-    `progress` shows a bar, without it in interactive use only; `on_progress` takes its place.
+    this model), without it from all pairs' positives and negatives. A source is streamed twice, so memory grows with
+    the queries alone. Of a query's positives the least similar sets the margin. A pair with fewer keeps those ('' and
+    the column label, as everywhere). The folder `cache` keeps vectors by the model's fingerprint: other margins cost no
+    encoding, and a run that died goes on. A cross-encoder in `rescore` scores the nearest texts and the positive in
+    place of cosines. `report` is a Markdown file. `strict` refuses what a source would pass over. `batch_tokens` and
+    `compile` are the Encoder's. `progress` shows a bar (None: in interactive use), or `on_progress` is told.
 
     Raises DataError for a bad source, an empty corpus, vectors of another model, or a file `report` that cannot be
     written; ModelError for a vector that is NaN or zero.
@@ -89,6 +89,7 @@ def mine(  # noqa: PLR0913  (the public surface)
         >>> len(mined), "negative_1" in mined.column_names
         (5, True)
     """
+    check_embedder(model, "mine")
     chosen = settings or MiningSettings()
     check_report(report)
     table = pairs if not isinstance(pairs, str | Path) else load(pairs, columns=columns, skipped=Skipped(strict=strict))

@@ -25,6 +25,7 @@ from antiphon.data.text_columns import Record
 from antiphon.encoding import Compile, Encoder
 from antiphon.errors import ConfigError, DataError
 from antiphon.model import parity
+from antiphon.model.build import check_embedder
 from antiphon.model.unit_vectors import Vectors, unit
 
 _BATCH_SIZE = 32
@@ -67,7 +68,7 @@ def search(  # noqa: PLR0913  (the public surface)
         >>> [hit.text for hit in antiphon.search(texts, "open a file", model=model, top=1)]
         ['open a file']
     """
-    _check_query(query, top)
+    _check_asked(query, top, model)
     folder = _folder(source, verify=verify, asked=field or id_field)
     found: _Found = (
         _Embedded(open_source(source, field=field, id_field=id_field), batch_tokens or BATCH_TOKENS, compile)
@@ -95,7 +96,9 @@ def search(  # noqa: PLR0913  (the public surface)
     return best
 
 
-def _check_query(query: str, top: int) -> None:
+def _check_asked(query: str, top: int, model: object) -> None:
+    if model is not None:
+        check_embedder(model, "search")
     if top < 1:
         raise ConfigError(f"top is {top}; ask for at least 1 text.")
     if not query.strip():

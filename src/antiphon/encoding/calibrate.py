@@ -19,6 +19,7 @@ from antiphon.encoding.encoder import Encoder
 from antiphon.errors import ConfigError
 from antiphon.model import calibration
 from antiphon.model.affine_maps import Moments, fit, parsed, record_of
+from antiphon.model.build import check_embedder
 from antiphon.model.prompts import prompt_of
 from antiphon.text.template import SIDES, Side
 from antiphon.text.tokens import check_texts
@@ -59,6 +60,7 @@ def calibrate(
         >>> [type(module).__name__ for module in model]
         ['TemplateInput', 'SpanPooling', 'Dense']
     """
+    check_embedder(model, "calibrate")
     steps = parsed(method)
     if side not in (BOTH, *SIDES):
         raise ConfigError(f"There is no side {side!r}; take one of {', '.join((BOTH, *SIDES))}.")

@@ -75,7 +75,7 @@ class Encoder:
         `attention` is "sdpa", "matmul" or "varlen", None takes the fastest that works. Raises ConfigError for a budget
         below 1, and for an attention or linear that there is not.
         """
-        check_settings(attention, linear, budget)
+        check_settings(model, attention, linear, budget)
         self.model = model
         self.compile_seconds: float | None = None
         self.check = Check(unsupported_reason(model))

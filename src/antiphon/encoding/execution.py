@@ -17,6 +17,7 @@ from antiphon.encoding.kernels.linear import LINEARS
 from antiphon.encoding.runner import Runner
 from antiphon.encoding.tokenised import Reading
 from antiphon.errors import ConfigError
+from antiphon.model.build import check_embedder
 from antiphon.model.prompts import prompt_of
 
 Attention = Literal["sdpa", "matmul", "varlen"]
@@ -26,8 +27,9 @@ Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 logger = logging.getLogger(__name__)
 
 
-def check_settings(attention: str | None, linear: str, budget: int | None) -> None:
-    """Raise a ConfigError for an attention or linear that there is not, or a budget below 1."""
+def check_settings(model: object, attention: str | None, linear: str, budget: int | None) -> None:
+    """Raise a ModelError for what is no model, a ConfigError for a setting that there is not or a budget below 1."""
+    check_embedder(model, "Encoder")
     if attention is not None and attention not in CALLS:
         raise ConfigError(f"There is no attention {attention!r}; take one of {', '.join(CALLS)}.")
     if linear not in ("plain", *LINEARS):

@@ -23,6 +23,7 @@ from antiphon.data.docstrings import evenly
 from antiphon.encoding.calibrate import opened_texts
 from antiphon.errors import ConfigError, DataError
 from antiphon.model.affine_maps import Moments, fit
+from antiphon.model.build import check_embedder
 from antiphon.model.calibration import uncalibrated
 from antiphon.model.layers import layers_of
 from antiphon.model.prompts import prompt_of
@@ -76,6 +77,7 @@ def choose_layers(
         >>> sorted(antiphon.choose_layers(antiphon.build("nano", max_tokens=64), texts).scores)
         [1, 2, 3, 4, 5]
     """
+    check_embedder(model, "choose_layers")
     if pairs is not None and texts is not None:
         raise ConfigError("Layers are chosen by texts or by pairs, and both are given; leave one of them away.")
     first, second = zip(*(_halves(opened_texts(texts, field)[1]) if pairs is None else _judged(pairs)), strict=True)

@@ -32,6 +32,7 @@ from antiphon.evaluation.text_cut import cutting, identity_of_cut
 from antiphon.evaluation.trained_on import TrainedOn
 from antiphon.evaluation.vector_store import VectorStore
 from antiphon.files import HeldFolder, cache_folder, check_place, held
+from antiphon.model.build import check_embedder
 from antiphon.model.fingerprint import fingerprint
 from antiphon.text.template import Template, template_of
 
@@ -77,11 +78,10 @@ def evaluate(  # noqa: PLR0913  (the public surface)
 
     `tasks` are names of mteb's tasks, named sets (`antiphon.evaluation.SETS`), or local files and folders. `limit` caps
     the examples of local tasks, drawn with the seed. `instructions` is a table or JSON file by task name, over the
-    shipped ones, or "own" for the model's own prompts. `out` is a folder for the scores and their examples. `label` is
-    what tables call the run. `budget` is the tokens of a forward pass, found by a probe without it, and `compile` is
-    the Encoder's. `cut` cuts texts to whole words of at most so many tokens, as LLM2Vec and Anchor do at 400. `cache`
-    is True for the user's cache, a folder, or False. `progress` shows a bar, without it in interactive use only; a
-    `listener` takes its place.
+    shipped ones, or "own" for the model's own prompts. `out` is a folder for scores and examples. `label` names the run
+    in tables. `budget` is the tokens of a forward pass, probed without it, and `compile` is the Encoder's. `cut` cuts
+    texts to whole words of at most so many tokens, as LLM2Vec and Anchor do at 400. `cache` is True for the user's
+    cache, a folder, or False. `progress` shows a bar (None: in interactive use), or a `listener` is told.
 
     `own_document` says what becomes of the document that has a query's own id: "leave-out" of its ranking, as BEIR's
     protocol has it, "keep", or "auto": left out where most of such documents read as their queries do. What is passed
@@ -100,6 +100,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
         >>> -1 <= scores["pairs"].main <= 1
         True
     """
+    check_embedder(model, "evaluate")
     folder = None if cache is False else cache_folder() if cache is True else Path(cache)
     settings = Settings(
         instructions=instructions, limit=limit, seed=seed, budget=budget, compile=compile, cut=cut, cache=folder

@@ -108,6 +108,19 @@ def build(
     return model
 
 
+def check_embedder(model: object, verb: str) -> None:
+    """Raise a ModelError where what `verb` was given as its model is something else, such as a model's name."""
+    if isinstance(model, str | Path):
+        raise ModelError(
+            f"{verb} takes a model, and {str(model)!r} is a name; open it first: antiphon.open_model({str(model)!r})."
+        )
+    if not isinstance(model, SentenceTransformer):
+        raise ModelError(
+            f"{verb} takes a SentenceTransformer, as antiphon.open_model, build and load give it, "
+            f"not {type(model).__name__}."
+        )
+
+
 def check_ready(model: SentenceTransformer) -> None:
     """Raise a ModelError unless every id has a row, EOS and BOS survive truncation, and attention is as configured."""
     module = model[0]

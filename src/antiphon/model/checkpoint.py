@@ -25,7 +25,7 @@ from antiphon.errors import CheckpointError, ConfigError, foreign
 from antiphon.files import HeldFolder, held
 from antiphon.model.adapters import is_adapted, merge
 from antiphon.model.base import check_files
-from antiphon.model.build import Dtype, check_companions, check_ready
+from antiphon.model.build import Dtype, check_companions, check_embedder, check_ready
 from antiphon.model.calibration import Calibration, calibration_of, restore
 from antiphon.model.foreign_code import check_code, check_inside, check_modules
 from antiphon.model.library_messages import hushed
@@ -49,6 +49,7 @@ def save(model: SentenceTransformer, path: str | Path) -> Path:
         >>> antiphon.save(antiphon.build("nano"), "saved").name
         'saved'
     """
+    check_embedder(model, "save")
     with held(path, "save", kind=CheckpointError) as place:
         place.check_free()
         _write(model, place)
