@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
@@ -137,6 +137,15 @@ def figures(found: dict[int, Any], refused: Sequence[str], right: Any) -> dict[s
     return {"texts": len(found), "error": largest, "median": median, "refused": list(refused)}
 
 
+def figures_without_outer_space(
+    found: dict[int, Any], refused: Sequence[str], right: Any, texts: Sequence[str]
+) -> dict[str, object]:
+    """Return the figures of an engine that strips texts: of those without outer white space, and of the others."""
+    plain = {number: one for number, one in found.items() if texts[number] == texts[number].strip()}
+    spaced = {number: one for number, one in found.items() if number not in plain}
+    return {**figures(plain, refused, right), "with_outer_space": figures(spaced, [], right)["error"]}
+
+
 def cells_of(given: argparse.Namespace) -> Iterator[tuple[str, str, Path, list[str], Any]]:
     """Yield base, form, folder, texts and right vectors of every cell that is asked for."""
     texts = json.loads((given.work / "texts.json").read_text())
@@ -144,6 +153,11 @@ def cells_of(given: argparse.Namespace) -> Iterator[tuple[str, str, Path, list[s
         base, form = right.parent.parent.name, right.parent.name
         if (given.base is None or base in given.base) and (given.form is None or form in given.form):
             yield base, form, right.parent, texts, np.load(right)
+
+
+def wanted(given: argparse.Namespace, form: str, dtypes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the dtypes that a form is run in, of those that are asked for."""
+    return [name for name, forms in dtypes.items() if form in forms and (given.type is None or name in given.type)]
 
 
 def as_said(form: str, texts: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ import os
 import subprocess
 
 import numpy as np
-from harness import QUIET, arguments, cells_of, environment, figures, row, version_in
+from harness import QUIET, arguments, cells_of, environment, figures_without_outer_space, row, version_in
 
 TORCH = "torch==2.13.0+cpu"
 PINS = {
@@ -52,10 +52,8 @@ def main() -> None:
             if done.returncode:
                 row(given.work, **cells, failed=done.stderr.strip().splitlines()[-1][:300])
                 continue
-            vectors = np.load(out)
-            plain = {n: vector for n, vector in enumerate(vectors) if texts[n] == texts[n].strip()}
-            spaced = {n: vector for n, vector in enumerate(vectors) if texts[n] != texts[n].strip()}
-            row(given.work, **cells, **figures(plain, [], right), with_outer_space=figures(spaced, [], right)["error"])
+            found = dict(enumerate(np.load(out)))
+            row(given.work, **cells, **figures_without_outer_space(found, [], right, texts))
 
 
 if __name__ == "__main__":

