@@ -27,7 +27,7 @@ from antiphon.corpus.shards import LANCE, Settings
 from antiphon.data.text_columns import Record
 from antiphon.model.unit_vectors import Vectors
 
-SHARD, QUERIES, NEAREST, WORDS = 8192, 100, 10, 2000
+SHARD, QUERIES, NEAREST, WORDS = 8192, 300, 10, 2000
 
 
 def made(rows: int, width: int, seed: int) -> Iterator[Vectors]:

@@ -18,7 +18,7 @@ import torch
 from million import make_model, make_texts
 
 import antiphon
-from antiphon.corpus.ray_engine import RaySettings
+from antiphon.corpus.ray_cluster import RaySettings
 
 CORES = 2
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -29,7 +29,7 @@ NAMES = [
 SIGNATURES = {
     "Encoder": "model budget compile attention linear widen",
     "evaluate": "model tasks out instructions limit seed budget cut compile label cache listener progress own_document "
-    "strict trained_on",
+    "strict trained_on engine",
     "compare": "runs published",
     "export": "model to out freeze_prompts dimensions",
     "build": "base template pooling prompts eos bidirectional max_tokens layers dtype device",
@@ -44,13 +44,14 @@ SIGNATURES = {
 MODEL = "template pooling layers max-tokens bidirectional prompt prompt-name adapter dtype device"
 """The options of every command that opens a model, in this order and with one meaning."""
 ENCODER = "batch-tokens compile"
+ENGINE = "engine ray-address workers cores"
 COMMANDS = {
     "build": f"out {MODEL}",
     "merge": f"out {MODEL}",
     "export": f"to out freeze-prompts dimensions {MODEL}",
     "show": f"side health {MODEL}",
     "embed": "out field id keep side precision truncate-dim shard-size batch-size force verify strict "
-    f"{ENCODER} {MODEL} plan passages tokens tokens-per-second price within engine ray-address workers cores",
+    f"{ENCODER} {MODEL} plan passages tokens tokens-per-second price within {ENGINE}",
     "calibrate": f"out method side field {MODEL}",
     "search": f"model top where mode show field id verify {ENCODER} {MODEL}",
     "index": "kind recall",
@@ -59,7 +60,7 @@ COMMANDS = {
     "mine": "out columns corpus negatives range-min range-max relative-margin absolute-margin max-score min-score "
     f"sampling seed limit cache rescore report force strict {ENCODER} {MODEL}",
     "evaluate": f"tasks out instructions limit seed label cache own-document strict cut dry-run "
-    f"trained-on submit hub-name {ENCODER} {MODEL}",
+    f"trained-on submit hub-name {ENCODER} {MODEL} {ENGINE}",
     "compare": "out published",
     "parity": f"side {MODEL}",
     "doctor": f"model side {MODEL}",

@@ -26,7 +26,7 @@ PINS = (
     "infinity-emb[server,torch]==0.0.78",
     "numpy<2",
     "sentence-transformers==3.4.1",
-    "transformers==4.57.1",
+    "transformers==4.48.3",
     "torch==2.13.0+cpu",
     "optimum<2",
     "typer<0.13",

@@ -14,7 +14,7 @@ import pytest
 import antiphon
 from antiphon.corpus.index import MANIFEST
 from antiphon.corpus.job import Job, Work
-from antiphon.corpus.ray_engine import ENVIRONMENT, RaySettings, raised_as_ours
+from antiphon.corpus.ray_cluster import ENVIRONMENT, RaySettings, raised_as_ours
 from antiphon.data.skipped import Skipped
 from antiphon.data.sources import open_source
 from antiphon.errors import ConfigError, DataError, ModelError
@@ -148,7 +148,7 @@ def test_what_goes_wrong_in_a_worker_is_a_sentence_and_shards_stay(cluster, mode
 
     surprises = {
         "hungry": (Surprise(eval, ("(_ for _ in ()).throw(MemoryError('no room'))",)), "Ray worker ran out of memory"),
-        "deadly": (Surprise(os._exit, (1,)), "Ray could not go on, after .*the shards that are written stay"),
+        "deadly": (Surprise(os._exit, (1,)), "Ray could not go on, after .*what is written stays"),
     }
     for name, (surprise, words) in surprises.items():
         surprising = antiphon.build(tiny_base, max_tokens=64, dtype="float32", device="cpu")

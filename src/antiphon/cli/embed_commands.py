@@ -33,7 +33,7 @@ from antiphon.errors import ConfigError
 
 if TYPE_CHECKING:
     from antiphon.corpus.embedding_plan import Sizing
-    from antiphon.corpus.ray_engine import RaySettings
+    from antiphon.corpus.ray_cluster import RaySettings
     from antiphon.model.opening import ModelOptions
     from antiphon.text.template import Side
 

@@ -1,4 +1,4 @@
-"""The groups of options of embed: the plan, and the engine."""
+"""The groups of options of embed: the plan, and the engine, which evaluate has too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from antiphon.errors import ConfigError
 
 if TYPE_CHECKING:
     from antiphon.corpus.embedding_plan import Sizing
-    from antiphon.corpus.ray_engine import RaySettings
+    from antiphon.corpus.ray_cluster import RaySettings
 
 
 def _sizing(given: dict[str, Any]) -> Sizing | None:
@@ -50,7 +50,7 @@ def _engine(given: dict[str, Any]) -> Literal["local"] | RaySettings:
         if given:
             raise ConfigError("--ray-address, --workers and --cores are for --engine ray; add it, or leave them out.")
         return "local"
-    from antiphon.corpus.ray_engine import RaySettings
+    from antiphon.corpus.ray_cluster import RaySettings
 
     return RaySettings(address=given.pop("ray_address", None), **given)
 
@@ -59,7 +59,7 @@ _engine_option = in_panel("The engine")
 ENGINE_GROUP = OptionGroup(
     "engine",
     {
-        "engine": (EngineOption | None, _engine_option("local, this process, or ray, workers of Ray Data: same rows.")),
+        "engine": (EngineOption | None, _engine_option("local, this process, or ray, Ray's workers, to the same end.")),
         "ray_address": (str | None, _engine_option("Of a Ray cluster; without it Ray is started here for the run.")),
         "workers": (int | None, _engine_option("With a model each; one a GPU, else one for so many cores.")),
         "cores": (int | None, _engine_option("Of a worker without a GPU; 1 without it.")),

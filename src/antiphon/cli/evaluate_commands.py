@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from antiphon.cli.application import Model, Strict, app, examples
-from antiphon.cli.model_options import BatchTokens, Compile, CompileOption, open_named, with_model_options
+from antiphon.cli.embed_options import ENGINE_GROUP
+from antiphon.cli.model_options import MODEL_GROUP, BatchTokens, Compile, CompileOption, open_named
+from antiphon.cli.option_groups import with_groups
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from antiphon.corpus.ray_cluster import RaySettings
     from antiphon.evaluation import Scores
     from antiphon.model.opening import ModelOptions
 
@@ -90,7 +93,7 @@ DryRun = Annotated[
         "antiphon evaluate Qwen/Qwen3-0.6B --template echo --tasks STSBenchmark,SciFact --instructions words.json",
     )
 )
-@with_model_options
+@with_groups(MODEL_GROUP, ENGINE_GROUP)
 def evaluate(  # noqa: PLR0913  (the options of the command)
     model: Model,
     tasks: Annotated[list[str], typer.Option("--tasks", "-t", help=TASKS_HELP, show_default=False)],
@@ -111,6 +114,7 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
     compile: Compile = CompileOption.auto,
     *,
     options: ModelOptions,
+    engine: Literal["local"] | RaySettings,
 ) -> None:
     """Score a model by mteb's metrics; a run that died goes on, and a run that was done takes seconds."""
     from antiphon.cli import report
@@ -145,6 +149,7 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
             own_document=own_document.value,
             strict=strict,
             trained_on=trained_on or (),
+            engine=engine,
         )
     if rank() == 0:
         report.scores(found)

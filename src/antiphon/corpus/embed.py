@@ -10,14 +10,14 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
 
 from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus.codec import Precision, Ranges, check_precision, kept_width
 from antiphon.corpus.index import Index, open_index
 from antiphon.corpus.job import Job, Work
-from antiphon.corpus.ray_engine import RaySettings, ray_encoder
+from antiphon.corpus.ray_cluster import Engine, RaySettings, settings_of
+from antiphon.corpus.ray_engine import ray_encoder
 from antiphon.corpus.resuming import check_same, prepare
 from antiphon.corpus.shards import LANCE, PARQUET, Settings
 from antiphon.corpus.windows import BATCH_TOKENS, EncodeSettings
@@ -26,7 +26,7 @@ from antiphon.data.progress_bar import Progress, telling
 from antiphon.data.skipped import Skipped
 from antiphon.data.sources import TextSource, open_source
 from antiphon.data.text_columns import Record
-from antiphon.errors import ConfigError, DataError, among
+from antiphon.errors import ConfigError, DataError
 from antiphon.files import held
 from antiphon.model.build import check_embedder
 from antiphon.model.fingerprint import fingerprint
@@ -37,8 +37,6 @@ from antiphon.text.template import SIDES, Side
 SHARD_SIZES = {PARQUET: 1024, LANCE: 8192}
 """Texts in a shard. A Lance table keeps a version for every shard until it is complete, so its shards are larger."""
 _TOO_MUCH_OUTSIDE = 0.01
-Engine = Literal["local", "ray"]
-ENGINES: tuple[Engine, ...] = get_args(Engine)
 Encode = Callable[..., Vectors]
 """Texts, their ids and who is told of progress to unit vectors: a `ShardEncoder`, or Ray's workers."""
 
@@ -94,7 +92,8 @@ def embed(  # noqa: PLR0913  (the public surface)
     store, skipped = LANCE if is_lance(Path(out)) else PARQUET, Skipped(strict=strict)
     size = SHARD_SIZES[store] if shard_size is None else shard_size
     width = kept_width(model.get_embedding_dimension(), truncate_dim)
-    _check_settings(side, size, batch_size, precision, width, engine)
+    _check_settings(side, size, batch_size, precision, width)
+    workers = settings_of(engine)
     job = Job.of(open_source(source, field=field, id_field=id_field, keep=keep, skipped=skipped), size, skipped)
     settings = Settings(
         fingerprint(model), side, size, width, batch_tokens or BATCH_TOKENS, compile, Origin.of(model).to_dict(),
@@ -104,7 +103,7 @@ def embed(  # noqa: PLR0913  (the public surface)
         return _verified(Path(out), settings, job)
     with held(out, "embed") as place, telling("embedding", progress, on_progress) as tell:
         encoding = EncodeSettings(side, batch_size, width, settings.batch_tokens, compile)
-        return _run(prepare(place, settings, force=force), job, model, encoding, engine, tell)
+        return _run(prepare(place, settings, force=force), job, model, encoding, workers, tell)
 
 
 def _run(
@@ -112,13 +111,13 @@ def _run(
     job: Job,
     model: SentenceTransformer,
     encoding: EncodeSettings,
-    engine: Engine | RaySettings,
+    workers: RaySettings | None,
     tell: Progress,
 ) -> Path:
-    """Return the folder of the complete index, filled by the engine."""
-    if engine == "local":
+    """Return the folder of the complete index, filled by this process or by Ray's workers."""
+    if workers is None:
         return _filled(index, job, encoding.encoder(model), tell).folder
-    return _filled_by_ray(index, job, model, encoding, RaySettings() if engine == "ray" else engine, tell).folder
+    return _filled_by_ray(index, job, model, encoding, workers, tell).folder
 
 
 def _filled(index: Index, job: Job, encode: Encode, tell: Progress, there: Container[int] | None = None) -> Index:
@@ -195,11 +194,7 @@ def _tell_outside(share: float, index: Index) -> None:
         )  # fmt: skip
 
 
-def _check_settings(
-    side: str, shard_size: int, batch_size: int, precision: str, width: int, engine: str | RaySettings
-) -> None:
-    if isinstance(engine, str) and engine not in ENGINES:
-        raise ConfigError(f"There is no engine {engine!r}; {among(engine, ENGINES)}.")
+def _check_settings(side: str, shard_size: int, batch_size: int, precision: str, width: int) -> None:
     check_precision(precision, width)
     if side not in SIDES:
         raise ConfigError(f"There is no side {side!r}; take one of {', '.join(SIDES)}.")

@@ -7,8 +7,6 @@ in the manifest, so a run that ends goes on by the same command and needs no che
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,44 +18,23 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus.job import Work
+from antiphon.corpus.ray_cluster import (
+    RETRIES,
+    RaySettings,
+    connected,
+    out_of_memory,
+    packed,
+    raised_as_ours,
+    resources,
+    unpacked,
+)
 from antiphon.corpus.shards import records_digest
 from antiphon.corpus.windows import EncodeSettings, ShardEncoder
 from antiphon.data.text_columns import Record
-from antiphon.errors import AntiphonError, ConfigError, DataError, ModelError, first_line
+from antiphon.errors import AntiphonError, ConfigError, DataError, ModelError
 from antiphon.model.unit_vectors import Vectors
 
-_RETRIES = 3
-"""Times that a shard is tried again whose worker died."""
 _KINDS: Mapping[str, type[AntiphonError]] = {kind.__name__: kind for kind in (DataError, ModelError, ConfigError)}
-ENVIRONMENT: Mapping[str, str] = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # which would tell Ray's makers of every run
-    "RAY_worker_niceness": "0",  # else workers run behind all others of the machine: 15 by default
-}
-"""What Ray reads when it is started here, unless the user has set it."""
-_FIXES: Mapping[str, str] = {
-    "OutOfMemoryError": "take fewer workers, fewer batch_tokens or a node with more memory",
-    "RayActorError": "a worker died again and again, perhaps of too little memory: take fewer workers or batch_tokens",
-    "OutOfDiskError": "make room where Ray keeps what does not fit into memory (its temp dir, /tmp/ray)",
-    "ObjectStoreFullError": "take a smaller shard_size, or start Ray with a larger object store",
-}
-"""What the user can do about an error of Ray's, by the name of its class."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RaySettings:
-    """Where Ray runs and how many workers embed.
-
-    Example:
-        >>> RaySettings(workers=2).cores
-        1
-    """
-
-    address: str | None = None
-    """Of a cluster ("auto" finds one on this machine); None starts Ray here for the run, or takes what has joined."""
-    workers: int | None = None
-    """Each with a model; one for every GPU of the cluster, or without GPUs for every `cores` of its cores."""
-    cores: int = 1
-    """CPU cores, and threads, of a worker that has no GPU."""
 
 
 @contextmanager
@@ -69,8 +46,8 @@ def ray_encoder(
     Raises ConfigError where Ray is not installed or reached, or has not the resources; the call raises DataError where
     workers died too often or the source has changed meanwhile, and what they raised themselves.
     """
-    with _connected(settings) as ray:
-        gpus, workers = _resources(ray, settings)
+    with connected(settings) as ray:
+        gpus, workers = resources(ray, settings)
         with raised_as_ours():
             stream = _stream(ray, model, encoding, work, gpus=gpus, workers=workers, cores=settings.cores)
         with closing(stream):  # or the workers would stay when the run ends early
@@ -120,21 +97,13 @@ class _Worker:
         except AntiphonError as error:
             return _failed(error)
         except (MemoryError, torch.OutOfMemoryError) as error:
-            return _failed(DataError(f"A Ray worker ran out of memory ({first_line(error):.200}); {_MEMORY}."))
+            return _failed(out_of_memory(error))
         return _row(digest=_digest(row["texts"], row["names"]), vectors=np.ascontiguousarray(vectors_ND).tobytes())
 
     def _opened(self) -> ShardEncoder:
         import ray
 
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
-        device = "cpu" if self._threads is not None else "cuda"
-        # the driver's own model, whatever made it: no worker needs the files that it was opened from
-        model = torch.load(io.BytesIO(ray.get(self._model)), map_location=device, weights_only=False)
-        return self._encoding.encoder(model.to(device))
-
-
-_MEMORY = _FIXES["OutOfMemoryError"]
+        return self._encoding.encoder(unpacked(ray.get(self._model), self._threads))
 
 
 def _stream(
@@ -150,23 +119,15 @@ def _stream(
         batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=workers),
-        fn_constructor_args=([ray.put(_packed(model))], encoding, None if gpus else cores),
+        fn_constructor_args=([ray.put(packed(model))], encoding, None if gpus else cores),
         num_cpus=None if gpus else cores,
         num_gpus=1 if gpus else None,
-        max_task_retries=_RETRIES,  # an actor is started again without limit, a shard is not tried so
+        max_task_retries=RETRIES,  # an actor is started again without limit, a shard is not tried so
     )
     found: Generator[pa.Table, None, None] = iter(
         data.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=1)
     )
     return found
-
-
-def _packed(model: SentenceTransformer) -> bytes:
-    from ray import cloudpickle
-
-    buffer = io.BytesIO()
-    torch.save(model, buffer, pickle_module=cloudpickle)
-    return buffer.getvalue()
 
 
 def _datasource(work: Work) -> Any:
@@ -215,68 +176,3 @@ def _failed(error: AntiphonError) -> pa.Table:
 
 def _digest(texts: Sequence[str], names: Sequence[str]) -> str:
     return records_digest([Record(name, text) for name, text in zip(names, texts, strict=True)])
-
-
-def _resources(ray: Any, settings: RaySettings) -> tuple[bool, int]:
-    """Return whether workers have GPUs, and how many there are; ConfigError where Ray has not as much."""
-    there: Mapping[str, float] = ray.cluster_resources()
-    gpus, cores = int(there.get("GPU", 0)), int(there.get("CPU", 0))
-    most = gpus or cores // settings.cores
-    workers = settings.workers or most
-    if not 1 <= workers <= most:
-        has = f"{gpus} GPUs" if gpus else f"{cores} cores, and a worker takes {settings.cores}"
-        raise ConfigError(f"{workers} workers are wanted where Ray has {has}; take at least one and at most {most}.")
-    return gpus > 0, workers
-
-
-@contextmanager
-def _connected(settings: RaySettings) -> Iterator[Any]:
-    """Give Ray, connected: to what this process has joined already, to an address, or to one that is started here."""
-    for name in ("workers", "cores"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; a whole number of at least 1 is wanted.")
-    try:
-        import ray
-        import ray.data
-    except ImportError:
-        raise ConfigError("The engine ray needs Ray Data: pip install 'antiphon[scale]'.") from None
-    own = not ray.is_initialized()
-    if own:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        try:
-            ray.init(
-                settings.address or "local", include_dashboard=None if settings.address else False,
-                log_to_driver=False, logging_level="ERROR",
-            )  # fmt: skip
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            where = f"at {settings.address}" if settings.address else "here"
-            raise ConfigError(f"Ray is not to be had {where} ({first_line(error):.200}); check the address.") from error
-    try:
-        yield ray
-    finally:
-        if own:
-            ray.shutdown()
-
-
-@contextmanager
-def raised_as_ours() -> Iterator[None]:
-    """Raise as a DataError what Ray says of workers, memory and disks that are gone."""
-    from ray.data.exceptions import SystemException
-    from ray.exceptions import RayError
-
-    try:
-        yield
-    except (RayError, SystemException) as error:
-        fix = next((_FIXES[name] for name in _names(error) if name in _FIXES), "see the logs of Ray")
-        raise DataError(
-            f"Ray could not go on, after {_RETRIES} more tries ({type(error).__name__}: {first_line(error):.200}); "
-            f"{fix}, and run the same command to go on: the shards that are written stay."
-        ) from error
-
-
-def _names(error: BaseException | None) -> Iterator[str]:
-    while error is not None:
-        yield from (kind.__name__ for kind in type(error).__mro__)
-        error = getattr(error, "cause", None) or error.__cause__

@@ -7,15 +7,17 @@ prompts, the data, the seed and mteb's version. So no model is ever shown anothe
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
 from antiphon import compat, nano
+from antiphon.corpus.ray_cluster import Engine, RaySettings, settings_of
 from antiphon.data.processes import rank, world
 from antiphon.encoding import Compile
 from antiphon.evaluation import instructions as instructing
@@ -24,6 +26,7 @@ from antiphon.evaluation.embedder import Encode, ModelEncode, preparation_of
 from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.local_readers import OwnDocument
 from antiphon.evaluation.progress import Listener, Meter, listening
+from antiphon.evaluation.ray_tasks import scored_by_ray
 from antiphon.evaluation.score_cache import key_of
 from antiphon.evaluation.scores import SCORES, Scores, TaskScore
 from antiphon.evaluation.selection import Selected, SelectedProbe, Selection, quiet, select
@@ -53,6 +56,8 @@ class Settings:
     compile: Compile = False
     cache: Path | None = None
     trained_on: TrainedOn | None = None
+    workers: RaySettings | None = None
+    """Ray's, which score the tasks in the place of this process."""
 
 
 def evaluate(  # noqa: PLR0913  (the public surface)
@@ -73,6 +78,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     own_document: OwnDocument = "auto",
     strict: bool = False,
     trained_on: Sequence[str | Path] = (),
+    engine: Engine | RaySettings = "local",
 ) -> Scores:
     r"""Score a model on tasks, by mteb's metrics; `scores["STSBenchmark"].main` is a float between 0 and 1.
 
@@ -87,6 +93,8 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     protocol has it, "keep", or "auto": left out where most of such documents read as their queries do. What is passed
     over in local files is told in a score's notes; `strict` refuses it. `trained_on` are sources of training pairs;
     notes tell how many rows hold a text of a task. Under torchrun the ranks share the tasks and all return all scores.
+    `engine` is "local", or "ray" (`RaySettings`): Ray's workers, a model in each, score the tasks; files of tasks must
+    be where all of them see them.
 
     Raises ConfigError for a task or setting that cannot be used and for an instruction that is missing, DataError for
     data that cannot be scored honestly, ModelError for a vector that is NaN or zero.
@@ -103,8 +111,9 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     check_embedder(model, "evaluate")
     folder = None if cache is False else cache_folder() if cache is True else Path(cache)
     settings = Settings(
-        instructions=instructions, limit=limit, seed=seed, budget=budget, compile=compile, cut=cut, cache=folder
-    )
+        instructions=instructions, limit=limit, seed=seed, budget=budget, compile=compile, cut=cut, cache=folder,
+        workers=settings_of(engine),
+    )  # fmt: skip
     if trained_on:
         settings = replace(settings, trained_on=TrainedOn.read(trained_on))
     with _held(out) as place, randomness.kept(), ranks.joined():
@@ -151,10 +160,11 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
         if isinstance(task, Selected)
     }
     own = instructing.says_own(model, settings.instructions)
-    identity = identity_of_cut(identity or fingerprint(model), settings.cut)
+    whole = identity or fingerprint(model)
+    identity = identity_of_cut(whole, settings.cut)
     reader = encode or ModelEncode(model, budget=settings.budget, compile=settings.compile)
     encode, prepare = cutting(reader, model, settings.cut), preparation_of(reader)
-    mine, sizes = _share(selected, spread=spread, sized=listener is not None)
+    mine, sizes = _share(selected, spread=spread, sized=listener is not None or settings.workers is not None)
     meter = Meter(listener, sizes)
 
     def score() -> dict[str, TaskScore]:
@@ -173,7 +183,11 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
                 meter.end(number)
         return found
 
-    everything = ranks.gathered(score) if spread else score()
+    if settings.workers is None:
+        everything: Mapping[str, TaskScore] = ranks.gathered(score) if spread else score()
+    else:
+        alone = replace(settings, workers=None, instructions=settings.instructions if given is None else given)
+        everything = scored_by_ray(model, mine, sizes, partial(_alone, alone, whole), settings.workers, meter)
     spec = template_of(model)
     name = label or getattr(model.model_card_data, "model_name", None) or (spec.name if spec else "model")
     return Scores(
@@ -184,6 +198,12 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
         tasks={task.name: everything[task.name] for task in selected},
         settings=_told(settings, spec),
     )
+
+
+def _alone(settings: Settings, identity: str, model: SentenceTransformer, task: Selection) -> TaskScore:
+    """Return the score of a task, in a worker."""
+    quiet()
+    return run(model, [task], settings, identity=identity).tasks[task.name]
 
 
 def _told(settings: Settings, template: Template | None) -> dict[str, Any]:
