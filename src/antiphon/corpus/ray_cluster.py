@@ -91,9 +91,14 @@ def connected(settings: RaySettings) -> Iterator[Any]:
                 settings.address or "local", include_dashboard=None if settings.address else False,
                 log_to_driver=False, logging_level="ERROR",
             )  # fmt: skip
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except Exception as error:  # of the bare class where a process of Ray's is too slow to start
             where = f"at {settings.address}" if settings.address else "here"
-            raise ConfigError(f"Ray is not to be had {where} ({first_line(error):.200}); check the address.") from error
+            fix = (
+                "check the address"
+                if settings.address
+                else "start it when this machine is less busy, or by `ray start`"
+            )
+            raise ConfigError(f"Ray is not to be had {where} ({first_line(error):.200}); {fix}.") from error
     try:
         yield ray
     finally:

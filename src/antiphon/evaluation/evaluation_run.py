@@ -93,16 +93,14 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     protocol has it, "keep", or "auto": left out where most of such documents read as their queries do. What is passed
     over in local files is told in a score's notes; `strict` refuses it. `trained_on` are sources of training pairs;
     notes tell how many rows hold a text of a task. Under torchrun the ranks share the tasks and all return all scores.
-    `engine` is "local", or "ray" (`RaySettings`): Ray's workers, a model in each, score the tasks; files of tasks must
-    be where all of them see them.
+    `engine` "ray" (`RaySettings`) has Ray's workers score the tasks, whose files must be where all of them see them.
 
     Raises ConfigError for a task or setting that cannot be used and for an instruction that is missing, DataError for
     data that cannot be scored honestly, ModelError for a vector that is NaN or zero.
 
     Example:
-        >>> from pathlib import Path
-        >>> import antiphon
-        >>> _ = Path("pairs.tsv").write_text("sentence1\tsentence2\tscore\n" + "".join(
+        >>> import antiphon, pathlib
+        >>> _ = pathlib.Path("pairs.tsv").write_text("sentence1\tsentence2\tscore\n" + "".join(
         ...     f"sort {a} items\tsort {b} items\t{5 - abs(a - b)}\n" for a in range(4) for b in range(4)))
         >>> scores = antiphon.evaluate(antiphon.build("nano"), ["pairs.tsv"], cache=False)
         >>> -1 <= scores["pairs"].main <= 1
@@ -112,10 +110,8 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     folder = None if cache is False else cache_folder() if cache is True else Path(cache)
     settings = Settings(
         instructions=instructions, limit=limit, seed=seed, budget=budget, compile=compile, cut=cut, cache=folder,
-        workers=settings_of(engine),
+        trained_on=TrainedOn.read(trained_on) if trained_on else None, workers=settings_of(engine),
     )  # fmt: skip
-    if trained_on:
-        settings = replace(settings, trained_on=TrainedOn.read(trained_on))
     with _held(out) as place, randomness.kept(), ranks.joined():
         quiet()
         selected = select(tasks, limit=limit, seed=seed, own_document=own_document, strict=strict)
@@ -183,16 +179,15 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
                 meter.end(number)
         return found
 
+    alone = partial(_alone, replace(settings, workers=None, instructions=given or settings.instructions), whole)
     if settings.workers is None:
         everything: Mapping[str, TaskScore] = ranks.gathered(score) if spread else score()
     else:
-        alone = replace(settings, workers=None, instructions=settings.instructions if given is None else given)
-        everything = scored_by_ray(model, mine, sizes, partial(_alone, alone, whole), settings.workers, meter)
+        everything = scored_by_ray(model, mine, sizes, alone, settings.workers, meter)
     spec = template_of(model)
-    name = label or getattr(model.model_card_data, "model_name", None) or (spec.name if spec else "model")
     return Scores(
         model=_name(model),
-        label=str(name),
+        label=str(label or getattr(model.model_card_data, "model_name", None) or (spec.name if spec else "model")),
         revision=key_of({"model": identity, "instructions": sorted(words.items())}),
         instructions=instructing.digest(words),
         tasks={task.name: everything[task.name] for task in selected},

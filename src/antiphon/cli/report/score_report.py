@@ -50,8 +50,8 @@ TABLES, PAGE = "comparison.json", "report.html"
 _PROBE = "Probe"
 
 
-def scores(found: Scores) -> None:
-    """Print a table of tasks by category, then the averages, the probes and what is to be said about the data."""
+def scores(found: Scores, out: Path | None = None) -> None:
+    """Print a table of tasks by category, the averages, the probes, what is to be said about the data, and where."""
     say(f"{found.label}, revision {found.revision[:12]}; scores are times 100, intervals 95 % (bootstrap).\n")
     rows = found.rows()
     if rows:
@@ -64,6 +64,8 @@ def scores(found: Scores) -> None:
     for score in found.values():
         for words in score.notes:
             say(f"{score.name}: {words}")
+    if out is not None:
+        note(f"written to {out}")
 
 
 def _probe(score: TaskScore) -> None:
