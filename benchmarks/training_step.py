@@ -1,10 +1,12 @@
 """A Stage I or Stage II step of a real model: its CPU seconds, what they go to, and its gradients.
 
     python benchmarks/training_step.py .cache/real/smollm2/*.gguf [--stage one two] [--pairs 8] [--rounds 3]
-        [--autocast] [--full] [--cached 1024] [--profile] [--gradients FILE]
+        [--layers 6] [--autocast] [--full] [--cached 1024] [--profile] [--gradients FILE]
 
 Pairs of docstrings, each side of at most 96 tokens; Stage II trains adapters of rank 16, or all weights with --full.
---gradients keeps the gradients in FILE where there is none, and else says how far these are from those in it, against
+Steps take turns: as the trainer runs them, which keeps memory that was freed, and as they are without that. The share
+of the ceiling is of what the tokens need (padding and a gradient cache's second forward not counted) at the rate of the
+product 1024 x 576 x 1536. --gradients keeps the gradients in FILE where there is none, and else says how far these are from those in it, against
 their norm: run it on two commits to see that a change of speed is one of speed only.
 """
 
@@ -13,9 +15,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from encoder import Clock, ceiling, paired
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
@@ -23,6 +27,8 @@ from torch.profiler import ProfilerActivity, profile
 from training import WORKLOADS, Features, batch_of, packed
 
 import antiphon
+from antiphon.encoding.heap import whole_heap
+from antiphon.model.flops import forward_flops, shape_of_decoder, vocabulary_flops
 from antiphon.training.losses import ContrastiveLoss, ContrastiveSettings, ReconstructionLoss
 
 TOKENS, RANK = 96, 16
@@ -33,7 +39,15 @@ WORKLOAD = {"one": WORKLOADS[2], "two": WORKLOADS[0]}
 def made(stage: str, options: argparse.Namespace) -> tuple[SentenceTransformer, torch.nn.Module]:
     """Return the model and the loss of a stage."""
     torch.manual_seed(0)
-    model = antiphon.build(options.model, "classical", pooling="last", max_tokens=TOKENS, dtype="float32", device="cpu")
+    model = antiphon.build(
+        options.model,
+        "classical",
+        pooling="last",
+        max_tokens=TOKENS,
+        dtype="float32",
+        device="cpu",
+        layers=options.layers,
+    )
     model.prompts = {"query": "", "document": ""}
     if stage == "one":
         return model.train(), packed(ReconstructionLoss(model))
@@ -44,6 +58,23 @@ def made(stage: str, options: argparse.Namespace) -> tuple[SentenceTransformer, 
                 torch.nn.init.normal_(parameter, std=0.02)
     settings = ContrastiveSettings(mask_identical_texts=False, mini_batch_tokens=options.cached)
     return model.train(), packed(ContrastiveLoss(model, settings))
+
+
+def needed(stage: str, options: argparse.Namespace, model: SentenceTransformer, features: Features) -> float:
+    """Return the floating point operations that the tokens of a batch need, forward and backward.
+
+    A backward takes the products of the forward once for the states and once for the weights, where they learn.
+    """
+    shape = shape_of_decoder(model[0].model)
+    learned = stage == "one" or options.full
+    lengths = [column["attention_mask"].sum(dim=1).tolist() for column in features]
+    decoded = [column["content_mask"].sum(dim=1).tolist() for column in features] if stage == "one" else []
+    total = 0.0
+    for length in (length for column in (*lengths, *decoded) for length in column):
+        products = 2.0 * shape.active * length
+        total += (3 if learned else 2) * products + 3 * (forward_flops(shape, length) - products)
+        total += 0 if learned else 3 * 2.0 * shape.adapter_parameters(RANK) * length
+    return total + 3 * vocabulary_flops(shape, sum(map(sum, decoded)))
 
 
 def step(loss: torch.nn.Module, features: Features, *, autocast: bool) -> float:
@@ -77,6 +108,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--stage", nargs="+", choices=WORKLOAD, default=list(WORKLOAD))
     parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--layers", type=int, help="only so many of the first layers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--autocast", action="store_true", help="compute in bf16")
@@ -86,13 +118,24 @@ def main() -> None:
     parser.add_argument("--gradients", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    clock = Clock(processor=True, device="cpu")
     for stage in options.stage:
         model, loss = made(stage, options)
         features = batch_of(WORKLOAD[stage], model, options.pairs)
         tokens = sum(int(column["attention_mask"].sum()) for column in features)
-        seconds = [step(loss, features, autocast=options.autocast) for _ in range(options.rounds)]
-        low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
-        print(f"stage {stage}: {tokens} tokens, {middle:.2f} CPU s a step ({low:.2f} to {high:.2f})", flush=True)
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for kept in [True, False] * options.rounds:
+            with whole_heap() if kept else nullcontext():
+                step(loss, features, autocast=options.autocast)  # what the step before gave back is not this one's
+                seconds[kept].append(step(loss, features, autocast=options.autocast))
+        top = ceiling(clock, "cpu", "bfloat16" if options.autocast else "float32", size=1024)
+        share = needed(stage, options, model, features) / statistics.median(seconds[True]) / top
+        print(
+            f"stage {stage}: {tokens} tokens, {statistics.median(seconds[True]):.2f} CPU s a step, {share:.0%} of the "
+            f"ceiling ({top / 1e9:.0f} GFLOP/s); without memory that is kept {paired(seconds[False], seconds[True])} "
+            "as long",
+            flush=True,
+        )
         if options.gradients is not None:
             print(compared(loss, options.gradients.with_suffix(f".{stage}.safetensors")))
         if options.profile:

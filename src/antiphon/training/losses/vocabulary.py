@@ -100,23 +100,27 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight_gradient = torch.zeros_like(weight_VD, dtype=exact) if of_weight else None
         # one dtype for both factors: fp32 master weights meet bf16 states under autocast
         weight = weight_VD.to(hidden_ND.dtype)
+        # alike, since a small rest of a chunk would be multiplied slowly
+        size = -(-len(targets_N) // max(1, -(-len(targets_N) // plan.chunk_size)))
         # made once and used by every chunk: fresh memory of this size costs more than what is computed in it
-        shape = (min(plan.chunk_size, len(targets_N)), len(weight))
-        products, scores = (hidden_ND.new_empty(shape, dtype=dtype) for dtype in (hidden_ND.dtype, exact))
-        for start in range(0, len(targets_N), plan.chunk_size):
-            part = slice(start, start + plan.chunk_size)
+        products = hidden_ND.new_empty(size, len(weight))
+        scores = products if products.dtype == exact else products.new_empty(products.shape, dtype=exact)
+        for start in range(0, len(targets_N), max(1, size)):
+            part = slice(start, start + size)
             hidden_CD, targets_C = hidden_ND[part], targets_N[part]
             product_CV, logits_CV = products[: len(targets_C)], scores[: len(targets_C)]
-            logits_CV.copy_(torch.mm(hidden_CD, weight.T, out=product_CV))
+            torch.mm(hidden_CD, weight.T, out=product_CV)
+            if scores is not products:
+                logits_CV.copy_(product_CV)
             losses_C = _into_slope(logits_CV, targets_C, plan.softcap, factor)
             loss += losses_C.sum() * factor
             if hidden_gradient is None and weight_gradient is None:
                 continue
-            slope_CV = product_CV.copy_(logits_CV)
+            slope_CV = product_CV if scores is products else product_CV.copy_(logits_CV)
             if hidden_gradient is not None:
-                hidden_gradient[part] = slope_CV @ weight
+                torch.mm(slope_CV, weight, out=hidden_gradient[part])
             if weight_gradient is not None:
-                weight_gradient += slope_CV.T @ hidden_CD
+                _add_product(weight_gradient, slope_CV.T, hidden_CD)
         ctx.save_for_backward(hidden_gradient, None if weight_gradient is None else weight_gradient.to(weight_VD.dtype))
         return loss
 
@@ -126,6 +130,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # not in place: the same graph may be walked again (retain_graph)
         hidden, weight = (None if made is None else made * upstream[0].to(made.dtype) for made in ctx.saved_tensors)
         return hidden, weight, None, None
+
+
+def _add_product(sum_VD: torch.Tensor, slope_VC: torch.Tensor, hidden_CD: torch.Tensor) -> None:
+    """Add the product of two matrices to a sum, which may have more bits than they."""
+    if sum_VD.dtype == hidden_CD.dtype:
+        sum_VD.addmm_(slope_VC, hidden_CD)  # no memory for the product
+    else:
+        sum_VD += slope_VC @ hidden_CD
 
 
 def _into_slope(logits_CV: torch.Tensor, targets_C: torch.Tensor, softcap: float | None, factor: float) -> torch.Tensor:
