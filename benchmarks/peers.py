@@ -1,13 +1,14 @@
 """Us against the engines that embed with the same weights on a CPU: CPU seconds, in turns, ratios with their spread.
 
     python benchmarks/peers.py WORK [--model .cache/real/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf] [--cores 1 2]
-        [--rounds 3] [--dtype bfloat16] [--only NAME ...] [--workloads NAME ...]
+        [--pin 1] [--rounds 3] [--dtype bfloat16] [--only NAME ...] [--workloads NAME ...]
 
 One command sets up and runs. Each peer lives in an environment of its own under WORK, and is started as a process that
-is pinned to one core, or to two, and that embeds the same texts whenever its turn comes; the CPU seconds of all its
-processes are counted from outside. vLLM and llama.cpp are sent token ids: tokenizers are not what is compared.
-Vectors are compared with sentence-transformers' in float32, by the error against spread. A peer that cannot be
-installed or started is listed with the reason.
+is pinned to one core, or to two, and that embeds the same texts whenever its turn comes; all are there at once, which
+takes a gigabyte and more for each (`--only` for fewer). The CPU seconds of all its processes are counted from outside,
+those from the start to the vectors of the first hundred texts too. vLLM and llama.cpp are sent token ids: tokenizers
+are not what is compared. Vectors are compared with sentence-transformers' in float32, by the error against spread. A
+peer that cannot be installed or started is listed with the reason.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -31,7 +33,8 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "engines")]
 
-PORT = 8770
+FIRST = 100
+"""Texts that a peer embeds before it counts as started."""
 BATCH_SIZES = (4, 8, 16, 32, 64)
 WORKLOADS = {
     "queries": ("classical", True),
@@ -86,26 +89,28 @@ class Peer:
     packages: tuple[str, ...] = ()
     """What is installed into an environment of its own; none for ours."""
     distribution: str = "sentence-transformers"
-    command: Callable[[Path, Job], list[str]] | None = None
+    command: Callable[[Path, Job, int], list[str]] | None = None
     """Of a server; None for a worker of this file."""
     sends: str = "ids"
     variables: dict[str, str] = field(default_factory=dict)
 
 
-def vllm(python: Path, job: Job) -> list[str]:
+def vllm(python: Path, job: Job, port: int) -> list[str]:
     longest = max(map(len, job.ids)) + 1
-    flags = f"--runner pooling --dtype {job.dtype} --max-model-len {longest} --port {PORT}"
+    flags = f"--runner pooling --dtype {job.dtype} --max-model-len {longest} --port {port}"
     return [str(python.parent / "vllm"), "serve", str(job.portable), *flags.split()]
 
 
-def llama_cpp(python: Path, job: Job) -> list[str]:
-    (weights,) = sorted((job.folder.parent / "gguf").glob("*.gguf"))[:1]
+def llama_cpp(python: Path, job: Job, port: int) -> list[str]:
+    weights = next((job.folder.parent / "gguf").glob("*.gguf"), None)
+    if weights is None:
+        raise FileNotFoundError("the model could not be written as GGUF")
     longest = max(512, max(map(len, job.ids)) + 8)
-    return [str(python), "-c", LLAMA_SERVER, str(weights), str(PORT), str(longest), str(job.threads)]
+    return [str(python), "-c", LLAMA_SERVER, str(weights), str(port), str(longest), str(job.threads)]
 
 
-def infinity(python: Path, job: Job) -> list[str]:
-    flags = f"--engine torch --device cpu --dtype {job.dtype} --no-bettertransformer --no-model-warmup --port {PORT}"
+def infinity(python: Path, job: Job, port: int) -> list[str]:
+    flags = f"--engine torch --device cpu --dtype {job.dtype} --no-bettertransformer --no-model-warmup --port {port}"
     return [str(python.parent / "infinity_emb"), "v2", "--model-id", str(job.portable), *flags.split()]
 
 
@@ -133,29 +138,29 @@ def peers() -> list[Peer]:
 
 
 def worker(name: str, file: Path) -> None:
-    """Load what `name` says, then embed all texts for each line that comes; the first writes the vectors."""
+    """Load what `name` says and embed the first texts, then those of each job that a line names; keep their vectors."""
     job = json.loads(file.read_text())
     import torch
 
     torch.set_num_threads(job["threads"])
     encode = loaded(name, job)
-    encode(job["texts"][:64])
+    encode(job["texts"][:FIRST], job["prompt"])
     print("ready", flush=True)
     for line in sys.stdin:
-        vectors = np.asarray(encode(job["texts"]), dtype=np.float32)
-        if line.strip():
-            np.save(line.strip(), vectors)
+        given, kept = json.loads(line)
+        job = json.loads(Path(given).read_text())
+        np.save(kept, np.asarray(encode(job["texts"], job["prompt"]), dtype=np.float32))
         print("done", flush=True)
 
 
-def loaded(name: str, job: dict[str, Any]) -> Callable[[Sequence[str]], Any]:
+def loaded(name: str, job: dict[str, Any]) -> Callable[[Sequence[str], str], Any]:
     if name.startswith(OURS):
         import antiphon
 
         model = antiphon.load(job["folder"], device="cpu", dtype=job["dtype"])
         options: dict[str, Any] = {"compile": True, "linear": "prepacked"} if "compiled" in name else {}
         encoder = antiphon.Encoder(model, **options).require_fast()
-        return lambda texts: encoder.encode(list(texts), prompt=job["prompt"])
+        return lambda texts, prompt: encoder.encode(list(texts), prompt=prompt)
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -165,19 +170,19 @@ def loaded(name: str, job: dict[str, Any]) -> Callable[[Sequence[str]], Any]:
     if "compiled" in name:
         model[0].model = torch.compile(model[0].model, dynamic=True)
 
-    def encode(texts: Sequence[str], size: int = 32) -> Any:
-        return model.encode(list(texts), prompt=job["prompt"], batch_size=size, show_progress_bar=False)
+    def encode(texts: Sequence[str], prompt: str, size: int = 32) -> Any:
+        return model.encode(list(texts), prompt=prompt, batch_size=size, show_progress_bar=False)
 
     if "best" not in name:
         return encode
-    sample = job["texts"][:: max(1, len(job["texts"]) // 128)]
+    sample = job["texts"][:: max(4, len(job["texts"]) // 128)]
     taken = {}
     for size in BATCH_SIZES:
         began = os.times()
-        encode(sample, size)
+        encode(sample, job["prompt"], size)
         taken[size] = os.times().user - began.user
     best = min(taken, key=lambda size: taken[size])
-    return lambda texts: encode(texts, best)
+    return lambda texts, prompt: encode(texts, prompt, best)
 
 
 # --- the one that measures
@@ -198,62 +203,68 @@ def cpu_seconds(process: int) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-@contextmanager
-def running(peer: Peer, python: Path, job: Job, work: Path, cores: set[int]) -> Iterator[Callable[[str], float]]:
-    """Start a peer on some cores and give what embeds once and returns the CPU seconds that it took."""
-    log = (work / f"{peer.name.replace(' ', '-')}.log").open("w")
-    variables = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "HF_HUB_OFFLINE": "1", **peer.variables}
-    file = work / "job.json"
-    file.write_text(json.dumps(job.written()))
-    server = peer.command is not None
-    command = peer.command(python, job) if server else [str(python), __file__, "--worker", peer.name, str(file)]
-    process = subprocess.Popen(
-        command,
-        env=variables,
-        stdin=subprocess.PIPE,
-        stdout=log if server else subprocess.PIPE,
-        stderr=log,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
+Once = Callable[[Job, Path], float]
+"""Embeds a job's texts, keeps the vectors in a file, returns the CPU seconds that it took."""
 
-    def asked(line: str) -> None:
-        process.stdin.write(f"{line}\n")
-        process.stdin.flush()
-        answered()
+
+@contextmanager
+def running(peer: Peer, python: Path, job: Job, work: Path, cores: set[int]) -> Iterator[tuple[Once, float]]:
+    """Start a peer on some cores; give what embeds, and the CPU seconds from its start to the first texts' vectors."""
+    variables = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "HF_HUB_OFFLINE": "1", **peer.variables}
+    port, server = free_port(), peer.command is not None
+    file, log = work / f"{peer.name.replace(' ', '-')}.job.json", work / f"{peer.name.replace(' ', '-')}.log"
+    file.write_text(json.dumps(job.written()))
+    worker_command = [str(python), __file__, "--worker", peer.name, str(file)]
+    with log.open("w") as written:
+        process = subprocess.Popen(
+            peer.command(python, job, port) if server else worker_command,
+            env=variables,
+            stdin=subprocess.PIPE,
+            stdout=written if server else subprocess.PIPE,
+            stderr=written,
+            text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
 
     def answered() -> None:
         for line in process.stdout:
             if line.strip() in ("ready", "done"):
                 return
-        raise RuntimeError(f"it ended; see {log.name}")
+        raise RuntimeError(f"it ended: {log.read_text(errors='replace').strip()[-300:]}")
 
-    def served(line: str) -> None:
-        vectors = over_http(job, peer.sends)
-        if line:
-            np.save(line, vectors)
-
-    def once(line: str) -> float:
+    def once(job: Job, kept: Path) -> float:
         began = cpu_seconds(process.pid)
-        (served if server else asked)(line)
+        if server:
+            np.save(kept, over_http(job, peer.sends, port))
+        else:
+            file.write_text(json.dumps(job.written()))
+            process.stdin.write(json.dumps([str(file), str(kept)]) + "\n")
+            process.stdin.flush()
+            answered()
         return cpu_seconds(process.pid) - began
 
     try:
         if server:
             from harness import wait
 
-            wait(process, f"http://127.0.0.1:{PORT}/health", Path(log.name))
-            over_http(job, peer.sends, most=64)
+            wait(process, f"http://127.0.0.1:{port}/health", log)
+            over_http(job, peer.sends, port, most=FIRST)
         else:
             answered()
-        yield once
+        yield once, cpu_seconds(process.pid)
     finally:
         process.terminate()
         process.wait(60)
-        log.close()
 
 
-def over_http(job: Job, sends: str, *, most: int | None = None) -> np.ndarray:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def over_http(job: Job, sends: str, port: int, *, most: int | None = None) -> np.ndarray:
     """Return the vectors that a server gives of all texts, or of the first `most`, in requests of 256."""
     inputs: list[Any] = job.ids if sends == "ids" else [job.prompt + text for text in job.texts]
     inputs = inputs[:most]
@@ -261,7 +272,7 @@ def over_http(job: Job, sends: str, *, most: int | None = None) -> np.ndarray:
     for start in range(0, len(inputs), 256):
         body = json.dumps({"model": str(job.portable), "input": inputs[start : start + 256]}).encode()
         path = "/embeddings" if sends == "strings" else "/v1/embeddings"
-        request = urllib.request.Request(f"http://127.0.0.1:{PORT}{path}", body, {"Content-Type": "application/json"})
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=3600) as answer:
             found = json.load(answer)["data"]
         rows += [one["embedding"] for one in sorted(found, key=lambda one: one["index"])]
@@ -290,8 +301,13 @@ def prepared(options: argparse.Namespace, template: str, *, instructed: bool, th
     prompt = encoder.INSTRUCTION if instructed else ""
     ids = [model.preprocess([text], prompt=prompt)["input_ids"][0].tolist() for text in texts]
     truth = np.asarray(model.encode(texts[:: max(1, len(texts) // 48)], prompt=prompt, show_progress_bar=False))
-    np.save(options.work / "truth.npy", truth)
+    np.save(truth_of(options.work, template, instructed=instructed), truth)
     return Job(folder, portable, options.dtype, threads, texts, prompt, ids)
+
+
+def truth_of(work: Path, template: str, *, instructed: bool) -> Path:
+    """Return the file of some texts' vectors by sentence-transformers in float32."""
+    return work / f"truth-{template}-{'queries' if instructed else 'passages'}.npy"
 
 
 def python_of(peer: Peer, work: Path) -> Path:
@@ -305,44 +321,66 @@ def python_of(peer: Peer, work: Path) -> Path:
     return environment(work, peer.name.replace(" ", "-"), peer.packages, finish=finish) / "bin" / "python"
 
 
-def measured(options: argparse.Namespace, workload: str, cores: int) -> None:
-    template, instructed = WORKLOADS[workload]
-    job = prepared(options, template, instructed=instructed, threads=cores)
+def measured(options: argparse.Namespace, template: str, cores: int) -> None:
+    """Start all peers on a template's folder, let them embed each workload in turns, print a table for each."""
     from antiphon.model.parity import compare
 
-    taken: dict[str, list[float]] = {}
-    said: dict[str, str] = {}
+    workloads = [name for name in options.workloads if WORKLOADS[name][0] == template]
+    jobs = {name: prepared(options, template, instructed=WORKLOADS[name][1], threads=cores) for name in workloads}
+    first = jobs[workloads[0]]
     chosen = [peer for peer in peers() if not options.only or any(word in peer.name for word in options.only)]
-    truth = np.load(options.work / "truth.npy")
-    for _ in range(options.rounds):
-        for peer in [one for one in chosen if one.name not in said or one.name in taken]:
+    said: dict[str, str] = {}
+    with ExitStack() as stack:
+        started: dict[str, tuple[Once, float]] = {}
+        for peer in chosen:
             try:
-                with ExitStack() as stack:
-                    once = stack.enter_context(
-                        running(peer, python_of(peer, options.work), job, options.work, set(range(cores)))
-                    )
-                    file = options.work / "vectors.npy"
-                    taken.setdefault(peer.name, []).append(once(str(file)))
-                    sample = np.load(file)[:: max(1, len(job.texts) // 48)]
-                    said[peer.name] = f"{compare(truth, sample).error_against_spread:.1e}"
-            except Exception as why:  # a peer that does not run is a row of the table
-                said[peer.name] = f"did not run: {str(why)[:300]}"
-                taken.pop(peer.name, None)
-    first = taken.get("sentence-transformers at 32", [])
-    print(f"\n## {workload}, {cores} core{'s' * (cores > 1)}, {options.dtype}, {len(job.texts)} texts\n")
-    print(
-        "| engine | version | CPU s | against sentence-transformers at 32 | error against float32 |\n"
-        "|---|---|--:|---|---|"
-    )
+                python = python_of(peer, options.work)
+                started[peer.name] = stack.enter_context(
+                    running(peer, python, first, options.work, pinned(options, cores))
+                )
+            except Exception as why:  # a peer that does not start is a row of the table
+                said[peer.name] = f"did not start: {' '.join(str(why).split())[-300:]}"
+        for name, job in jobs.items():
+            taken: dict[str, list[float]] = {peer: [] for peer in started}
+            errors = dict(said)
+            truth = np.load(truth_of(options.work, template, instructed=WORKLOADS[name][1]))
+            for turn in range(options.rounds):
+                for peer in list(started)[:: -1 if turn % 2 else 1]:
+                    kept = options.work / "vectors.npy"
+                    try:
+                        taken[peer].append(started[peer][0](job, kept))
+                        sample = np.load(kept)[:: max(1, len(job.texts) // 48)]
+                        errors[peer] = f"{compare(truth, sample).error_against_spread:.1e}"
+                    except Exception as why:  # nor does one that fails end the others' turns
+                        errors[peer] = f"failed: {' '.join(str(why).split())[-300:]}"
+            print(f"\n## {name}, {cores} core{'s' * (cores > 1)}, {options.dtype}, {len(job.texts)} texts\n")
+            table(chosen, {peer: seconds for peer, (_, seconds) in started.items()}, taken, errors, options.work)
+
+
+def pinned(options: argparse.Namespace, cores: int) -> set[int]:
+    """Return the cores that a peer may use: the first ones of this process, or those that are said."""
+    return set(options.pin[:cores] if options.pin else sorted(os.sched_getaffinity(0))[:cores])
+
+
+def table(
+    chosen: Sequence[Peer],
+    starts: dict[str, float],
+    taken: dict[str, list[float]],
+    errors: dict[str, str],
+    work: Path,
+) -> None:
+    """Print a row for each peer, those that did not run with the reason."""
+    print("| engine | version | start and first texts, CPU s | all texts, CPU s | against the first row | error |")
+    print("|---|---|--:|--:|---|---|")
+    against = taken.get(chosen[0].name, [])
     for peer in chosen:
         own = taken.get(peer.name)
-        if own is None:
-            print(f"| {peer.name} | {release(peer, options.work)} | - | - | {said.get(peer.name, '-')} |")
-            continue
-        ratios = [a / b for a, b in zip(first, own, strict=False)] or [float("nan")]
-        spread = f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} rounds)"
-        seconds = f"{statistics.median(own):.1f}"
-        print(f"| {peer.name} | {release(peer, options.work)} | {seconds} | {spread} | {said[peer.name]} |", flush=True)
+        cells = [peer.name, release(peer, work), "-", "-", "-", errors.get(peer.name, "-")]
+        if own:
+            ratios = [a / b for a, b in zip(against, own, strict=False)] or [float("nan")]
+            spread = f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f}, {len(ratios)} rounds)"
+            cells[2:5] = [f"{starts[peer.name]:.1f}", f"{statistics.median(own):.1f}", spread]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def release(peer: Peer, work: Path) -> str:
@@ -368,6 +406,7 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--model", default=".cache/real/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     parser.add_argument("--cores", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--pin", type=int, nargs="+", help="the numbers of the cores, the first ones without it")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--queries", type=int, default=2000)
@@ -378,8 +417,8 @@ def main() -> None:
     options.work = options.work.resolve()
     options.work.mkdir(parents=True, exist_ok=True)
     for cores in options.cores:
-        for workload in options.workloads:
-            measured(options, workload, cores)
+        for template in dict.fromkeys(WORKLOADS[name][0] for name in options.workloads):
+            measured(options, template, cores)
 
 
 if __name__ == "__main__":

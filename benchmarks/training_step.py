@@ -6,8 +6,8 @@
 Pairs of docstrings, each side of at most 96 tokens; Stage II trains adapters of rank 16, or all weights with --full.
 Steps take turns: as the trainer runs them, which keeps memory that was freed, and as they are without that. The share
 of the ceiling is of what the tokens need (padding and a gradient cache's second forward not counted) at the rate of the
-product 1024 x 576 x 1536. --gradients keeps the gradients in FILE where there is none, and else says how far these are from those in it, against
-their norm: run it on two commits to see that a change of speed is one of speed only.
+product 1024 x 576 x 1536. --gradients keeps the gradients in FILE where there is none, and else says how far these are
+from those in it, against their norm: run it on two commits to see that a change of speed is one of speed only.
 """
 
 from __future__ import annotations

@@ -12,7 +12,15 @@ from torch import nn
 import antiphon
 from antiphon import compat
 from antiphon.encoding import Encoder
-from antiphon.encoding.kernels.linear import LARGEST, Float8Linear, PrepackedLinear, in_float8
+from antiphon.encoding.kernels.linear import (
+    LARGEST,
+    SMALLEST,
+    TOKENS,
+    Float8Linear,
+    PrepackedLinear,
+    blocks,
+    in_float8,
+)
 from antiphon.model.parity import compare, unlike_texts
 
 TEXTS = unlike_texts()
@@ -30,12 +38,38 @@ def test_packed_layers_sum_the_same(dtype, bias):
         pytest.skip("this processor has no products of 16 bits, so oneDNN packs no such weights")
     plain = layer(48, 80, dtype, bias=bias)
     packed = PrepackedLinear(plain)
-    for shape in ((3, 48), (2, 5, 48), (1, 1, 48)):
+    for shape in ((3, 48), (2, 5, 48), (1, 1, 48), (0, 48), (64, 48), (3, 67, 48), (2049, 48)):
         states = torch.randn(*shape).to(dtype)
         with torch.inference_mode():
             ours, theirs = packed(states), plain(states)
         assert ours.shape == theirs.shape
         assert torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 if dtype == torch.bfloat16 else 1e-6)
+
+
+def test_blocks_cover_every_token_once_in_few_sizes():
+    sizes = set()
+    for tokens in range(0, 3 * TOKENS, 7):
+        covered = [place for start, size in blocks(tokens) for place in range(start, start + size)]
+        assert covered[:tokens] == list(range(tokens))
+        assert len(covered) - tokens < SMALLEST
+        sizes |= {size for _, size in blocks(tokens)}
+    assert sizes == {64, 128, 256, 512, 1024, 2048}
+
+
+def test_memory_does_not_grow_with_the_numbers_of_tokens_that_packed_layers_meet(monkeypatch):
+    met = set()
+    product = compat.prepacked_product
+
+    def watched(states, *given):
+        met.add(len(states))
+        return product(states, *given)
+
+    monkeypatch.setattr(compat, "prepacked_product", watched)
+    packed = PrepackedLinear(layer(16, 32, torch.float32, bias=False))
+    with torch.inference_mode():
+        for tokens in range(1, 4000, 13):
+            packed(torch.zeros(tokens, 16))
+    assert len(met) <= 6
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -24,21 +24,25 @@ def new_pages(size: int) -> int:
 @glibc
 def test_memory_is_taken_from_the_system_once():
     with whole_heap():
-        new_pages(200 * MIB)
-        again = new_pages(200 * MIB)
+        for _ in range(3):  # the heap may have to grow twice before a piece fits between others
+            again = new_pages(200 * MIB)
     behind = new_pages(200 * MIB)
     assert again < 100
     assert behind > 1000 or behind >= 200 * MIB // (2 * MIB)  # pages of 4 KiB, or huge ones
 
 
 @glibc
-def test_it_goes_back_where_the_block_fails(tmp_path):
+def test_it_goes_back_where_the_block_fails():
     def resident() -> int:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
 
+    def fail() -> None:
+        with whole_heap():
+            new_pages(300 * MIB)
+            raise ValueError("a step failed")
+
     before = resident()
-    with pytest.raises(ValueError, match="a step"), whole_heap():
-        new_pages(300 * MIB)
-        raise ValueError("a step failed")
+    with pytest.raises(ValueError, match="a step"):
+        fail()
     assert resident() < before + 200 * MIB

@@ -1,6 +1,6 @@
 """What the C library does with memory that is freed: it gives large pieces back to the system and takes them anew.
 
-Each page that comes anew is filled with zeros by the kernel. Other C libraries than glibc, and GPUs, are left as they are.
+Each page that comes anew is filled with zeros by the kernel. Other C libraries than glibc are left as they are.
 """
 
 from __future__ import annotations

@@ -5,15 +5,18 @@ M tokens, I inputs, O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from antiphon import compat
 
 TOKENS = 2048
 """Tokens that packed weights are laid out for; others are right too."""
+SMALLEST = 64
+"""Tokens of the smallest block of float32, which is filled up with zeros."""
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max
 _LEAST = 1e-12
@@ -24,10 +27,29 @@ _LEAST = 1e-12
 def prepacked(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, outputs: int) -> torch.Tensor:
     """Return the products of states (..., I) with weights in the processor's own layout, (..., O).
 
-    An operator of its own, because a compiler cannot see into that layout.
+    An operator of its own, because a compiler cannot see into that layout. For every number of tokens oneDNN keeps
+    memory, in float32 as much as the product takes and without a bound: there tokens are multiplied in blocks of few
+    sizes.
     """
-    product: torch.Tensor = compat.prepacked_product(states, weight, bias)
-    return product
+    if states.dtype != torch.float32:
+        return compat.prepacked_product(states, weight, bias)
+    states_MI = states.reshape(-1, states.shape[-1])
+    product_MO = states.new_empty(len(states_MI), outputs)
+    for start, size in blocks(len(states_MI)):
+        block = states_MI[start : start + size]
+        padded = F.pad(block, (0, 0, 0, size - len(block))) if len(block) < size else block
+        product_MO[start : start + size] = compat.prepacked_product(padded, weight, bias)[: len(block)]
+    return product_MO.view(*states.shape[:-1], outputs)
+
+
+def blocks(tokens: int) -> Iterator[tuple[int, int]]:
+    """Yield start and size of blocks that cover so many tokens: TOKENS, and its halves down to the smallest block."""
+    start, size = 0, TOKENS
+    while start < tokens:
+        while size > SMALLEST and size > tokens - start:
+            size //= 2
+        yield start, size
+        start += size
 
 
 @prepacked.register_fake
