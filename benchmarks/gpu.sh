@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# All that a GPU is needed for, in one command: tests on it, the Encoder, its execution modes, training, a run of two stages, vLLM.
+# All that a GPU is needed for, in one command: tests on it, the Encoder, its execution modes, training, a run of two stages.
 #
 #     benchmarks/gpu.sh OUT
 #
 # OUT gets one log a part and the card's name; a part that fails does not stop the others, and is named at the end.
 # Nothing of it has been run yet: what it prints belongs into docs/performance.md.
 set -uo pipefail
-cd "$(dirname "$0")/.."
-out=${1:?"say where the logs go: benchmarks/gpu.sh OUT"}
+: "${1:?"say where the logs go: benchmarks/gpu.sh OUT"}"
+out=$(realpath -m "$1")
+cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-.venv/bin/python}
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 mkdir -p "$out"
@@ -29,6 +30,7 @@ print(f"{card.name}, {card.total_memory / 2**30:.0f} GiB, torch {torch.__version
       f"transformers {transformers.__version__}, sentence-transformers {sentence_transformers.__version__}")
 PYTHON
 
+part tests "$python" -m pytest -q -m gpu tests
 # which way each model runs, and how far it is from float32: varlen, compiled, 8-bit floats
 part modes "$python" benchmarks/execution_modes.py --device cuda --modes default sdpa varlen compiled float8
 # against sentence-transformers with flash attention, on SmolLM2's shape and on one of a billion parameters
@@ -40,7 +42,7 @@ part gradients "$python" benchmarks/training.py --device cuda --shape tiny --dty
 part training-small "$python" benchmarks/training.py --device cuda --shape small --pairs 64
 part training-medium "$python" benchmarks/training.py --device cuda --shape medium --pairs 64
 # the two stages from end to end in bf16, on the embedded model and its own data
-part run "$python" -m antiphon train recipes/nano/anchor.toml --set steps=200 --set precision=bf16
+part run "$python" -m antiphon.cli train recipes/nano/anchor.toml --set steps=200 --set precision=bf16 --set "out=$out/run"
 # memory and time as texts grow, in bf16
 part growth "$python" benchmarks/encoder.py --device cuda --growth --dtype bfloat16
 
