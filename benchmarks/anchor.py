@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import antiphon
-from antiphon.data.docstrings import harvest, pairs, standard_library
+from antiphon.data.docstrings import of_standard_library, pairs
 from antiphon.demo import evenly
 from antiphon.model.library_messages import quiet
 from antiphon.training.losses import information
@@ -29,7 +29,7 @@ HELD_OUT = 300
 
 def beir(folder: Path) -> list[tuple[str, str]]:
     """Write the held-out pairs in BEIR layout; return them."""
-    chosen = evenly(list(pairs(harvest(standard_library()))), HELD_OUT)
+    chosen = evenly(list(pairs(of_standard_library())), HELD_OUT)
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     rows = {
         "corpus.jsonl": [{"_id": f"d{n}", "title": "", "text": pair.body} for n, pair in enumerate(chosen)],

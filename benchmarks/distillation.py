@@ -25,7 +25,7 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.losses import MSELoss
 
 import antiphon
-from antiphon.data.docstrings import harvest, standard_library
+from antiphon.data.docstrings import of_standard_library
 from antiphon.model.adapters import Lora, attach, merge
 
 HELD_OUT = 200
@@ -36,7 +36,7 @@ BATCH = 16
 def read_texts(path: Path | None, wanted: int) -> list[str]:
     """Return distinct texts of 60 characters or more: lines of a file, or docstrings."""
     if path is None:
-        found = [one.text for one in harvest(standard_library(), minimum=60)]
+        found = [one.text for one in of_standard_library()]
     else:
         found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if len(line.strip()) >= 60]
     distinct = list(dict.fromkeys(text[:600] for text in found))

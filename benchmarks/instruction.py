@@ -16,7 +16,7 @@ import torch
 
 import antiphon
 from antiphon import nano
-from antiphon.data.docstrings import evenly, harvest, pairs, standard_library
+from antiphon.data.docstrings import evenly, of_standard_library, pairs
 from antiphon.evaluation.statistics import bootstrap, ndcg
 from antiphon.model.library_messages import quiet
 from antiphon.model.prompts import prompt_of
@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     quiet()
     torch.set_num_threads(1)
-    chosen = evenly(list(pairs(harvest(standard_library()))), options.pairs)
+    chosen = evenly(list(pairs(of_standard_library())), options.pairs)
     queries, documents = [pair.summary for pair in chosen], [pair.body for pair in chosen]
     found: dict[str, list[np.ndarray]] = {}
     for seed in range(1, options.seeds + 1):

@@ -15,7 +15,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 import antiphon
-from antiphon.data.docstrings import harvest, standard_library
+from antiphon.data.docstrings import of_standard_library
 from antiphon.model.parity import compare
 from antiphon.modules import SpanPooling
 
@@ -35,7 +35,7 @@ def main() -> None:
     ours[1] = SpanPooling(ours.get_embedding_dimension(), "last")
     for model in (stock, ours):
         antiphon.Encoder(model).require_fast()  # a benchmark of a broken fast path is worth nothing
-    library = [docstring.text for docstring in harvest(standard_library())]
+    library = [docstring.text for docstring in of_standard_library()]
     workloads = {"short (summary lines)": [text.split("\n")[0] for text in library[:500]], "passages": library[:500]}
     for name, texts in workloads.items():
         parity = compare(stock.encode(texts[:64]), ours.encode(texts[:64]))

@@ -220,7 +220,7 @@ def main() -> None:
 
     import torch
 
-    from antiphon.data.docstrings import harvest, standard_library
+    from antiphon.data.docstrings import of_standard_library
     from antiphon.encoding import Encoder
     from antiphon.model.library_messages import quiet
     from antiphon.model.opening import open_model
@@ -228,7 +228,7 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     quiet()
-    texts = list(dict.fromkeys(entry.text[:CHARACTERS] for entry in harvest(standard_library())))
+    texts = list(dict.fromkeys(entry.text[:CHARACTERS] for entry in of_standard_library()))
     texts = random.Random(0).sample(texts, min(options.texts, len(texts)))
     model = open_model(options.model)
     encoder = Encoder(model).require_fast()

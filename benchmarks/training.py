@@ -33,7 +33,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import antiphon
 from antiphon import nano
-from antiphon.data.docstrings import harvest, pairs, standard_library
+from antiphon.data.docstrings import of_standard_library, pairs
 from antiphon.training.losses import (
     ContrastiveLoss,
     ContrastiveSettings,
@@ -174,7 +174,7 @@ def model_of(workload: Workload, options: argparse.Namespace, folder: Path) -> S
 
 
 def batch_of(workload: Workload, model: SentenceTransformer, count: int) -> Features:
-    found = list(pairs(harvest(standard_library())))
+    found = list(pairs(of_standard_library()))
     chosen = found[:: len(found) // (2 * count)][: 2 * count]
     rows = [
         {"anchor": one.summary, "positive": one.body, "negative": other.body}

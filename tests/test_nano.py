@@ -12,7 +12,7 @@ import torch
 
 import antiphon
 from antiphon import nano
-from antiphon.data.docstrings import harvest, pairs, standard_library
+from antiphon.data.docstrings import harvest, of_standard_library, pairs, standard_library
 from antiphon.errors import ConfigError, DataError
 from antiphon.model.parity import encode, health, unlike_texts
 from tools.nano import corpus, pretrain
@@ -61,7 +61,7 @@ def tiny_recipe():
 @pytest.fixture(scope="module")
 def small_corpus(tmp_path_factory):
     root = tmp_path_factory.mktemp("packages")
-    words = [docstring.text for docstring in harvest(standard_library())][:1400]
+    words = [docstring.text for docstring in of_standard_library()][:1400]
     for number, text in enumerate(words):
         body = f"{text}\n\nPart {number} of it.".replace("\\", "/").replace('"', "'")
         (root / f"m{number}.py").write_text(f'"""{body}"""\n', encoding="utf-8")

@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon import nano
 from antiphon.corpus.hits import Hit
-from antiphon.data.docstrings import DocstringPair, evenly, harvest, pairs, standard_library
+from antiphon.data.docstrings import DocstringPair, evenly, of_standard_library, pairs
 from antiphon.encoding import Encoder
 from antiphon.encoding.calibrate import calibrate
 from antiphon.errors import ConfigError
@@ -134,7 +134,7 @@ def run(
         raise ConfigError(f"The demo was asked for {limit} pairs; it needs at least 2.")
     tell = on_step or (lambda step: None)
     tell("reading the docstrings of the standard library")
-    docstrings = list(harvest(standard_library()))
+    docstrings = of_standard_library()
     chosen = evenly(list(pairs(docstrings)), limit)
     names = [pair.name for pair in chosen]
     searched = set(names)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antiphon.data.docstrings import harvest, standard_library
+from antiphon.data.docstrings import of_standard_library
 from antiphon.data.docstrings import pairs as docstring_pairs
 from antiphon.data.pairs import Pair, load, resolve, texts_of, to_dataset
 from antiphon.data.pairs.pair_folders import ECHO_DATA, echo_data
@@ -220,7 +220,7 @@ def test_a_folder_of_sets_lists_what_is_missing(tmp_path, caplog):
 def test_docstrings_of_packages_leave_the_standard_library_out():
     dataset = load("docstrings", limit=150)
     assert len(dataset) == 150
-    library = {pair.summary.lower() for pair in docstring_pairs(harvest(standard_library()))}
+    library = {pair.summary.lower() for pair in docstring_pairs(of_standard_library())}
     assert len(library) > 1000
     assert not library & {summary.lower() for summary in dataset["anchor"][:]}
 

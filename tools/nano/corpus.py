@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from antiphon.data.docstrings import fingerprint, harvest, standard_library
+from antiphon.data.docstrings import fingerprint, harvest, of_standard_library
 from antiphon.errors import DataError
 from tools.nano.recipe import Data
 
@@ -37,7 +37,7 @@ class Corpus:
 
 def build(roots: Sequence[Path], data: Data, *, seed: int) -> Corpus:
     """Read every docstring below `roots` and return the corpus, the same for the same packages and seed."""
-    library = [docstring.text for docstring in harvest(standard_library())]
+    library = [docstring.text for docstring in of_standard_library()]
     kept_apart = {fingerprint(text) for text in library}
     train: list[str] = []
     heldout: list[str] = []

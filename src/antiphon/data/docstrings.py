@@ -12,6 +12,7 @@ import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,6 +74,12 @@ def harvest(root: Path, *, minimum: int = 60, without: Iterable[bytes] = ()) -> 
             if len(docstring.text) >= minimum and key not in seen:
                 seen.add(key)
                 yield docstring
+
+
+@cache
+def of_standard_library() -> tuple[Docstring, ...]:
+    """Return the docstrings of the running Python's standard library, parsed once a process: it takes seconds."""
+    return tuple(harvest(standard_library()))
 
 
 def _in_file(path: Path, module: str) -> Iterator[Docstring]:

@@ -10,14 +10,14 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from antiphon.data.beir import BeirFolder
 from antiphon.data.byte_streams import PLAIN_TEXT, Stream, check_file, kind_of, opened, refuse
 from antiphon.data.cells import listed, text_of
-from antiphon.data.docstrings import Docstring, harvest, standard_library
+from antiphon.data.docstrings import of_standard_library
 from antiphon.data.given_rows import NAME, GivenRows, rows_given, table_in_memory
 from antiphon.data.hub_sets import is_hub_name, streamed_hub_table
 from antiphon.data.lance_rows import is_lance, lance_table
@@ -95,7 +95,7 @@ def open_source(
     name, path = str(source), Path(source)
     if name == DOCSTRINGS:
         wanted.refused(repr(DOCSTRINGS))
-        return Source(name, lambda skipped: (Record(one.name, one.text) for one in _library()))
+        return Source(name, lambda skipped: (Record(one.name, one.text) for one in of_standard_library()))
     if name == STDIN:
         return _standard_input(wanted)
     if path.is_dir():
@@ -191,9 +191,3 @@ def _of_beir(beir: BeirFolder, wanted: Wanted) -> Source:
 
 def _documents(beir: BeirFolder, kept: tuple[str, ...], skipped: Skipped) -> Iterator[Record]:
     return (Record(document.id, document.whole, document.rest) for document in beir.documents(skipped, rest=kept))
-
-
-@cache
-def _library() -> tuple[Docstring, ...]:
-    """Parse the standard library once: it takes seconds, and a source may be read twice."""
-    return tuple(harvest(standard_library()))

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from antiphon.data.docstrings import evenly, harvest, standard_library
+from antiphon.data.docstrings import evenly, of_standard_library
 from antiphon.data.progress_bar import telling
 from antiphon.data.sources import read
 from antiphon.encoding.encoder import Encoder
@@ -90,7 +90,7 @@ def calibrate(
 
 def shipped_texts() -> list[str]:
     """Return the texts that a calibration is fitted on where none are given: docstrings, evenly over the library."""
-    found = [one.text for one in harvest(standard_library(), minimum=_SHORTEST) if len(one.text) <= _LONGEST]
+    found = [one.text for one in of_standard_library() if _SHORTEST <= len(one.text) <= _LONGEST]
     return evenly(found, _SHIPPED)
 
 

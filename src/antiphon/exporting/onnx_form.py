@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
-from antiphon.data.docstrings import evenly, harvest, pairs, standard_library
+from antiphon.data.docstrings import evenly, of_standard_library, pairs
 from antiphon.evaluation.statistics import Interval, bootstrap, ndcg
 from antiphon.exporting import onnx_graph as graph
 from antiphon.exporting.readings import freeze, readings
@@ -72,17 +72,15 @@ def write_small(model: SentenceTransformer, folder: Path, settings: Settings) ->
 
 def finish(calls: Mapping[str, Call]) -> Cost:
     """Measure what 8 bits cost, and remove the full graph."""
-    chosen = evenly(list(pairs(harvest(standard_library()))), PAIRS)
+    chosen = evenly(list(pairs(of_standard_library())), PAIRS)
     names = [pair.name for pair in chosen]
     query = calls["query"]
     document = next((call for name, call in calls.items() if name != "query"), query)
-    gains = []
-    for file in (graph.GRAPH, graph.SMALL_GRAPH):
-        queries = ask(ONNX, {"q": replace(query, file=file)}, [pair.summary for pair in chosen])["q"]
-        documents = ask(ONNX, {"d": replace(document, file=file)}, [pair.body for pair in chosen])["d"]
-        gains.append(ndcg(unit(queries, names) @ unit(documents, names).T))
+    files = (graph.GRAPH, graph.SMALL_GRAPH)
+    queries = ask(ONNX, {file: replace(query, file=file) for file in files}, [pair.summary for pair in chosen])
+    documents = ask(ONNX, {file: replace(document, file=file) for file in files}, [pair.body for pair in chosen])
     for call in calls.values():
         for full in call.folder.glob(f"{graph.GRAPH}*"):
             full.unlink()
-    before, after = (np.asarray(values) for values in gains)
+    before, after = (np.asarray(ndcg(unit(queries[file], names) @ unit(documents[file], names).T)) for file in files)
     return Cost(bootstrap(before), bootstrap(after), bootstrap(after - before), len(chosen))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antiphon.data.beir import BeirFolder
-from antiphon.data.docstrings import fingerprint, harvest, site_packages, standard_library
+from antiphon.data.docstrings import fingerprint, harvest, of_standard_library, site_packages
 from antiphon.data.docstrings import pairs as docstring_pairs
 from antiphon.data.hub_sets import hub_table, is_hub_name
 from antiphon.data.pairs.columns import Pair
@@ -118,7 +118,7 @@ def _pairs(source: str | Path, columns: Mapping[str, str] | None, skipped: Skipp
 
 def _docstrings() -> Iterator[Pair]:
     """Yield the pairs of installed packages, without what the standard library says too."""
-    kept_apart = list(harvest(standard_library()))
+    kept_apart = of_standard_library()
     summaries = {pair.summary.lower() for pair in docstring_pairs(kept_apart)}
     found = harvest(site_packages(), without=[fingerprint(docstring.text) for docstring in kept_apart])
     for pair in docstring_pairs(found):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from antiphon.data.cells import text_of, value_of
-from antiphon.data.docstrings import DocstringPair, harvest, pairs, standard_library
+from antiphon.data.docstrings import DocstringPair, of_standard_library, pairs
 from antiphon.data.rows import open_table
 from antiphon.errors import ConfigError, DataError
 from antiphon.evaluation.local_tasks import find
@@ -115,7 +115,7 @@ class Material:
 
 @cache
 def _docstrings() -> tuple[DocstringPair, ...]:
-    return tuple(pairs(harvest(standard_library())))
+    return tuple(pairs(of_standard_library()))
 
 
 def _opening(body: str) -> str:
