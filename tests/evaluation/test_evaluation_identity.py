@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import subprocess
 import sys
 
+import datasets
 import evaluation_data as data
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 import antiphon
 from antiphon.errors import ConfigError, DataError, ModelError
-from antiphon.evaluation import SETS, evaluate, evaluator
+from antiphon.evaluation import SETS, evaluate, evaluator, randomness
 from antiphon.evaluation.instructions import digest, instruction_for, prompts_for
 from antiphon.evaluation.local_tasks import find
 from antiphon.evaluation.selection import select
@@ -234,6 +236,16 @@ def test_the_trainer_logs_the_tasks_and_evaluation_does_not_change_the_training(
     with_tasks, vectors = train("with", evaluator=evaluator(alike, name="dev"))
     assert sum("eval_dev_average" in entry for entry in with_tasks) == 3
     assert vectors == pytest.approx(train("without")[1], abs=1e-6)
+
+
+def test_mteb_neither_speaks_nor_seeds_outside_its_turn():
+    logger, shown = logging.getLogger("mteb"), datasets.are_progress_bars_disabled()
+    level, state = logger.level, random.getstate()
+    with randomness.kept():
+        random.seed(1)
+        assert not logger.isEnabledFor(logging.WARNING)
+        assert datasets.are_progress_bars_disabled()
+    assert (logger.level, random.getstate(), datasets.are_progress_bars_disabled()) == (level, state, shown)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from antiphon.evaluation.embedder import Encode, ModelEncode
 from antiphon.evaluation.evaluation_run import SEED, Settings, Tasks, run
 from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.scores import Scores
-from antiphon.evaluation.selection import Data, SelectedProbe, Selection, quiet, select
+from antiphon.evaluation.selection import Data, SelectedProbe, Selection, select
 
 AVERAGE = "average"
 _NO_IDENTITY = "in training"
@@ -26,7 +26,6 @@ class TaskEvaluator(SentenceEvaluator):
     def __init__(self, tasks: Tasks, settings: Settings, *, name: str = "") -> None:
         super().__init__()
         with randomness.kept():
-            quiet()
             selected = select(tasks, limit=settings.limit, seed=settings.seed)
             self.selected = [_read(task) for task in selected]
         self.settings = settings

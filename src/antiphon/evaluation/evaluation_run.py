@@ -29,7 +29,7 @@ from antiphon.evaluation.progress import Listener, Meter, listening
 from antiphon.evaluation.ray_tasks import scored_by_ray
 from antiphon.evaluation.score_cache import key_of
 from antiphon.evaluation.scores import SCORES, Scores, TaskScore
-from antiphon.evaluation.selection import Selected, SelectedProbe, Selection, quiet, select
+from antiphon.evaluation.selection import Selected, SelectedProbe, Selection, select
 from antiphon.evaluation.task_run import Turns
 from antiphon.evaluation.text_cut import cutting, identity_of_cut
 from antiphon.evaluation.trained_on import TrainedOn
@@ -113,7 +113,6 @@ def evaluate(  # noqa: PLR0913  (the public surface)
         trained_on=TrainedOn.read(trained_on) if trained_on else None, workers=settings_of(engine),
     )  # fmt: skip
     with _held(out) as place, randomness.kept(), ranks.joined():
-        quiet()
         selected = select(tasks, limit=limit, seed=seed, own_document=own_document, strict=strict)
         with listening(listener, progress) as heard:
             scores = run(model, selected, settings, label=label, listener=heard, spread=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -175,11 +174,3 @@ def _local(layout: LocalTask, seed: int, read: ReadTask) -> Selected:
         return characters(dict(read(layout).parts))
 
     return Selected(layout.name, load, None, size)
-
-
-def quiet() -> None:
-    """Silence what mteb and datasets tell on the way."""
-    import datasets
-
-    logging.getLogger("mteb").setLevel(logging.ERROR)
-    datasets.disable_progress_bars()

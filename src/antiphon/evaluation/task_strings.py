@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from antiphon.evaluation import instructions as instructing
 from antiphon.evaluation import randomness
 from antiphon.evaluation.instructions import Instructions
-from antiphon.evaluation.selection import Selected, quiet, select
+from antiphon.evaluation.selection import Selected, select
 from antiphon.text.template import Side, fills_slots, template_of
 
 TEXT = "{text}"
@@ -42,7 +42,6 @@ def task_strings(
     Raises what `evaluate` raises for tasks and instructions.
     """
     with randomness.kept():
-        quiet()
         selected = select(tasks, limit=None, seed=0)
     given = instructing.read(instructions)
     own = instructing.says_own(model, instructions)
