@@ -6,15 +6,13 @@ A reading is a prompt and a side. A frozen reading lives in tokenizer.json: whoe
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass
 
 from sentence_transformers import SentenceTransformer
-from tokenizers import Tokenizer
+from tokenizers import normalizers
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from antiphon import compat
 from antiphon.errors import ModelError
 from antiphon.model.parity import unlike_texts
 from antiphon.model.prompts import PROMPT_NAMES, prompt_of, side_of
@@ -119,12 +117,9 @@ def _with_prefix(model: SentenceTransformer, prefix: str) -> list[PreTrainedToke
     if not prefix:
         return [copy.deepcopy(model.tokenizer)]
     glued, framed = copy.deepcopy(model.tokenizer), copy.deepcopy(model.tokenizer)
-    raw = json.loads(glued.backend_tokenizer.to_str())
-    own = raw["normalizer"]
-    after = own["normalizers"] if own and own["type"] == "Sequence" else [own] if own else []
-    raw["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": prefix}, *after]}
-    backend = Tokenizer.from_str(json.dumps(raw))
-    compat.set_backend(glued, backend)
+    own = glued.backend_tokenizer.normalizer
+    after = list(own) if isinstance(own, normalizers.Sequence) else [own] if own else []
+    glued.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(prefix), *after])
     framed.backend_tokenizer.post_processor = _framing(framed, prefix)
     return [glued, framed]
 

@@ -101,7 +101,7 @@ def _write(model: SentenceTransformer, place: HeldFolder, *, whole: bool = True)
 
 
 @hushed()
-def load(path: str | Path, *, device: str | None = None, dtype: Dtype = "auto") -> SentenceTransformer:
+def load(path: str | Path, *, device: str | None = None, dtype: Dtype | torch.dtype = "auto") -> SentenceTransformer:
     """Load a folder or hub id that sentence-transformers or antiphon wrote; code inside it is never run.
 
     A folder of `antiphon.train` stands for the model of its last finished stage. Raises CheckpointError where it is

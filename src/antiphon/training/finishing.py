@@ -11,7 +11,6 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -23,7 +22,6 @@ from antiphon.files import OURS, HeldFolder
 from antiphon.files.folders import LISTED
 from antiphon.model import parity
 from antiphon.model.adapters import merge
-from antiphon.model.build import Dtype
 from antiphon.model.checkpoint import LAST, RECORD, load, save_again
 from antiphon.model.fingerprint import fingerprint
 from antiphon.model.parity import LIMITS, Parity, Vectors
@@ -92,7 +90,7 @@ def saved_and_read(
 ) -> tuple[SentenceTransformer, Parity]:
     """Save a model to a new folder; return what is read back, and how its vectors compare with those of before."""
     save_again(model, folder, whole=whole)  # a run that was killed before it was recorded may have left one there
-    again = load(folder, dtype=cast(Dtype, parity.dtype_of(model)), device=str(model.device))
+    again = load(folder, dtype=model.dtype, device=str(model.device))
     judged = parity.limit_of(model) if limit is None else limit
     return again, parity.compare(before, compared_vectors(again), limit=judged)
 
