@@ -1,4 +1,4 @@
-"""A calibrated model in the forms that others read: the map goes with it, and the card says what it was fitted on."""
+"""A calibrated model in folders that others read: the map goes with it, and the card says what it was fitted on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from conftest import make_base
 from sentence_transformers import SentenceTransformer
 
 import antiphon
-from antiphon.exporting.verified import ONNX, Call, ask
 from antiphon.model.calibration import calibration_of
 from antiphon.model.parity import compare, encode, unlike_texts
 
@@ -43,17 +42,6 @@ def test_a_hub_folder_carries_the_map(base, tmp_path):
     record = calibration_of(spanned)
     assert f"`{record.method}`, fitted without labels on {record.rows} texts" in card
     assert record.digest in card
-
-
-@pytest.mark.slow
-def test_a_graph_carries_the_map(base, tmp_path):
-    pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
-    spanned = antiphon.calibrate(antiphon.build(base, max_tokens=128, dtype="float32"), unlike_texts())
-    done = antiphon.export(spanned, to="onnx", out=tmp_path / "out")
-    folder = next(iter(done.prompts.values()))
-    texts = unlike_texts()
-    got = ask(ONNX, {"one": Call(folder, file="model.onnx")}, texts)["one"]
-    assert compare(encode(spanned, texts, side="query"), got).equal
 
 
 def _plain(model: SentenceTransformer) -> SentenceTransformer:
