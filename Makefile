@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= true
+# Tests start a hundred processes; without files of bytecode each of them compiles the package anew (1.4 s).
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup demo test quick check bench reference lock canary oldest nano real clean
 

@@ -8,42 +8,18 @@ import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import numpy as np
 import pytest
-import torch
 import warm_process
-from sentence_transformers import SentenceTransformer
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    Gemma3TextConfig,
-    GPTJConfig,
-    GPTNeoXConfig,
-    LlamaConfig,
-    MistralConfig,
-    MixtralConfig,
-    Olmo2Config,
-    Olmo3Config,
-    Phi3Config,
-    PhiConfig,
-    PretrainedConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen3Config,
-    SmolLM3Config,
-    StableLmConfig,
-)
 
-from antiphon.compat import lora_unavailable
-from antiphon.model.parity import unlike_texts
-
-torch.set_num_threads(1)  # tiny models gain nothing from a second thread and lose much where cores are shared
+if TYPE_CHECKING:  # torch and the others are imported where they are used: what deals the tests out needs none of them
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedTokenizerFast
 
 SIZES = {
     "hidden_size": 32,
@@ -55,29 +31,22 @@ SIZES = {
     "max_position_embeddings": 512,
     "initializer_range": 0.2,  # wide enough that unlike texts are told apart
 }
-ARCHITECTURES: dict[str, type[PretrainedConfig]] = {
-    "llama": LlamaConfig,
-    "qwen2": Qwen2Config,
-    "qwen3": Qwen3Config,
-    "mistral": MistralConfig,
-    "gemma2": Gemma2Config,
-    "gemma3": Gemma3TextConfig,
-    "phi3": Phi3Config,
-    "smollm3": SmolLM3Config,
-    "olmo2": Olmo2Config,
-    "olmo3": Olmo3Config,
-    "phi": PhiConfig,
-    "gpt_neox": GPTNeoXConfig,
-    "gptj": GPTJConfig,
-    "mixtral": MixtralConfig,
-    "stablelm": StableLmConfig,
-}
+ARCHITECTURES = (
+    *("llama", "qwen2", "qwen3", "mistral", "gemma2", "gemma3", "phi3", "smollm3", "olmo2", "olmo3"),
+    *("phi", "gpt_neox", "gptj", "mixtral", "stablelm"),
+)
+MODEL_TYPES = {name: name for name in ARCHITECTURES} | {"gemma3": "gemma3_text"}
 OWN_HEAD_WIDTH = ("stablelm", "phi", "gpt_neox", "gptj")
 """Architectures whose heads share the width evenly."""
 
 
 def train_tokenizer(kind: str, *, bos: bool = True) -> PreTrainedTokenizerFast:
     """A byte-level or a Metaspace BPE; without BOS it is shaped like Qwen's, with added tokens that are no specials."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from antiphon.model.parity import unlike_texts
+
     specials = ["<unk>", "<s>", "</s>", "<pad>"]
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=kind != "byte-level"))
     if kind == "byte-level":
@@ -113,6 +82,9 @@ def train_tokenizer(kind: str, *, bos: bool = True) -> PreTrainedTokenizerFast:
 
 def make_base(folder: Path, architecture: str = "llama", tokenizer: str = "byte-level", **options: object) -> Path:
     """Write a tiny random causal LM with a tokenizer, as a hub repository would hold it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     torch.manual_seed(7)
     words = train_tokenizer(tokenizer, bos=bool(options.pop("bos", True)))
     settings = {
@@ -127,7 +99,7 @@ def make_base(folder: Path, architecture: str = "llama", tokenizer: str = "byte-
         settings.pop("head_dim")
     if architecture == "gptj":
         settings["rotary_dim"] = 4
-    model = AutoModelForCausalLM.from_config(ARCHITECTURES[architecture](**settings))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(MODEL_TYPES[architecture], **settings))
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
@@ -162,7 +134,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest."""
+    """Let torch take one thread here, where the tests run, and begin with the files that take longest."""
+    import torch
+
+    torch.set_num_threads(1)  # tiny models gain nothing from a second and lose much where cores are shared
     items.sort(key=lambda item: item.path.stem not in LONGEST_FIRST)
 
 
@@ -173,8 +148,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     Where the pair fits, `lora_unavailable` is None and nothing is touched.
     """
     report = yield
-    obstacle = lora_unavailable()
-    if report.failed and obstacle is not None:
+    if not report.failed:
+        return report
+    from antiphon.compat import lora_unavailable
+
+    if (obstacle := lora_unavailable()) is not None:
         signs = ("LoRA cannot be attached: transformers", "The version of PEFT you are using is not compatible")
         if any(sign in str(report.longrepr) for sign in signs):
             report.outcome, report.longrepr = "skipped", (str(item.path), 0, f"Skipped: {obstacle}")
@@ -183,6 +161,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def vectors(model: SentenceTransformer, texts: list[str], **given_: object) -> np.ndarray:
     """What a model's own `encode` makes of texts, (N, D) in float32: the judge of every faster way."""
+    import numpy as np
+
     return np.asarray(model.encode(texts, show_progress_bar=False, **given_), dtype=np.float32)
 
 

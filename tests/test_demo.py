@@ -98,24 +98,27 @@ def test_the_whole_demo_gives_a_row_for_every_way_and_a_search(tmp_path, capsys)
     assert outcome.hits[0].id in out
 
 
-def test_nothing_is_trained_zero_shot(tiny_base, capsys):
-    outcome = demo.run(tiny_base, limit=4, max_tokens=200)
-    assert [row.name for row in outcome.rows] == zero_shot_rows()
-    assert list(outcome.searches) == list(demo.SEARCHED)
-    assert outcome.memory is None
-    report.demo(outcome, "nano")
+@pytest.fixture(scope="module")
+def zero_shot(tiny_base):
+    return demo.run(tiny_base, limit=4, max_tokens=200)
+
+
+def test_nothing_is_trained_zero_shot(zero_shot, capsys):
+    assert [row.name for row in zero_shot.rows] == zero_shot_rows()
+    assert list(zero_shot.searches) == list(demo.SEARCHED)
+    assert zero_shot.memory is None
+    report.demo(zero_shot, "nano")
     out = capsys.readouterr().out
-    template, pooling, *calibrated = outcome.best.name.split(", ")
+    template, pooling, *calibrated = zero_shot.best.name.split(", ")
     assert f"--template {template} --pooling {pooling}" in out
     assert ("antiphon calibrate nano" in out) == bool(calibrated)
-    for name, found in outcome.searches.items():
+    for name, found in zero_shot.searches.items():
         assert f"{name}: {found[0].id}, " in out
 
 
-def test_a_calibrated_best_row_is_calibrated_before_it_is_searched(tiny_base, capsys):
-    outcome = demo.run(tiny_base, limit=4, max_tokens=200)
+def test_a_calibrated_best_row_is_calibrated_before_it_is_searched(zero_shot, capsys):
     best = demo.Row("echo-rewrite, mean, calibrated", demo.Interval(2.0, 2.0, 2.0))
-    report.demo(replace(outcome, rows=(*outcome.rows, best)), "nano")
+    report.demo(replace(zero_shot, rows=(*zero_shot.rows, best)), "nano")
     out = capsys.readouterr().out
     assert "antiphon calibrate nano --template echo-rewrite --pooling mean --out calibrated" in out
     assert "--model calibrated\n" in out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -71,14 +70,15 @@ def test_a_quoted_text_may_hold_new_lines_and_errors_count_lines_of_the_file(tmp
         next(records)
 
 
-def from_stdin(data: bytes, arguments: str) -> str:
+def from_stdin(programs: Path, data: bytes, arguments: str) -> str:
     program = f"from antiphon.data.sources import read; print([(r.id, r.text) for r in read('-'{arguments})])"
-    return subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True).stdout.decode()
+    command = [str(programs / "python"), "-c", program]
+    return subprocess.run(command, input=data, capture_output=True, check=True).stdout.decode()
 
 
-def test_standard_input_is_a_text_a_line_or_json_where_a_field_is_named():
-    assert from_stdin(b'{"q": "x"}\ntwo\n', "") == "[('1', '{\"q\": \"x\"}'), ('2', 'two')]\n"
-    assert from_stdin(b'{"q": "x"}\n{"q": "y", "id": "z"}\n', ", field='q'") == "[('1', 'x'), ('z', 'y')]\n"
+def test_standard_input_is_a_text_a_line_or_json_where_a_field_is_named(programs):
+    assert from_stdin(programs, b'{"q": "x"}\ntwo\n', "") == "[('1', '{\"q\": \"x\"}'), ('2', 'two')]\n"
+    assert from_stdin(programs, b'{"q": "x"}\n{"q": "y", "id": "z"}\n', ", field='q'") == "[('1', 'x'), ('z', 'y')]\n"
 
 
 def test_docstrings_are_those_of_the_standard_library():

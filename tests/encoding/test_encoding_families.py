@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import ARCHITECTURES, make_base, vectors
+from conftest import MODEL_TYPES, make_base, vectors
 
 import antiphon
 from antiphon.encoding.support import FAMILIES
 from antiphon.model.parity import compare, unlike_texts
 
-RUN = {name: config.model_type for name, config in ARCHITECTURES.items() if config.model_type in FAMILIES}
+RUN = {name: kind for name, kind in MODEL_TYPES.items() if kind in FAMILIES}
 INSTRUCTION = "Given a question about the text, find the passage that answers it"
 
 

@@ -13,10 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import openai
 import pytest
-import tiktoken
-from langchain_openai import OpenAIEmbeddings
 from serving_process import KEY, read_all, serving
 
 import antiphon
@@ -27,6 +24,17 @@ pytestmark = pytest.mark.slow
 QUERY = "Find the function"
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guides" / "serve.md"
 CLIENT_BLOCKS = re.findall(r"^```py\n(.*?)^```$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def openai():
+    """The client's package, imported where it is used: each process of a suite collects this file."""
+    return pytest.importorskip("openai")
+
+
+@pytest.fixture(scope="module")
+def langchain():
+    return pytest.importorskip("langchain_openai")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +59,7 @@ def same(a, b):
     return outcome.equal, str(outcome)
 
 
-def test_the_official_client(server, model):
+def test_the_official_client(server, model, openai):
     client = openai.OpenAI(base_url=server.url + "/v1", api_key=KEY, max_retries=0)
     assert [entry.id for entry in client.models.list()] == ["my-embedder"]
     assert client.models.retrieve("my-embedder").id == "my-embedder"
@@ -75,7 +83,7 @@ def test_the_official_client(server, model):
     assert equal, figures
 
 
-def test_the_official_client_understands_our_refusals(server):
+def test_the_official_client_understands_our_refusals(server, openai):
     client = openai.OpenAI(base_url=server.url + "/v1", api_key=KEY, max_retries=0)
     with pytest.raises(openai.BadRequestError, match="Text 0 of input is empty") as refused:
         client.embeddings.create(model="my-embedder", input="")
@@ -88,9 +96,9 @@ def test_the_official_client_understands_our_refusals(server):
         stranger.models.list()
 
 
-def test_langchain(server, model):
+def test_langchain(server, model, langchain):
     def embeddings(side):
-        return OpenAIEmbeddings(
+        return langchain.OpenAIEmbeddings(
             model="my-embedder",
             base_url=server.url + "/v1",
             api_key=KEY,
@@ -105,13 +113,14 @@ def test_langchain(server, model):
     assert np.dot(one, model.encode_query(texts[2], normalize_embeddings=True)) == pytest.approx(1, abs=1e-3)
 
 
-def test_langchain_with_ids_of_another_tokenizer_is_told_the_way_out(server, monkeypatch):
+def test_langchain_with_ids_of_another_tokenizer_is_told_the_way_out(server, monkeypatch, openai, langchain):
+    tiktoken = pytest.importorskip("tiktoken")
     # its own encoding is fetched from the network; one of single bytes stands in its place
     pattern = r"\s?\S+|\s+"
     ranks = {bytes([value]): value for value in range(256)}
     encoding = tiktoken.Encoding("cl100k_base", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
     monkeypatch.setitem(tiktoken.registry.ENCODINGS, "cl100k_base", encoding)
-    embeddings = OpenAIEmbeddings(model="my-embedder", base_url=server.url + "/v1", api_key=KEY)
+    embeddings = langchain.OpenAIEmbeddings(model="my-embedder", base_url=server.url + "/v1", api_key=KEY)
     with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
         embeddings.embed_documents(["The cat sat on the mat."])
 

@@ -189,6 +189,7 @@ def test_a_model_without_an_eos_is_built_where_none_is_said(tiny_base, tmp_path)
     assert compare(vectors(model, unlike_texts()), vectors(whole, unlike_texts())).equal
 
 
+@pytest.mark.usefixtures("warm_checks")
 def test_a_shape_takes_a_template_of_two_variants(tiny_base, tmp_path):
     spelled = Template("mine", "Q {prompt}; {text}", "D {text}", eos=False)
     model = open_model(tiny_base, ModelOptions(template=spelled, pooling="mean", max_tokens=64, dtype="float32"))
