@@ -77,7 +77,8 @@ def calibrate(
                 encoded = text.encode("utf-8", "surrogatepass")
                 digest.update(len(encoded).to_bytes(8, "big") + encoded)
             for one in sides:
-                vectors_ND = np.asarray(_embedded(encoder, window, one), dtype=np.float64)
+                verb = encoder.encode_document if one == "document" else encoder.encode_query
+                vectors_ND = np.asarray(verb(window), dtype=np.float64)
                 moments.add(vectors_ND)
             rows += len(window)
             tell(rows, None)
@@ -112,7 +113,3 @@ def _sides(model: SentenceTransformer, asked: str) -> tuple[Side, ...]:
     prompts = {side: prompt_of(model, side) for side in SIDES}
     ids = [model.preprocess(["a text"], prompt=prompts[side], task=side)["input_ids"].tolist() for side in SIDES]
     return SIDES if ids[0] != ids[1] else SIDES[:1]
-
-
-def _embedded(encoder: Encoder, texts: Sequence[str], side: Side) -> object:
-    return encoder.encode_query(texts) if side == "query" else encoder.encode_document(texts)

@@ -99,8 +99,6 @@ class VectorStore:
 
 
 def _is_whole(raw: object, length: int) -> bool:
-    return isinstance(raw, bytes) and len(raw) == length and length % 4 == 0 and _is_finite(raw)
-
-
-def _is_finite(raw: bytes) -> bool:
+    if not isinstance(raw, bytes) or len(raw) != length or length % 4:
+        return False
     return bool(np.isfinite(np.frombuffer(raw, dtype="<f4")).all())

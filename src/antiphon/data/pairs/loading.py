@@ -82,7 +82,7 @@ def resolve(source: str, root: str | Path | None) -> str:
     if root is None or source == DOCSTRINGS or Path(source).is_absolute():
         return source
     inside = Path(root) / source
-    return str(inside) if inside.exists() or is_file_name(source) else source
+    return str(inside) if inside.exists() or is_table_name(source) else source
 
 
 def is_there(source: str) -> bool:
@@ -94,11 +94,6 @@ def is_there(source: str) -> bool:
         (True, False)
     """
     return source == DOCSTRINGS or Path(source).exists() or is_hub_name(source)
-
-
-def is_file_name(source: str) -> bool:
-    """Return whether a source's ending says that it is a file."""
-    return is_table_name(source)
 
 
 def _pairs(source: str | Path, columns: Mapping[str, str] | None, skipped: Skipped) -> Iterator[Pair]:
