@@ -196,8 +196,8 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
 
 def _alone(settings: Settings, identity: str, model: SentenceTransformer, task: Selection) -> TaskScore:
     """Return the score of a task, in a worker."""
-    quiet()
-    return run(model, [task], settings, identity=identity).tasks[task.name]
+    with randomness.kept():
+        return run(model, [task], settings, identity=identity).tasks[task.name]
 
 
 def _told(settings: Settings, template: Template | None) -> dict[str, Any]:

@@ -118,8 +118,8 @@ def _with_prefix(model: SentenceTransformer, prefix: str) -> list[PreTrainedToke
         return [copy.deepcopy(model.tokenizer)]
     glued, framed = copy.deepcopy(model.tokenizer), copy.deepcopy(model.tokenizer)
     own = glued.backend_tokenizer.normalizer
-    after = list(own) if isinstance(own, normalizers.Sequence) else [own] if own else []
-    glued.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(prefix), *after])
+    parts = [own[n] for n in range(len(own))] if isinstance(own, normalizers.Sequence) else [own] if own else []
+    glued.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(prefix), *parts])
     framed.backend_tokenizer.post_processor = _framing(framed, prefix)
     return [glued, framed]
 
