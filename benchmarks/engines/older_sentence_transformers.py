@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 from harness import QUIET, arguments, cells_of, environment, figures_without_outer_space, row, version_in
@@ -16,7 +17,7 @@ PINS = {
     "st34": ("sentence-transformers==3.4.1", "transformers==4.46.3", "numpy<2", TORCH),
     "st41": ("sentence-transformers==4.1.0", "transformers==4.57.1", TORCH),
     "st51": ("sentence-transformers==5.1.2", "transformers==4.57.1", TORCH),
-    "openvino": ("sentence-transformers[openvino]==5.1.2", "transformers==4.57.1", TORCH),
+    "openvino": ("sentence-transformers[openvino]==6.2.0", "optimum-intel==2.2.0", "transformers==5.5.4", TORCH),
 }
 CODE = """
 import json, sys
@@ -29,10 +30,16 @@ np.save(out, np.concatenate([model.encode([text], show_progress_bar=False) for t
 """
 
 
+def finish(folder: Path) -> None:
+    """Take off what optimum brings along for another build of torch, where it cannot be imported."""
+    pip = folder / "bin" / "pip"
+    subprocess.run([pip, "uninstall", "--quiet", "--yes", "torchvision"], check=True)
+
+
 def main() -> None:
     given = arguments(__doc__)
     for name, pins in PINS.items():
-        folder = environment(given.work, name, pins)
+        folder = environment(given.work, name, pins, finish=finish)
         backend = "openvino" if name == "openvino" else "torch"
         for base, form, place, texts, right in cells_of(given):
             out = given.work / f"{name}-{base}-{form}.npy"
