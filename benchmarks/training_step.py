@@ -4,10 +4,10 @@
         [--layers 6] [--autocast] [--full] [--cached 1024] [--profile] [--gradients FILE]
 
 Pairs of docstrings, each side of at most 96 tokens; Stage II trains adapters of rank 16, or all weights with --full.
-Steps take turns: as the trainer runs them, which keeps memory that was freed, and as they are without that. The share
-of the ceiling is of what the tokens need (padding and a gradient cache's second forward not counted) at the rate of the
-product 1024 x 576 x 1536. --gradients keeps the gradients in FILE where there is none, and else says how far these are
-from those in it, against their norm: run it on two commits to see that a change of speed is one of speed only.
+The share of the ceiling is of what the tokens need (padding and a gradient cache's second forward not counted) at the
+rate of the product 1024 x 576 x 1536. --gradients keeps the gradients in FILE where there is none, and else says how
+far these are from those in it, against their norm: run it on two commits to see that a change of speed is one of speed
+only.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from encoder import Clock, ceiling, paired
+from encoder import Clock, ceiling
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
@@ -27,7 +26,6 @@ from torch.profiler import ProfilerActivity, profile
 from training import WORKLOADS, Features, batch_of, packed
 
 import antiphon
-from antiphon.encoding.heap import whole_heap
 from antiphon.model.flops import forward_flops, shape_of_decoder, vocabulary_flops
 from antiphon.training.losses import ContrastiveLoss, ContrastiveSettings, ReconstructionLoss
 
@@ -123,17 +121,13 @@ def main() -> None:
         model, loss = made(stage, options)
         features = batch_of(WORKLOAD[stage], model, options.pairs)
         tokens = sum(int(column["attention_mask"].sum()) for column in features)
-        seconds: dict[bool, list[float]] = {True: [], False: []}
-        for kept in [True, False] * options.rounds:
-            with whole_heap() if kept else nullcontext():
-                step(loss, features, autocast=options.autocast)  # what the step before gave back is not this one's
-                seconds[kept].append(step(loss, features, autocast=options.autocast))
+        seconds = [step(loss, features, autocast=options.autocast) for _ in range(options.rounds)]
+        low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
         top = ceiling(clock, "cpu", "bfloat16" if options.autocast else "float32", size=1024)
-        share = needed(stage, options, model, features) / statistics.median(seconds[True]) / top
+        share = needed(stage, options, model, features) / middle / top
         print(
-            f"stage {stage}: {tokens} tokens, {statistics.median(seconds[True]):.2f} CPU s a step, {share:.0%} of the "
-            f"ceiling ({top / 1e9:.0f} GFLOP/s); without memory that is kept {paired(seconds[False], seconds[True])} "
-            "as long",
+            f"stage {stage}: {tokens} tokens, {middle:.2f} CPU s a step ({low:.2f} to {high:.2f}), {share:.0%} of the "
+            f"ceiling ({top / 1e9:.0f} GFLOP/s)",
             flush=True,
         )
         if options.gradients is not None:

@@ -69,7 +69,7 @@ def _packed(batch: Batch, texts: Sequence[Tokens], before: int) -> tuple[torch.T
 
     All texts are written at once (N tokens): of short ones a batch has thousands.
     """
-    ids_N = torch.tensor([one for place in batch.placed for one in texts[place.text].ids[before:]])
+    ids_N = torch.tensor([one for place in batch.placed for one in texts[place.text].ids[before:]], dtype=torch.long)
     lengths_B = torch.tensor([place.length for place in batch.placed])
     firsts_B = torch.tensor([place.row * batch.width + place.start for place in batch.placed])
     text_N = torch.arange(len(lengths_B)).repeat_interleave(lengths_B)

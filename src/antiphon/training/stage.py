@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from transformers import TrainerState, set_seed
 from antiphon import compat
 from antiphon.data.progress_bar import Progress
 from antiphon.data.settings import fill
-from antiphon.encoding.heap import whole_heap
 from antiphon.errors import CheckpointError, ConfigError, TrainingError, first_line
 from antiphon.model.adapters import attach
 from antiphon.model.base import stored_dtype
@@ -213,8 +211,7 @@ def _train(trainer: SentenceTransformerTrainer, stage: Stage, checkpoint: Path |
         if _was_trained(trainer, checkpoint):
             return
     try:
-        with whole_heap() if trainer.args.use_cpu else nullcontext():
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except (OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not _is_write(error):
             raise
