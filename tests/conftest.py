@@ -184,6 +184,19 @@ def warm_checks(programs: Path) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray on two cores, for tests that need it."""
+    import ray
+
+    from antiphon.corpus.ray_cluster import ENVIRONMENT
+
+    os.environ.update(ENVIRONMENT)
+    ray.init("local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Llama with a byte-level tokenizer and an untied head."""

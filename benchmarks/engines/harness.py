@@ -125,6 +125,24 @@ def doctor(url: str, model: Path | None, form: str = "") -> str:
     return " / ".join(lines) or said.getvalue()[-300:]
 
 
+def served(
+    given: argparse.Namespace,
+    command: Sequence[str],
+    *,
+    log: str,
+    folder: Path,
+    form: str,
+    texts: Sequence[str],
+    variables: dict[str, str],
+) -> tuple[dict[int, Any], list[str], str]:
+    """Start a server of a portable folder; return its vectors, what it refused, and the doctor's verdict."""
+    url = f"http://127.0.0.1:{PORT}"
+    whole, place = [*command, "--port", str(PORT)], given.work / f"{log}.log"
+    with started(whole, alive=f"{url}/health", log=place, variables=variables):
+        found, refused = asked(Server(url), as_said(form, texts))
+        return found, refused, "" if given.no_doctor else doctor(url, folder, form)
+
+
 def row(work: Path, **cells: object) -> None:
     """Print a row and keep it."""
     print(json.dumps(cells), flush=True)

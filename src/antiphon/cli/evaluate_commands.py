@@ -126,8 +126,8 @@ def evaluate(  # noqa: PLR0913  (the options of the command)
 
     take_device()
     opened = open_named(model, options)
-    said = options.prompt is not None or options.prompt_name is not None
-    instructions = OWN if instructions is None and said else instructions
+    prompted = options.prompt is not None or options.prompt_name is not None
+    instructions = OWN if instructions is None and prompted else instructions
     names = [name for given in tasks for name in given.split(",") if name]
     _check_submission(submit, hub_name or model)
     if dry_run:

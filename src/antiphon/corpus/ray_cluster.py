@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from sentence_transformers import SentenceTransformer
 
-from antiphon.errors import ConfigError, DataError, among, first_line
+from antiphon.errors import AntiphonError, ConfigError, DataError, among, first_line
 
 Engine = Literal["local", "ray"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
+Answer = TypeVar("Answer")
 RETRIES = 3
 """Times that a shard or a task is tried again whose worker died."""
 ENVIRONMENT: Mapping[str, str] = {
@@ -58,21 +59,49 @@ def settings_of(engine: Engine | RaySettings) -> RaySettings | None:
     return RaySettings() if engine == "ray" else None
 
 
-def resources(ray: Any, settings: RaySettings) -> tuple[bool, int]:
-    """Return whether workers have GPUs, and how many there are; ConfigError where Ray has not as much."""
-    there: Mapping[str, float] = ray.cluster_resources()
-    gpus, cores = int(there.get("GPU", 0)), int(there.get("CPU", 0))
-    most = gpus or cores // settings.cores
-    workers = settings.workers or most
-    if not 1 <= workers <= most:
-        has = f"{gpus} GPUs" if gpus else f"{cores} cores, and a worker takes {settings.cores}"
-        raise ConfigError(f"{workers} workers are wanted where Ray has {has}; take at least one and at most {most}.")
-    return gpus > 0, workers
+class SentModel:
+    """A model on its way to workers, each of which opens it when it needs it first."""
+
+    def __init__(self, packed: Any, threads: int | None) -> None:
+        """`packed` is Ray's reference to its bytes; it goes on a CPU with so many threads, on a GPU without any."""
+        self._packed, self._threads = packed, threads
+
+    def opened(self) -> SentenceTransformer:
+        """Return the model, in a worker."""
+        import ray
+
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)
+        device = "cuda" if self._threads is None else "cpu"
+        packed = io.BytesIO(ray.get(self._packed))
+        model: SentenceTransformer = torch.load(packed, map_location=device, weights_only=False)
+        return model.to(device)
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Ray, connected, and what each of its workers has for us."""
+
+    ray: Any
+    number: int
+    threads: int | None
+    """CPU cores, and threads, of each; None where each has a GPU instead."""
+
+    def sent(self, model: SentenceTransformer) -> SentModel:
+        """Return a model for the workers as it is, whatever made it: none needs the files that it was opened from."""
+        from ray import cloudpickle
+
+        buffer = io.BytesIO()
+        torch.save(model, buffer, pickle_module=cloudpickle)
+        return SentModel(self.ray.put(buffer.getvalue()), self.threads)
 
 
 @contextmanager
-def connected(settings: RaySettings) -> Iterator[Any]:
-    """Give Ray, connected: to what this process has joined already, to an address, or to one that is started here."""
+def connected(settings: RaySettings) -> Iterator[Workers]:
+    """Give Ray's workers: of what this process has joined already, of an address, or of one that is started here.
+
+    Raises ConfigError where Ray is not installed or reached, or has not the resources.
+    """
     for name in ("workers", "cores"):
         value = getattr(settings, name)
         if value is not None and value < 1:
@@ -100,7 +129,7 @@ def connected(settings: RaySettings) -> Iterator[Any]:
             )
             raise ConfigError(f"Ray is not to be had {where} ({first_line(error):.200}); {fix}.") from error
     try:
-        yield ray
+        yield _workers(ray, settings)
     finally:
         if own:
             ray.shutdown()
@@ -122,27 +151,25 @@ def raised_as_ours() -> Iterator[None]:
         ) from error
 
 
-def packed(model: SentenceTransformer) -> bytes:
-    """Return a model as it is, whatever made it: no worker needs the files that it was opened from."""
-    from ray import cloudpickle
-
-    buffer = io.BytesIO()
-    torch.save(model, buffer, pickle_module=cloudpickle)
-    return buffer.getvalue()
-
-
-def unpacked(packed: bytes, threads: int | None) -> SentenceTransformer:
-    """Return a model in a worker: on its CPU with so many threads, on its GPU where that is None."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    device = "cuda" if threads is None else "cpu"
-    model: SentenceTransformer = torch.load(io.BytesIO(packed), map_location=device, weights_only=False)
-    return model.to(device)
+def answered(call: Callable[[], Answer]) -> Answer | AntiphonError:
+    """Return what a worker's call returns; what a user can mend comes back as it is, without Ray's traceback."""
+    try:
+        return call()
+    except AntiphonError as error:
+        return error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        return DataError(f"A Ray worker ran out of memory ({first_line(error):.200}); {_FIXES['OutOfMemoryError']}.")
 
 
-def out_of_memory(error: BaseException) -> DataError:
-    """Return what a worker says whose own memory is full."""
-    return DataError(f"A Ray worker ran out of memory ({first_line(error):.200}); {_FIXES['OutOfMemoryError']}.")
+def _workers(ray: Any, settings: RaySettings) -> Workers:
+    there: Mapping[str, float] = ray.cluster_resources()
+    gpus, cores = int(there.get("GPU", 0)), int(there.get("CPU", 0))
+    most = gpus or cores // settings.cores
+    workers = settings.workers or most
+    if not 1 <= workers <= most:
+        has = f"{gpus} GPUs" if gpus else f"{cores} cores, and a worker takes {settings.cores}"
+        raise ConfigError(f"{workers} workers are wanted where Ray has {has}; take at least one and at most {most}.")
+    return Workers(ray, workers, None if gpus else settings.cores)
 
 
 def _names(error: BaseException | None) -> Iterator[str]:

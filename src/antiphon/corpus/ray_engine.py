@@ -14,20 +14,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus.job import Work
-from antiphon.corpus.ray_cluster import (
-    RETRIES,
-    RaySettings,
-    connected,
-    out_of_memory,
-    packed,
-    raised_as_ours,
-    resources,
-    unpacked,
-)
+from antiphon.corpus.ray_cluster import RETRIES, RaySettings, SentModel, Workers, answered, connected, raised_as_ours
 from antiphon.corpus.shards import records_digest
 from antiphon.corpus.windows import EncodeSettings, ShardEncoder
 from antiphon.data.text_columns import Record
@@ -46,10 +36,9 @@ def ray_encoder(
     Raises ConfigError where Ray is not installed or reached, or has not the resources; the call raises DataError where
     workers died too often or the source has changed meanwhile, and what they raised themselves.
     """
-    with connected(settings) as ray:
-        gpus, workers = resources(ray, settings)
+    with connected(settings) as workers:
         with raised_as_ours():
-            stream = _stream(ray, model, encoding, work, gpus=gpus, workers=workers, cores=settings.cores)
+            stream = _stream(workers, model, encoding, work)
         with closing(stream):  # or the workers would stay when the run ends early
             yield _Results(stream, encoding.width)
 
@@ -82,8 +71,8 @@ class _Results:
 class _Worker:
     """Lives in an actor of Ray's with a model of its own."""
 
-    def __init__(self, model: Sequence[Any], encoding: EncodeSettings, threads: int | None) -> None:
-        self._model, self._encoding, self._threads = model[0], encoding, threads
+    def __init__(self, model: SentModel, encoding: EncodeSettings) -> None:
+        self._model, self._encoding = model, encoding
         self._encode: ShardEncoder | None = None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -91,24 +80,20 @@ class _Worker:
         row = batch.to_pylist()[0]
         if row["error"]:
             return _row(error=row["error"], kind=row["kind"])
-        try:
-            self._encode = self._encode or self._opened()
-            vectors_ND = self._encode(row["texts"], row["names"])
-        except AntiphonError as error:
-            return _failed(error)
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            return _failed(out_of_memory(error))
+        vectors_ND = answered(lambda: self._vectors(row["texts"], row["names"]))
+        if isinstance(vectors_ND, AntiphonError):
+            return _failed(vectors_ND)
         return _row(digest=_digest(row["texts"], row["names"]), vectors=np.ascontiguousarray(vectors_ND).tobytes())
 
-    def _opened(self) -> ShardEncoder:
-        import ray
-
-        return self._encoding.encoder(unpacked(ray.get(self._model), self._threads))
+    def _vectors(self, texts: Sequence[str], names: Sequence[str]) -> Vectors:
+        self._encode = self._encode or self._encoding.encoder(self._model.opened())
+        return self._encode(texts, names)
 
 
 def _stream(
-    ray: Any, model: SentenceTransformer, encoding: EncodeSettings, work: Work, *, gpus: bool, workers: int, cores: int
+    workers: Workers, model: SentenceTransformer, encoding: EncodeSettings, work: Work
 ) -> Generator[pa.Table, None, None]:
+    ray = workers.ray
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}  # where the source can be read, as it was before
     data = ray.data.read_datasource(_datasource(work), override_num_blocks=1, num_cpus=0, label_selector=here)
     data.context.target_max_block_size = 1  # a row, which is a shard, is a block of its own: workers take turns
@@ -118,10 +103,10 @@ def _stream(
         _Worker,
         batch_size=1,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=workers),
-        fn_constructor_args=([ray.put(packed(model))], encoding, None if gpus else cores),
-        num_cpus=None if gpus else cores,
-        num_gpus=1 if gpus else None,
+        compute=ray.data.ActorPoolStrategy(size=workers.number),
+        fn_constructor_args=(workers.sent(model), encoding),
+        num_cpus=workers.threads,
+        num_gpus=1 if workers.threads is None else None,
         max_task_retries=RETRIES,  # an actor is started again without limit, a shard is not tried so
     )
     found: Generator[pa.Table, None, None] = iter(

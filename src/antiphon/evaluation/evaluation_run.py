@@ -178,10 +178,10 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
                 meter.end(number)
         return found
 
-    alone = partial(_alone, replace(settings, workers=None, instructions=given or settings.instructions), whole)
     if settings.workers is None:
         everything: Mapping[str, TaskScore] = ranks.gathered(score) if spread else score()
     else:
+        alone = partial(_alone, replace(settings, workers=None, instructions=given or settings.instructions), whole)
         everything = scored_by_ray(model, mine, sizes, alone, settings.workers, meter)
     spec = template_of(model)
     return Scores(

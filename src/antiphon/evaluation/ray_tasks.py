@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import torch
 from sentence_transformers import SentenceTransformer
 
-from antiphon.corpus.ray_cluster import (
-    RETRIES,
-    RaySettings,
-    connected,
-    out_of_memory,
-    packed,
-    raised_as_ours,
-    resources,
-    unpacked,
-)
+from antiphon.corpus.ray_cluster import RETRIES, RaySettings, SentModel, answered, connected, raised_as_ours
 from antiphon.errors import AntiphonError
 from antiphon.evaluation.progress import Meter
 from antiphon.evaluation.scores import TaskScore
@@ -42,18 +31,17 @@ def scored_by_ray(
     """
     numbers = sorted(range(len(tasks)), key=lambda number: -(sizes[number] or 0))
     found: dict[str, TaskScore] = {}
-    with connected(settings) as ray:
+    with connected(settings) as workers:
         from ray.util import ActorPool
 
-        gpus, most = resources(ray, settings)
-        threads = None if gpus else settings.cores
         # an actor that died is started again and its task given to it anew, a few times
-        made = ray.remote(
-            max_restarts=RETRIES, max_task_retries=RETRIES, num_cpus=threads or 0, num_gpus=int(gpus)
+        made = workers.ray.remote(
+            max_restarts=RETRIES, max_task_retries=RETRIES,
+            num_cpus=workers.threads or 0, num_gpus=int(workers.threads is None),
         )(_Worker)  # fmt: skip
         with raised_as_ours():
-            reference = ray.put(packed(model))
-            actors = [made.remote([reference], score, threads) for _ in range(min(most, len(tasks)))]
+            sent = workers.sent(model)
+            actors = [made.remote(sent, score) for _ in range(min(workers.number, len(tasks)))]
             outcomes = ActorPool(actors).map_unordered(
                 lambda actor, number: actor.scored.remote(number, tasks[number]), numbers
             )
@@ -69,18 +57,14 @@ def scored_by_ray(
 class _Worker:
     """Lives in an actor of Ray's with a model of its own."""
 
-    def __init__(self, model: Sequence[Any], score: Score, threads: int | None) -> None:
-        self._packed, self._score, self._threads = model[0], score, threads
+    def __init__(self, model: SentModel, score: Score) -> None:
+        self._sent, self._score = model, score
         self._model: SentenceTransformer | None = None
 
     def scored(self, number: int, task: Selection) -> tuple[int, TaskScore | AntiphonError]:
-        """Return a task's number and score; what a user can mend comes back as it is, without Ray's traceback."""
-        import ray
+        """Return a task's number and score, or what a user can mend."""
+        return number, answered(lambda: self._score(self._opened(), task))
 
-        try:
-            self._model = self._model or unpacked(ray.get(self._packed), self._threads)
-            return number, self._score(self._model, task)
-        except AntiphonError as error:
-            return number, error
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            return number, out_of_memory(error)
+    def _opened(self) -> SentenceTransformer:
+        self._model = self._model or self._sent.opened()
+        return self._model

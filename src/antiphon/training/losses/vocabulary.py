@@ -7,6 +7,7 @@ V vocabulary.
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -100,12 +101,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight_gradient = torch.zeros_like(weight_VD, dtype=exact) if of_weight else None
         # one dtype for both factors: fp32 master weights meet bf16 states under autocast
         weight = weight_VD.to(hidden_ND.dtype)
-        # alike, since a small rest of a chunk would be multiplied slowly
-        size = -(-len(targets_N) // max(1, -(-len(targets_N) // plan.chunk_size)))
+        chunks = max(1, math.ceil(len(targets_N) / plan.chunk_size))
+        size = max(1, math.ceil(len(targets_N) / chunks))  # all alike: a small rest would be multiplied slowly
         # made once and used by every chunk: fresh memory of this size costs more than what is computed in it
         products = hidden_ND.new_empty(size, len(weight))
         scores = products if products.dtype == exact else products.new_empty(products.shape, dtype=exact)
-        for start in range(0, len(targets_N), max(1, size)):
+        for start in range(0, len(targets_N), size):
             part = slice(start, start + size)
             hidden_CD, targets_C = hidden_ND[part], targets_N[part]
             product_CV, logits_CV = products[: len(targets_C)], scores[: len(targets_C)]
