@@ -134,13 +134,18 @@ def served(
     form: str,
     texts: Sequence[str],
     variables: dict[str, str],
-) -> tuple[dict[int, Any], list[str], str]:
-    """Start a server of a portable folder; return its vectors, what it refused, and the doctor's verdict."""
+) -> tuple[dict[int, Any], list[str], dict[str, str]]:
+    """Start a server of a folder; return its vectors, what it refused, and the doctor's verdicts."""
     url = f"http://127.0.0.1:{PORT}"
     whole, place = [*command, "--port", str(PORT)], given.work / f"{log}.log"
     with started(whole, alive=f"{url}/health", log=place, variables=variables):
         found, refused = asked(Server(url), as_said(form, texts))
-        return found, refused, "" if given.no_doctor else doctor(url, folder, form)
+        return found, refused, verdicts(given, url, folder, form)
+
+
+def verdicts(given: argparse.Namespace, url: str, folder: Path, form: str = "") -> dict[str, str]:
+    """Return what the doctor says beside a folder and alone, unless it is not asked."""
+    return {} if given.no_doctor else {"doctor": doctor(url, folder, form), "doctor_alone": doctor(url, None)}
 
 
 def row(work: Path, **cells: object) -> None:

@@ -19,7 +19,8 @@ PINS = (
 )
 FLAGS = "--engine torch --device cpu --no-bettertransformer --no-model-warmup"
 VARIABLES = {"INFINITY_ANONYMOUS_USAGE_STATS": "0"}
-DTYPES = {"float32": ("echo", "classical", "calibrated"), "bfloat16": ("echo",), "float16": ("echo",)}
+FORMS = ("echo", "classical", "calibrated")
+DTYPES = dict.fromkeys(("float32", "bfloat16", "float16"), FORMS)
 
 
 def main() -> None:
@@ -31,13 +32,13 @@ def main() -> None:
         for dtype in wanted(given, form, DTYPES):
             flags = f"--dtype {dtype} {FLAGS}"
             command = [program, "v2", "--model-id", str(portable), *flags.split()]
-            found, refused, verdict = served(
+            found, refused, said = served(
                 given, command, log=f"infinity-{base}-{form}-{dtype}",
                 folder=portable, form=form, texts=texts, variables=VARIABLES,
             )  # fmt: skip
             cells = {"engine": "infinity", "version": version_in(folder, "infinity-emb"), "base": base, "form": form}
             cells |= {"dtype": dtype, "start": f"infinity_emb v2 --model-id FOLDER {flags}"}
-            row(given.work, **cells, **figures_without_outer_space(found, refused, right, texts), doctor=verdict)
+            row(given.work, **cells, **figures_without_outer_space(found, refused, right, texts), **said)
 
 
 if __name__ == "__main__":

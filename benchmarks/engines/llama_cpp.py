@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import PORT, arguments, asked, cells_of, doctor, environment, figures, row, started, version_in
+from harness import PORT, arguments, asked, cells_of, environment, figures, row, started, verdicts, version_in
 from tokenizers import Tokenizer
 
 import antiphon
@@ -92,8 +92,7 @@ def cell(given: argparse.Namespace, folder: Path, written: Path, weights: str, t
         server = Server(url)
         row(given.work, **cells, sent="token ids", **figures(*asked(server, ids), right))
         row(given.work, **cells, sent="strings", **figures(*asked(server, strings), right))
-        if not given.no_doctor:
-            row(given.work, **cells, doctor=doctor(url, saved), doctor_alone=doctor(url, None))
+        row(given.work, **cells, **verdicts(given, url, saved))
         if weights == "f16":
             outcome = behind_ours(given, python, saved, url)
             row(given.work, **cells, sent="texts, to antiphon serve --upstream", **figures(*outcome, right))

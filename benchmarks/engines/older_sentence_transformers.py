@@ -1,4 +1,4 @@
-"""sentence-transformers 3.4, 4.1 and 5.1, and today's with OpenVINO, on the portable folders, in a process each.
+"""sentence-transformers 3.4, 4.1 and 5.1 on the portable folders, in a process each.
 
 python benchmarks/engines/older_sentence_transformers.py WORK
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 
 import numpy as np
 from harness import QUIET, arguments, cells_of, environment, figures_without_outer_space, row, version_in
@@ -17,43 +16,28 @@ PINS = {
     "st34": ("sentence-transformers==3.4.1", "transformers==4.46.3", "numpy<2", TORCH),
     "st41": ("sentence-transformers==4.1.0", "transformers==4.57.1", TORCH),
     "st51": ("sentence-transformers==5.1.2", "transformers==4.57.1", TORCH),
-    "openvino": ("sentence-transformers[openvino]==6.2.0", "optimum-intel==2.2.0", "transformers==5.5.4", TORCH),
 }
 CODE = """
 import json, sys
 import numpy as np
 from sentence_transformers import SentenceTransformer
-folder, texts, out, backend = sys.argv[1:]
-model = SentenceTransformer(folder, device="cpu", backend=backend)
+folder, texts, out = sys.argv[1:]
+model = SentenceTransformer(folder, device="cpu")
 texts = json.load(open(texts))
 np.save(out, np.concatenate([model.encode([text], show_progress_bar=False) for text in texts]))
 """
 
 
-def finish(folder: Path) -> None:
-    """Take off what optimum brings along for another build of torch, where it cannot be imported."""
-    pip = folder / "bin" / "pip"
-    subprocess.run([pip, "uninstall", "--quiet", "--yes", "torchvision"], check=True)
-
-
 def main() -> None:
     given = arguments(__doc__)
     for name, pins in PINS.items():
-        folder = environment(given.work, name, pins, finish=finish)
-        backend = "openvino" if name == "openvino" else "torch"
+        folder = environment(given.work, name, pins)
         for base, form, place, texts, right in cells_of(given):
             out = given.work / f"{name}-{base}-{form}.npy"
-            command = [
-                folder / "bin" / "python",
-                "-c",
-                CODE,
-                place / "portable",
-                given.work / "texts.json",
-                out,
-                backend,
-            ]
+            python, portable = folder / "bin" / "python", place / "portable"
+            command = [python, "-c", CODE, portable, given.work / "texts.json", out]
             done = subprocess.run(command, env={**os.environ, **QUIET}, capture_output=True, text=True)
-            cells = {"engine": f"sentence-transformers, {backend}", "base": base, "form": form, "dtype": "float32"}
+            cells = {"engine": "sentence-transformers", "base": base, "form": form, "dtype": "float32"}
             cells |= {"version": version_in(folder, "sentence-transformers"), "start": "SentenceTransformer(FOLDER)"}
             cells |= {"with": f"transformers {version_in(folder, 'transformers')}"}
             if done.returncode:

