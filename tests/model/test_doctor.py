@@ -36,7 +36,8 @@ def models(model, tiny_base):
     chatty = antiphon.build(tiny_base, "classical", pooling="last", max_tokens=96)
     chatty.tokenizer.chat_template = CHAT
     calibrated = antiphon.calibrate(model, parity.unlike_texts())
-    return {"plain": model, "echo": echo, "chatty": chatty, "calibrated": calibrated}
+    span = antiphon.build(tiny_base, "echo-rewrite", pooling="mean", max_tokens=96)
+    return {"plain": model, "echo": echo, "chatty": chatty, "calibrated": calibrated, "span": span}
 
 
 class Endpoint:
@@ -109,6 +110,7 @@ FAULTS = {
     "pools the mean": ("plain", lambda m: changed(m, pooling="mean"), "pooling"),
     "pools the first": ("plain", lambda m: changed(m, pooling="first"), "alike"),
     "pools weighted": ("plain", lambda m: changed(m, pooling="weighted_mean"), "pooling"),
+    "passes over our pooling": ("span", lambda m: changed(m, pooling="last"), "pooling"),
     "leaves the prompt out": ("plain", lambda m: changed(m, prompt=""), "prompt"),
     "no prompt and no EOS": ("plain", lambda m: changed(m, prompt="", eos=False), "EOS and prompt"),
     "mean and no prompt": ("plain", lambda m: changed(m, prompt="", pooling="mean"), "prompt and pooling"),
