@@ -17,6 +17,7 @@ from antiphon.errors import DataError
 from antiphon.model import parity, variants
 from antiphon.model.causes import too_long
 from antiphon.model.doctor import Folder, examine
+from antiphon.model.rounding import Rounding
 from antiphon.model.server import Server
 from antiphon.model.variants import Variant
 
@@ -195,7 +196,21 @@ def test_a_right_endpoint_is_told_so_in_16_bits_too(models, which, dtype):
     assert outcome.healthy, outcome.findings
     told = {found.topic: found.sentence for found in outcome.findings}
     assert told["model"].startswith("as the model")
-    assert ("in 16 bits" in told["model"]) == (dtype is not None)
+    size = f"in 16 bits (by the error's size {str(dtype).removeprefix('torch.')})"
+    assert (size in told["model"]) == (dtype is not None)
+
+
+def test_an_engine_that_rounds_its_own_way_is_not_called_by_a_finer_dtype():
+    """Two roundings to bfloat16 are farther from one another than each from the exact vectors."""
+    draw = np.random.default_rng(0)
+    whole = draw.normal(size=(40, 64)).astype(np.float32)
+    ours, theirs = (whole + 0.05 * draw.normal(size=whole.shape).astype(np.float32) for _ in range(2))
+    fine = whole + 0.005 * draw.normal(size=whole.shape).astype(np.float32)
+    rounding = Rounding(whole, {"bfloat16": ours, "float16": fine})
+    error = parity.compare(whole, theirs).error_against_spread
+    assert error < parity.compare(ours, theirs).error_against_spread
+    assert rounding.likely(error) == "bfloat16"
+    assert rounding.likely(error / 10) == "float16"
 
 
 def test_a_long_text_that_the_models_own_rounding_moves_is_no_fault(model, monkeypatch):

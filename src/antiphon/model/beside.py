@@ -84,9 +84,10 @@ def _agreement(own: Vectors, vectors: Vectors, limit: float, rounding: Rounding 
         return None
     if rounding is None or found.error_against_spread <= LIMITS["float32"]:
         return Finding("model", f"as the model: {found}")
+    error = found.error_against_spread
     sentence = (
-        f"as the model, in 16 bits (nearest to {rounding.nearest(vectors)}): error against spread "
-        f"{found.error_against_spread:.2e}, and the model's own rounding is {rounding.error:.2e}"
+        f"as the model, in 16 bits (by the error's size {rounding.likely(error)}): error against spread {error:.2e}, "
+        f"and the model's own rounding is {rounding.error:.2e}"
     )
     return Finding("model", sentence)
 

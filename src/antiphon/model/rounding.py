@@ -20,6 +20,7 @@ from antiphon.text.template import Side
 
 MARGIN = 1.5
 """How many times the model's own rounding another engine's may be."""
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -45,18 +46,28 @@ class Rounding:
         return cls(exact(model, texts, side) if exact_ND is None else exact_ND, found)
 
     @property
+    def errors(self) -> dict[str, float]:
+        """The error against spread that it makes in each of these dtypes."""
+        return {name: compare(self.exact_ND, half).error_against_spread for name, half in self.halves.items()}
+
+    @property
     def error(self) -> float:
-        """The largest error against spread that it makes in these dtypes."""
-        return max((compare(self.exact_ND, half).error_against_spread for half in self.halves.values()), default=0.0)
+        """The largest of these errors."""
+        return max(self.errors.values(), default=0.0)
 
     @property
     def limit(self) -> float:
         """The error against spread that counts as equal."""
         return max(LIMITS["float32"], MARGIN * self.error)
 
-    def nearest(self, vectors: Vectors) -> str:
-        """Return the dtype whose vectors are nearest to those given."""
-        return min(self.halves, key=lambda name: compare(self.halves[name], vectors).error_against_spread)
+    def likely(self, error: float) -> str:
+        """Return the dtype whose own rounding is nearest to an error against spread, by their ratio.
+
+        Not the one whose vectors are nearest: of two engines in bfloat16 each rounds its own way, and float16, which
+        rounds less, lies between them.
+        """
+        own = {name: max(one, _TINY) for name, one in self.errors.items()}
+        return min(own, key=lambda name: max(error / own[name], own[name] / max(error, _TINY)))
 
 
 def exact(model: SentenceTransformer, texts: Sequence[str], side: Side) -> Vectors:
