@@ -1,17 +1,20 @@
 """Echo at one pass: a calibrated echo model's vectors distilled into its single-pass form, on unlabelled text.
 
-    python benchmarks/distillation.py BASE OUT [--texts FILE] [--steps 200] [--lora 16] [--layers N]
+    python benchmarks/distillation.py BASE OUT [--texts FILE] [--students classical-write eol] [--steps 200] [--lora 16]
+    python benchmarks/distillation.py score OUT [--data ../shared/data]
 
-The teacher is BASE said twice (echo-rewrite, mean) and calibrated; the student is BASE said once (classical-write,
-mean), standardised the same way, so that every dimension of both has one scale and the student begins where it is best
-without training. sentence-transformers' own MSELoss brings the student's vectors to the teacher's. OUT/before and
-OUT/after are the student's folders, to be scored by `antiphon evaluate`.
+The teacher is BASE said twice (echo-rewrite, mean) and calibrated; a student is BASE said once (by its mean, or by the
+last token of `eol`), standardised the same way, so that every dimension of both has one scale and the student begins
+where it is best without training. sentence-transformers' own MSELoss brings the student's vectors to the teacher's.
+OUT/teacher, OUT/STUDENT-before and OUT/STUDENT-after are saved embedders; `score` puts them into a table over eight of
+zeroshot.py's sets, with paired intervals.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -26,8 +29,21 @@ from sentence_transformers.sentence_transformer.losses import MSELoss
 
 import antiphon
 from antiphon.data.docstrings import of_standard_library
+from antiphon.evaluation.comparison import compare
+from antiphon.evaluation.scores import Scores
 from antiphon.model.adapters import Lora, attach, merge
 
+TASKS = (
+    "sts/stsb_dev.tsv",
+    "beir/xquad_en",
+    "classification/trec_questions",
+    "clustering/stackoverflow.jsonl",
+    "sts/sts12.tsv",
+    "train/nq.jsonl",
+    "classification/tweet_emotion",
+    "sts/sts13.tsv",
+)
+"""The sets of docs/zero-shot.md's table of SmolLM2."""
 HELD_OUT = 200
 """Texts on which the distance to the teacher is told before and after."""
 BATCH = 16
@@ -44,7 +60,6 @@ def read_texts(path: Path | None, wanted: int) -> list[str]:
 
 
 def distil(arguments: argparse.Namespace) -> None:
-    torch.set_num_threads(1)
     texts = read_texts(arguments.texts, arguments.steps * BATCH + HELD_OUT)
     held, taught = texts[:HELD_OUT], texts[HELD_OUT:]
 
@@ -54,23 +69,43 @@ def distil(arguments: argparse.Namespace) -> None:
         )
         return antiphon.calibrate(model, held)
 
-    teacher = antiphon.Encoder(built("echo-rewrite", None))
+    teacher = built("echo-rewrite", None)
     began = time.process_time()
-    wanted = torch.from_numpy(teacher.encode(texts))
+    wanted = torch.from_numpy(antiphon.Encoder(teacher).encode(texts))
     print(f"teacher: {len(texts)} texts in {time.process_time() - began:.0f} s of CPU", flush=True)
+    antiphon.save(teacher, arguments.out / "teacher")
     del teacher
-    student = built("classical-write", arguments.layers)
-    before = agreement(student, held, wanted[:HELD_OUT])
-    antiphon.save(student, arguments.out / "before")
-    attach(student, Lora(rank=arguments.lora))
-    train(student, taught, wanted[HELD_OUT:], arguments)
-    student.eval()
-    after = agreement(student, held, wanted[:HELD_OUT])
-    merge(student)
-    antiphon.save(student, arguments.out / "after")
-    facts = {"texts": len(taught), "before": before, "after": after}
-    (arguments.out / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-    print(f"mean cosine to the teacher, {HELD_OUT} texts that were not trained on: {before:.4f}, then {after:.4f}")
+    facts = {}
+    for name in arguments.students:
+        student = built(name, arguments.layers)
+        before = agreement(student, held, wanted[:HELD_OUT])
+        antiphon.save(student, arguments.out / f"{name}-before")
+        attach(student, Lora(rank=arguments.lora))
+        train(student, taught, wanted[HELD_OUT:], arguments)
+        student.eval()
+        after = agreement(student, held, wanted[:HELD_OUT])
+        merge(student)
+        antiphon.save(student, arguments.out / f"{name}-after")
+        facts[name] = {"texts": len(taught), "before": before, "after": after}
+        (arguments.out / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        print(f"{name}: mean cosine to the teacher, {HELD_OUT} texts not trained on: {before:.4f}, then {after:.4f}")
+
+
+def score(arguments: argparse.Namespace) -> None:
+    from zero_shot import scoring
+    from zero_shot.sets import selected
+
+    tasks, loaded = selected(arguments.data, TASKS, arguments.cache), {}
+    found: dict[str, Scores] = {}
+    for folder in sorted(path for path in arguments.out.iterdir() if (path / "modules.json").exists()):
+        encoder = antiphon.Encoder(antiphon.load(folder, device="cpu", dtype="float32"))
+        found[folder.name] = scoring.score(
+            tasks, lambda texts, prompt, side, encoder=encoder: encoder.encode(list(texts)), folder.name, loaded
+        )
+        print(f"{folder.name} {100 * found[folder.name].average:.1f}", flush=True)
+    for first in (name for name in found if not name.endswith("-after")):
+        others = [one for name, one in found.items() if name != first]
+        print(compare([found[first], *others]))
 
 
 def agreement(student: SentenceTransformer, texts: list[str], wanted_ND: torch.Tensor) -> float:
@@ -101,7 +136,15 @@ def train(
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if sys.argv[1:2] == ["score"]:
+        parser.add_argument("word", choices=["score"])
+        parser.add_argument("out", type=Path)
+        parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+        parser.add_argument("--cache", type=Path, default=Path(".cache/zeroshot"))
+        score(parser.parse_args())
+        return
     parser.add_argument("base")
     parser.add_argument("out", type=Path)
     parser.add_argument("--texts", type=Path)
@@ -109,6 +152,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-4)
     parser.add_argument("--lora", type=int, default=16)
     parser.add_argument("--layers", type=int)
+    parser.add_argument("--students", nargs="+", default=["classical-write"])
     parser.add_argument("--max-tokens", type=int, default=64)
     distil(parser.parse_args())
 

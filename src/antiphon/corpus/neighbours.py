@@ -22,7 +22,7 @@ from antiphon.encoding import Encoder
 from antiphon.errors import DataError
 from antiphon.files import clean, reason, write_whole
 from antiphon.model.fingerprint import fingerprint
-from antiphon.model.prompts import prompt_of
+from antiphon.model.prompts import encode_method, prompt_of
 from antiphon.model.unit_vectors import unit
 from antiphon.text.template import Side
 
@@ -74,8 +74,7 @@ class VectorSource:
             if np.allclose(np.linalg.norm(kept, axis=1), 1, atol=1e-3):
                 return kept.astype(np.float32)
             logger.warning("%s holds no vectors of length 1 and is made anew.", file)
-        verb = self.encoder.encode_document if self.side == "document" else self.encoder.encode_query
-        raw = verb(list(texts), prompt=self.prompt)
+        raw = encode_method(self.encoder, self.side)(list(texts), prompt=self.prompt)
         vectors_ND = unit(np.asarray(raw, dtype=np.float32), texts)
         if file is not None:
             write_kept(file, vectors_ND)

@@ -12,7 +12,9 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus.codec import cut
 from antiphon.encoding import Encoder
+from antiphon.model.prompts import encode_method
 from antiphon.model.unit_vectors import Vectors, unit
+from antiphon.text.template import Side
 
 WINDOW = 8
 """Batches that are sorted by length together: progress is told as often."""
@@ -30,13 +32,13 @@ def chunks_of(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def windows(
-    encoder: Encoder, texts: Sequence[str], names: Sequence[str], *, side: str, batch_size: int
+    encoder: Encoder, texts: Sequence[str], names: Sequence[str], *, side: Side, batch_size: int
 ) -> Iterator[Vectors]:
     """Yield the unit vectors of some batches at a time; `names` are what messages call the texts."""
-    verb = encoder.encode_document if side == "document" else encoder.encode_query
+    encode = encode_method(encoder, side)
     size = batch_size * WINDOW
     for first in range(0, len(texts), size):
-        yield unit(verb(list(texts[first : first + size])), names[first : first + size])
+        yield unit(encode(list(texts[first : first + size])), names[first : first + size])
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class ShardEncoder:
     """Gives a shard's texts their vectors, the same ones whoever calls it."""
 
     encoder: Encoder
-    side: str
+    side: Side
     batch_size: int
     width: int
     """Dimensions that are kept, the first of them."""
@@ -65,7 +67,7 @@ class ShardEncoder:
 class EncodeSettings:
     """How a shard is embedded: what makes a `ShardEncoder` beside the model."""
 
-    side: str
+    side: Side
     batch_size: int
     width: int
     batch_tokens: int

@@ -20,7 +20,7 @@ from antiphon.errors import ConfigError
 from antiphon.model import calibration
 from antiphon.model.affine_maps import Moments, fit, parsed, record_of
 from antiphon.model.build import check_embedder
-from antiphon.model.prompts import prompt_of
+from antiphon.model.prompts import encode_method, prompt_of
 from antiphon.text.template import SIDES, Side
 from antiphon.text.tokens import check_texts
 
@@ -77,8 +77,7 @@ def calibrate(
                 encoded = text.encode("utf-8", "surrogatepass")
                 digest.update(len(encoded).to_bytes(8, "big") + encoded)
             for one in sides:
-                verb = encoder.encode_document if one == "document" else encoder.encode_query
-                vectors_ND = np.asarray(verb(window), dtype=np.float64)
+                vectors_ND = np.asarray(encode_method(encoder, one)(window), dtype=np.float64)
                 moments.add(vectors_ND)
             rows += len(window)
             tell(rows, None)

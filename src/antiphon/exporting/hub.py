@@ -13,6 +13,7 @@ from antiphon.exporting.readings import readings
 from antiphon.exporting.stock_files import NORMALIZE
 from antiphon.exporting.verified import Call, Settings
 from antiphon.model.checkpoint import save
+from antiphon.model.prompts import ENCODE_METHODS
 from antiphon.modules import MODULES
 from antiphon.training.card_usage import use_sections
 from antiphon.training.model_card import write_card
@@ -40,7 +41,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
     return {
         reading.name: Call(
             folder,
-            method="encode_document" if reading.side == "document" else "encode_query",
+            method=ENCODE_METHODS[reading.side],
             prompt=reading.prompt,
             trust=bool(own),
         )

@@ -11,6 +11,7 @@ from antiphon.errors import ModelError
 from antiphon.exporting.readings import Reading, freeze, kept, leaves_empty_bare, readings
 from antiphon.exporting.stock_files import write_folder
 from antiphon.exporting.verified import Call, Settings
+from antiphon.model.prompts import ENCODE_METHODS
 from antiphon.modules import SpanPooling
 from antiphon.text.template import fills_slots, template_of
 from antiphon.text.tokens import PieceTokenizer, sequences
@@ -38,7 +39,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
         return {
             reading.name: Call(
                 folder,
-                method="encode_document" if reading.side == "document" else "encode_query",
+                method=ENCODE_METHODS[reading.side],
                 prompt=reading.prompt,
             )
             for reading in wanted

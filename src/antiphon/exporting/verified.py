@@ -17,6 +17,7 @@ from antiphon.errors import ParityError
 from antiphon.exporting.readings import Reading
 from antiphon.files import scratch
 from antiphon.model.parity import LIMITS, Parity, Vectors, check_finite, compare
+from antiphon.model.prompts import encode_method
 from antiphon.model.variants import in_dtype
 
 PLAIN, ONNX, GGUF = "plain_encode.py", "onnx_encode.py", "gguf_encode.py"
@@ -80,8 +81,9 @@ def reference(model: SentenceTransformer, wanted: Sequence[Reading], texts: Sequ
     with in_dtype(model, torch.float32):  # where an error cannot hide behind rounding
         found = {}
         for reading in wanted:
-            verb = model.encode_document if reading.side == "document" else model.encode_query
-            raw = verb(list(texts), prompt=reading.prompt, batch_size=8, show_progress_bar=False)
+            raw = encode_method(model, reading.side)(
+                list(texts), prompt=reading.prompt, batch_size=8, show_progress_bar=False
+            )
             found[reading.name] = np.asarray(raw, dtype=np.float32)
             check_finite(found[reading.name], texts, "float32")
         return found

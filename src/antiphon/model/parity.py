@@ -18,6 +18,7 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ModelError, ParityError
+from antiphon.model.prompts import encode_method
 from antiphon.model.unit_vectors import norms
 from antiphon.text.template import SIDES, Side
 
@@ -177,8 +178,7 @@ def encode(model: SentenceTransformer, texts: Sequence[str], *, side: Side = "qu
         >>> encode(antiphon.build("nano"), ["sort a list"], side="document").shape
         (1, 256)
     """
-    verb = model.encode_document if side == "document" else model.encode_query
-    raw = verb(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
+    raw = encode_method(model, side)(list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True)
     vectors: Vectors = np.asarray(raw, dtype=np.float32)
     check_finite(vectors, texts, str(model.dtype))
     return vectors

@@ -6,7 +6,8 @@ the model knows by name, or what `prompt_for` makes of an instruction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
@@ -15,6 +16,15 @@ from antiphon.text.template import Side, fills_slots, no_prompt_slot, prompt_for
 
 PROMPT_NAMES: Mapping[Side, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """The names under which `encode_query` and `encode_document` look for a prompt, in sentence-transformers' order."""
+
+ENCODE_METHODS: Mapping[Side | None, str] = {None: "encode", "query": "encode_query", "document": "encode_document"}
+"""The method that embeds a side's texts, of a SentenceTransformer and of an Encoder; None is a text of no side."""
+
+
+def encode_method(embedder: Any, side: Side | None) -> Callable[..., Any]:
+    """Return the method of a SentenceTransformer or an Encoder that embeds the texts of a side."""
+    method: Callable[..., Any] = getattr(embedder, ENCODE_METHODS[side])
+    return method
 
 
 def prompt_name_of(model: SentenceTransformer, side: Side | None) -> str | None:

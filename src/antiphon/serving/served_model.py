@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.encoding import Compile, Encoder
 from antiphon.errors import ConfigError
-from antiphon.model.prompts import prompt_of, side_of
+from antiphon.model.prompts import encode_method, prompt_of, side_of
 from antiphon.model.unit_vectors import unit
 from antiphon.modules import POOLINGS, SpanPooling, TemplateInput
 from antiphon.serving.cutting import Space
@@ -135,9 +135,8 @@ class Embedder:
         if reading.view:
             raw = self._view(reading.view).encode(texts, show_progress_bar=False, convert_to_numpy=True)
             return unit(np.asarray(raw, dtype=np.float32))
-        encoder = self._encoder
-        verb = {None: encoder.encode, "query": encoder.encode_query, "document": encoder.encode_document}[reading.task]
-        return unit(verb(texts, prompt_name=reading.prompt_name, prompt=reading.prompt))
+        encode = encode_method(self._encoder, reading.task)
+        return unit(encode(texts, prompt_name=reading.prompt_name, prompt=reading.prompt))
 
     def _view(self, view: str) -> SentenceTransformer:
         if view not in self._views:
