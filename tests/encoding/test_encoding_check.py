@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import antiphon
 from antiphon.encoding import Encoder, truth
 from antiphon.encoding.check import CHECKED, ROUNDED, Check, Distance, Judge
 from antiphon.encoding.widened import widened
+from antiphon.model.fingerprint import cache_key, fingerprint
 
 SMOLLM2 = Path(__file__).resolve().parents[2] / ".cache" / "real" / "smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 BASES = [
@@ -130,6 +133,25 @@ def test_the_truth_is_kept_by_what_it_depends_on(tiny_base, tmp_path, caplog):
     truth.of(model, counted, CHECKED)
     assert len(asked) == 6
     assert len(list((tmp_path / "cache" / "truth").iterdir())) == 2
+
+
+HALVES = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 4}
+
+
+@pytest.mark.parametrize("change", [{"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}, HALVES])
+def test_the_same_weights_read_otherwise_are_another_model(change, tiny_base, tmp_path):
+    """What was kept for the one must not be what the other is judged by, or what an evaluation scores it by."""
+    other = tmp_path / "other"
+    shutil.copytree(tiny_base, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | change))
+    first, second = (antiphon.build(base, max_tokens=64, dtype="bfloat16") for base in (tiny_base, other))
+    assert fingerprint(first) == fingerprint(second)
+    assert cache_key(first) != cache_key(second)
+    assert cache_key(first) == cache_key(antiphon.build(tiny_base, max_tokens=64, dtype="bfloat16"))
+    antiphon.save(first, tmp_path / "saved")
+    assert cache_key(first) == cache_key(antiphon.load(tmp_path / "saved", dtype="bfloat16"))
+    assert [Encoder(model).reason for model in (first, second)] == [None, None]
 
 
 def test_a_cache_that_cannot_be_written_to_stops_nobody(tiny_base, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from antiphon.corpus.codec import cut
 from antiphon.encoding import Encoder
 from antiphon.errors import DataError
 from antiphon.files import clean, reason, write_whole
-from antiphon.model.fingerprint import fingerprint
+from antiphon.model.fingerprint import cache_key
 from antiphon.model.prompts import encode_method, prompt_of
 from antiphon.model.unit_vectors import unit
 from antiphon.text.template import Side
@@ -57,7 +57,7 @@ class VectorSource:
         self.encoder, self.side, self.cache, self.width = encoder, side, cache, width
         self.prompt = prompt_of(encoder.model, side, instruction=instruction)
         # what decides a vector: the weights and all else of the model, never its name or place
-        self.key = f"{fingerprint(encoder.model)} {side} {self.prompt!r}" if cache is not None else ""
+        self.key = f"{cache_key(encoder.model)} {side} {self.prompt!r}" if cache is not None else ""
 
     def __call__(self, texts: Sequence[str]) -> Vectors:
         """Return (N, D) float32 unit vectors.

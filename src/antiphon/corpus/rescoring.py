@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from antiphon.corpus.neighbours import read_kept, write_kept
 from antiphon.errors import ModelError, first_line
-from antiphon.model.fingerprint import fingerprint
+from antiphon.model.fingerprint import cache_key
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -48,7 +48,7 @@ class Rescorer:
                 f"The cross-encoder gives {labels} scores for a pair, and one is wanted; take one trained to rank."
             )
         self.model, self.cache = model, cache
-        self.key = "" if cache is None else fingerprint(model)
+        self.key = "" if cache is None else cache_key(model)
 
     def __call__(self, asked: Sequence[Asked]) -> Iterator[Scores]:
         """Yield the scores (N,) of each query's texts, in order."""

@@ -67,13 +67,12 @@ class Encoder:
 
         `compile` compiles the layers here, by `torch.compile`, which needs a C++ compiler on a CPU; `compile_seconds`
         is how long that took. "auto" does so later, once the texts that came or are expected win back what it costs.
-        `linear` is how layers multiply by their weights: "prepacked" lays them out for a CPU
-        (the same sums, the layers' weights held twice), "float8" rounds weights and states to 8 bits, by how much
-        `error` says. Where compiling or such layers fail, one warning says why and the layers run as they are.
+        `linear` is how layers multiply by their weights: "prepacked" lays them out for a CPU (the same sums, the
+        weights held twice), "float8" rounds weights and states to 8 bits, by how much `error` says. Where compiling or
+        such layers fail, one warning says why and the layers run as they are.
         `widen` computes with weights of 16 bits in float32, which holds them again, twice as wide; None does so on a
-        processor without 16-bit products.
-        `attention` is "sdpa", "matmul" or "varlen", None takes the fastest that works. Raises ConfigError for a budget
-        below 1, and for an attention or linear that there is not.
+        processor without 16-bit products. `attention` is "sdpa", "matmul" or "varlen", None takes the fastest that
+        works. Raises ConfigError for a budget below 1, an attention or a linear that there is not.
         """
         check_settings(model, attention, linear, budget)
         self.model = model

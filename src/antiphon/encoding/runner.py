@@ -5,7 +5,6 @@ N texts, B texts of a batch, D width.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -22,6 +21,7 @@ from antiphon.encoding.kernels.attention import candidates
 from antiphon.encoding.packing import Batch, batches
 from antiphon.encoding.prefix import Prefix, Prefixes
 from antiphon.encoding.tokenised import Reading, Tokens, common, read, shared_by_probes
+from antiphon.model.process_memory import keep_few_kernels, keep_heap
 
 WINDOW = 2048
 """Texts that are tokenised, sorted and packed together, while the window before them runs."""
@@ -33,8 +33,6 @@ BEFORE_PROBE = 2048
 REMEMBERED = 64
 COUNTED = 64
 """Texts that are tokenised to tell how many tokens many have."""
-HEAP = 32 << 20
-"""Bytes of the largest piece of memory that glibc would keep when it is freed."""
 
 
 class Runner:
@@ -62,6 +60,7 @@ class Runner:
         self.widen = widen
         self.refused: set[str] = set()
         keep_heap()
+        keep_few_kernels()
         self._lock = Lock()
         self._state: tuple[object, ...] = ()
         self._shared: dict[Reading, list[int]] = {}
@@ -229,16 +228,6 @@ class Runner:
         if not ids or len(ids) * len(texts) < LEAST_SAVED * total:
             return None
         return self._prefixes.get(self._decoder, ids)
-
-
-def keep_heap() -> None:
-    """Have the C library keep freed memory for the next layer instead of giving it back and taking it page by page.
-
-    glibc raises what it keeps to twice the largest piece that was ever freed, up to 64 MiB; other libraries and GPUs
-    are left as they are by this.
-    """
-    piece = torch.empty(HEAP - 2 * mmap.PAGESIZE, dtype=torch.uint8)
-    del piece
 
 
 def _out_of_memory(error: BaseException) -> bool:

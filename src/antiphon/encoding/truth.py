@@ -1,7 +1,7 @@
 """The vectors that ways to run a model are judged by: a few texts in float32, and in its dtype, both plain.
 
-In 16 bits they are kept in the cache under a hash of all that they depend on: the fingerprint of the model, the texts,
-the dtype, the device and the releases. In float32 the two are one and nothing is kept.
+In 16 bits they are kept in the cache under a hash of all that they depend on: the model with its configuration, the
+texts, the dtype, the device and the releases. In float32 the two are one and nothing is kept.
 N texts, D width of a vector.
 """
 
@@ -27,7 +27,7 @@ from sentence_transformers import SentenceTransformer
 from antiphon import compat
 from antiphon.encoding.widened import widened
 from antiphon.files import cache_folder, write_whole
-from antiphon.model.fingerprint import fingerprint
+from antiphon.model.fingerprint import cache_key
 
 FORM = 1
 """Raised where the form or the meaning of what is kept changes."""
@@ -65,7 +65,7 @@ def of(
 def _key(model: SentenceTransformer, texts: Sequence[str]) -> str:
     parts: dict[str, Any] = {
         "form": FORM,
-        "model": fingerprint(model),
+        "model": cache_key(model),
         "texts": list(texts),
         "dtype": str(model.dtype),
         "attention": compat.attention_of(model[0].model.config.get_text_config()),

@@ -36,7 +36,7 @@ from antiphon.evaluation.trained_on import TrainedOn
 from antiphon.evaluation.vector_store import VectorStore
 from antiphon.files import HeldFolder, cache_folder, check_place, held
 from antiphon.model.build import check_embedder
-from antiphon.model.fingerprint import fingerprint
+from antiphon.model.fingerprint import cache_key
 from antiphon.text.template import Template, template_of
 
 SEED = 42
@@ -155,7 +155,7 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
         if isinstance(task, Selected)
     }
     own = instructing.says_own(model, settings.instructions)
-    whole = identity or fingerprint(model)
+    whole = identity or cache_key(model)
     identity = identity_of_cut(whole, settings.cut)
     reader = encode or ModelEncode(model, budget=settings.budget, compile=settings.compile)
     encode, prepare = cutting(reader, model, settings.cut), preparation_of(reader)

@@ -20,6 +20,7 @@ from antiphon.model.base import read_base
 from antiphon.model.gguf import PlainFolder, plain_folder
 from antiphon.model.layers import check_layers, keep_layers
 from antiphon.model.library_messages import hushed
+from antiphon.model.process_memory import keep_few_kernels
 from antiphon.model.text_part import is_composite, text_folder
 from antiphon.model.weights import check_weights
 from antiphon.modules import (
@@ -127,6 +128,7 @@ def check_ready(model: SentenceTransformer) -> None:
     check_ids(module.tokenizer, module.model.get_input_embeddings().num_embeddings)
     template = template_of(model)
     check_specials(module.tokenizer, eos=template is None or template.eos)
+    keep_few_kernels()  # the model runs here for the first time
     causality.check(module.model)
 
 

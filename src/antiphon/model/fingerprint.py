@@ -1,7 +1,8 @@
 """A hash of all that decides which vector a text gets: weights, modules, tokenizer, prompts and lengths.
 
-Two models with the same fingerprint give the same vectors, wherever they were loaded from; device and attention kernel
-are no part of it. What is hashed is content, never a path.
+Two models of one architecture with the same fingerprint give the same vectors, wherever they were loaded from; device
+and attention kernel are no part of it. What is hashed is content, never a path. What is kept to save a computation
+stands under `cache_key`, which is another one too where config.json says something else of the same weights.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
+_UNSAID = frozenset({"_name_or_path", "architectures", "dtype", "transformers_version", "use_cache"})
+"""Of a configuration, what changes from folder to folder and no vector."""
+
 
 def fingerprint(model: SentenceTransformer | CrossEncoder) -> str:
     """Return the fingerprint as 64 hexadecimal digits; it survives saving and loading."""
@@ -21,6 +25,17 @@ def fingerprint(model: SentenceTransformer | CrossEncoder) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def cache_key(model: SentenceTransformer | CrossEncoder) -> str:
+    """Return the fingerprint with the decoder's configuration as the installed transformers reads it, 64 digits.
+
+    Other releases may read another one, so it is no name to be recorded: what they find under it is made again.
+    """
+    config = getattr(getattr(model[0], "model", None), "config", None)
+    facts = {} if config is None else {key: one for key, one in config.to_dict().items() if key not in _UNSAID}
+    said = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(f"{fingerprint(model)} {said}".encode()).hexdigest()
 
 
 def _bytes(tensor: Any) -> memoryview:
