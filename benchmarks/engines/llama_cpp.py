@@ -92,7 +92,8 @@ def cell(given: argparse.Namespace, folder: Path, written: Path, weights: str, t
         server = Server(url)
         row(given.work, **cells, sent="token ids", **figures(*asked(server, ids), right))
         row(given.work, **cells, sent="strings", **figures(*asked(server, strings), right))
-        row(given.work, **cells, **verdicts(given, url, saved))
+        if said := verdicts(given, url, saved):
+            row(given.work, **cells, **said)
         if weights == "f16":
             outcome = behind_ours(given, python, saved, url)
             row(given.work, **cells, sent="texts, to antiphon serve --upstream", **figures(*outcome, right))
