@@ -4,10 +4,10 @@
     python benchmarks/distillation.py score OUT [--data ../shared/data]
 
 The teacher is BASE said twice (echo-rewrite, mean) and calibrated; a student is BASE said once (in the frame of
-`classical-write`, or in that of `eol`, by their mean), standardised the same way, so that every dimension of both has one scale and the student begins
-where it is best without training. sentence-transformers' own MSELoss brings the student's vectors to the teacher's.
-OUT/teacher, OUT/STUDENT-before and OUT/STUDENT-after are saved embedders; `score` puts them into a table over eight of
-zeroshot.py's sets, with paired intervals.
+`classical-write`, or in that of `eol`, by their mean), standardised the same way, so that every dimension of both
+has one scale and the student begins where it is best without training. sentence-transformers' own MSELoss
+brings the student's vectors to the teacher's. OUT/teacher, OUT/STUDENT-before and OUT/STUDENT-after are saved
+embedders; `score` puts them into a table over eight of zeroshot.py's sets, with paired intervals.
 """
 
 from __future__ import annotations
