@@ -4,8 +4,8 @@
     python benchmarks/mining.py --model MODEL --pairs nq.jsonl squad.jsonl hotpot_qa.jsonl
 
 MODEL and the texts may be those of million.py. Each size runs in a process of its own; of up to 5,000 texts the
-negatives are compared with a full matrix of cosines. Pairs are mined by the default settings: some of every file
-ask, and the corpus is the positives of all, 5,000 of them at most.
+negatives are compared with a full matrix of cosines. Pairs are mined by the default margin and without: some of every
+file ask, and the corpus is the positives of all, 5,000 of them at most.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def measured(model_name: str, texts: Path, size: int, *, brute_force: bool) -> s
 
 
 def measured_pairs(model_name: str, paths: list[Path]) -> str:
-    """Mine negatives for pairs of files by the default settings, and compare them with a full matrix of cosines."""
+    """Mine negatives for pairs of files, with the default margin and without, and compare with a full matrix."""
     asking: dict[str, Pair] = {}
     texts: dict[str, str] = {}
     for path in paths:
@@ -68,16 +68,16 @@ def measured_pairs(model_name: str, paths: list[Path]) -> str:
         texts |= {reading(pair.positive): pair.positive for pair in own.values()}
     first = {reading(pair.positive): pair.positive for pair in asking.values()}
     chosen = list(dict(islice((first | texts).items(), COMPARED)).values())
-    pairs, settings = to_dataset(list(asking.values())), MiningSettings()
+    pairs, said = to_dataset(list(asking.values())), [f"{len(chosen):,} texts of {len(paths)} files"]
     model = antiphon.build(model_name, "classical-write", pooling="mean", max_tokens=64)
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.jsonl"
         corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in chosen), encoding="utf-8")
-        mined = mine(model, pairs, settings=settings, corpus=corpus)
-        right = equal(mined, wanted(model, pairs, corpus, settings))
-    number = sum(map(len, found(mined)))
-    said = f"{len(chosen):,} texts of {len(paths)} files: {number:,} negatives"
-    return f"{said}, {right} of {len(pairs)} queries as by brute force"
+        for what, settings in (("by default", MiningSettings()), ("without a margin", SETTINGS)):
+            mined = mine(model, pairs, settings=settings, corpus=corpus)
+            number, right = sum(map(len, found(mined))), equal(mined, wanted(model, pairs, corpus, settings))
+            said.append(f"{what} {number:,} negatives, {right} of {len(pairs)} queries as by brute force")
+    return "; ".join(said)
 
 
 def equal(mined: Dataset, by_brute_force: list[list[str]]) -> int:

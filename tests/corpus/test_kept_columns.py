@@ -51,7 +51,10 @@ def test_shards_hold_the_columns_and_search_gives_them_back(model, folder):
     assert {hit.id: dict(hit.fields) for hit in hits} == {
         row["id"]: {name: row[name] for name in ("year", "lang", "tags", "more")} for row in ROWS
     }
-    assert hits == antiphon.search(ROWS, TEXTS[2], top=6, model=model)
+    at_once = antiphon.search(ROWS, TEXTS[2], top=6, model=model)
+    # shards of four and six texts at once are other batches: a processor may round them otherwise
+    assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in at_once], abs=1e-5)
+    assert [(hit.id, hit.text, hit.fields) for hit in hits] == [(hit.id, hit.text, hit.fields) for hit in at_once]
 
 
 @pytest.mark.parametrize(

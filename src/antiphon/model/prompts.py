@@ -22,7 +22,14 @@ ENCODE_METHODS: Mapping[Side | None, str] = {None: "encode", "query": "encode_qu
 
 
 def encode_method(embedder: Any, side: Side | None) -> Callable[..., Any]:
-    """Return the method of a SentenceTransformer or an Encoder that embeds the texts of a side."""
+    """Return the method of a SentenceTransformer or an Encoder that embeds the texts of a side.
+
+    Example:
+        >>> import antiphon
+        >>> from antiphon.model.prompts import encode_method
+        >>> encode_method(antiphon.build("nano"), "document").__name__
+        'encode_document'
+    """
     method: Callable[..., Any] = getattr(embedder, ENCODE_METHODS[side])
     return method
 
