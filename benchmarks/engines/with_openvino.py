@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from harness import QUIET, arguments, cells_of, environment, figures, row, version_in
+from harness import QUIET, arguments, cells_of, environment, figures, row, version_in, wanted
 
 PINS = ("sentence-transformers[openvino]==6.2.0", "optimum-intel==2.2.0", "transformers==5.5.4", "torch==2.13.0+cpu")
 PRECISIONS = ("f32", "bf16")
@@ -95,9 +95,7 @@ def main() -> None:
         cells.append(("control", "", base, texts, np.load(right)))
     for base_name, form, place, _, right_vectors in cells:
         portable = place if base_name == "control" else place / "portable"
-        for precision in PRECISIONS:
-            if given.type is not None and precision not in given.type:
-                continue
+        for precision in wanted(given, PRECISIONS):
             out = given.work / f"openvino-{base_name}-{form}-{precision}.npz"
             about = {"engine": "OpenVINO", "version": versions, "base": base_name, "form": form, "dtype": precision}
             run(python, CODE, portable, texts_file, out, precision)

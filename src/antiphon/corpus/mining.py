@@ -72,7 +72,7 @@ def mine(  # noqa: PLR0913  (the public surface)
     negative to its names. Negatives come from `corpus` (texts, a source of them, or a folder that `embed` wrote with
     this model), without it from all pairs' positives and negatives. A source is streamed twice, so memory grows with
     the queries alone. Of a query's positives the least similar sets the margin. A pair with fewer keeps those ('' and
-    the column label, as everywhere). The folder `cache` keeps vectors by the model's fingerprint: other margins cost no
+    the column label, as everywhere). The folder `cache` keeps vectors by the model's content: other margins cost no
     encoding, and a run that died goes on. A cross-encoder in `rescore` scores the nearest texts and the positive in
     place of cosines. `report` is a Markdown file. `strict` refuses what a source would pass over. `batch_tokens` and
     `compile` are the Encoder's. `progress` shows a bar (None: in interactive use), or `on_progress` is told.

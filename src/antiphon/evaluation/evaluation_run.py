@@ -145,7 +145,7 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
 ) -> Scores:
     """Score a model on selected tasks, in order; instructions are looked up for all of them before any is run.
 
-    `identity` stands for the model's fingerprint, for a model that changes from call to call and has no cache;
+    `identity` stands for the model's own cache key, for a model that changes from call to call and has no cache;
     `encode` is what embeds, where that is there already. `spread` gives each rank a share of the tasks.
     """
     given = instructing.read(settings.instructions)

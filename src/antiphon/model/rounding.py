@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -45,7 +46,7 @@ class Rounding:
         found = {name: variants.encode(model, texts, side, Variant(dtype=getattr(torch, name))) for name in dtypes}
         return cls(exact(model, texts, side) if exact_ND is None else exact_ND, found)
 
-    @property
+    @cached_property
     def errors(self) -> dict[str, float]:
         """The error against spread that it makes in each of these dtypes."""
         return {name: compare(self.exact_ND, half).error_against_spread for name, half in self.halves.items()}
