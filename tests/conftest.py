@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -131,6 +132,7 @@ LONGEST_FIRST = ("test_docs", "test_demo", "test_serving_schema", "test_encoding
 def pytest_configure(config: pytest.Config) -> None:
     """Let the order below stand: pytest-xdist would begin with the files of most tests, wherever it is run from."""
     config.option.loadscopereorder = False
+    gc.disable()  # until all is imported: nothing of that is garbage
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -138,6 +140,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     import torch
 
     torch.set_num_threads(1)  # tiny models gain nothing from a second and lose much where cores are shared
+    gc.enable()
+    gc.freeze()  # a training run collects garbage several times: among all that is imported that takes half a second
     items.sort(key=lambda item: item.path.stem not in LONGEST_FIRST)
 
 

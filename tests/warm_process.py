@@ -9,6 +9,7 @@ decides at import (threads, offline) is decided by the first process. No fork ha
 from __future__ import annotations
 
 import array
+import gc
 import json
 import os
 import runpy
@@ -62,8 +63,12 @@ def commands(folder: Path) -> tuple[Path, subprocess.Popen[bytes]]:
 
 def serve(address: str) -> None:
     """Import, then fork for each program that is sent, until killed."""
+    gc.disable()
     for name in IMPORTED:
         __import__(name)
+    gc.enable()
+    gc.collect()
+    gc.freeze()  # a child that collects garbage neither looks at nor copies what all of them share
     sys.executable = str(Path(address).with_name("python"))  # what is started from here begins like this too
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")

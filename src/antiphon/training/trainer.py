@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ _PRECISIONS: Mapping[str, dict[str, bool]] = {
 
 
 class StageTrainer(SentenceTransformerTrainer):
-    """The trainer with a schedule that may end later than the stage does."""
+    """The trainer with a schedule that may end later than the stage does, and checkpoints without a card."""
 
     schedule_horizon: int | None = None
     """Steps after which the schedule ends; the stage's own without it."""
@@ -54,6 +55,14 @@ class StageTrainer(SentenceTransformerTrainer):
             self.schedule_horizon or num_training_steps, optimizer
         )
         return scheduler
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save a checkpoint, without a card: to compile its template takes longer than to write a small model."""
+        self.model.save_pretrained = partial(self.model.save_pretrained, create_model_card=False)
+        try:
+            super().save_model(output_dir, _internal_call)
+        finally:
+            del self.model.save_pretrained
 
 
 @dataclass(frozen=True)
