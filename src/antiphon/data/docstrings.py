@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import re
 import sysconfig
 import warnings
@@ -18,9 +19,11 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-# Tests and vendored copies repeat what stands elsewhere; idlelib and lib2to3 are programs, not a library.
+# Tests and vendored copies repeat what stands elsewhere; idlelib and lib2to3 are programs, not a library; site-packages
+# stands inside the standard library's folder and is no part of it.
 SKIPPED_FOLDERS = frozenset(
     {"tests", "test", "testing", "_vendor", "vendor", "idlelib", "lib2to3", "__pycache__", "turtledemo"}
+    | {"site-packages"}
 )
 
 
@@ -64,16 +67,20 @@ def harvest(root: Path, *, minimum: int = 60, without: Iterable[bytes] = ()) -> 
     `without` holds fingerprints that count as seen already: a test set that must not be trained on, say.
     """
     seen = set(without)
-    for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        # site-packages stands inside the standard library's folder and is no part of it
-        if SKIPPED_FOLDERS.intersection(relative.parts) or "site-packages" in relative.parts:
-            continue
-        for docstring in _in_file(path, ".".join(relative.with_suffix("").parts).removesuffix(".__init__")):
+    for path in sorted(_sources(root)):
+        module = path.relative_to(root).with_suffix("")
+        for docstring in _in_file(path, ".".join(module.parts).removesuffix(".__init__")):
             key = fingerprint(docstring.text)
             if len(docstring.text) >= minimum and key not in seen:
                 seen.add(key)
                 yield docstring
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    """Yield the source files below a folder, without looking into those that are skipped."""
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name not in SKIPPED_FOLDERS]
+        yield from (Path(folder, name) for name in names if name.endswith(".py"))
 
 
 @cache
