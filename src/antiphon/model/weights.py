@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,22 @@ def head_tensors(source: str) -> dict[str, torch.Tensor]:
 
 
 def _report(source: str, kind: Any) -> Mapping[str, Any]:
-    """Return transformers' report on laying the weights of a folder or hub id over a kind of model."""
+    """Return transformers' report on laying the weights of a folder or hub id over a kind of model.
+
+    A run opens its base several times; files that have not changed since are reported as they were.
+    """
+    return _laid_over(source, kind, _files(source))
+
+
+def _files(source: str) -> tuple[tuple[str, int, int, int], ...]:
+    """Return what tells the files beside a model's config.json from those that stood there before."""
+    config = load_file_path(source, "config.json")
+    beside = [] if config is None else sorted(path for path in Path(config).parent.iterdir() if path.is_file())
+    return tuple((path.name, (stat := path.stat()).st_ino, stat.st_size, stat.st_mtime_ns) for path in beside)
+
+
+@lru_cache(maxsize=8)
+def _laid_over(source: str, kind: Any, files: object) -> Mapping[str, Any]:
     with hushed(bars=False):  # nothing is read yet, and what is reported is judged here
         _, found = kind.from_pretrained(
             source, device_map="meta", ignore_mismatched_sizes=True, output_loading_info=True, trust_remote_code=False

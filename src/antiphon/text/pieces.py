@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from antiphon.errors import ConfigError
@@ -41,6 +42,7 @@ class Piece:
         return (" " + bare if bare else "") if self.space else value[:most]
 
 
+@lru_cache(maxsize=256)  # a template is asked for its pieces at every batch
 def parse(source: str, where: str, *, clause_space: bool = False, alone: bool = False) -> tuple[Piece, ...]:
     """Return the pieces of a template string; `where` names it in the ConfigError that a bad one raises.
 

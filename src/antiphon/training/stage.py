@@ -157,7 +157,6 @@ def opened(settings: Model, base: str) -> SentenceTransformer:
         except (ValueError, ImportError) as error:
             raise ConfigError(f"model.attention is {settings.attention!r}: {first_line(error)}") from error
     release_padding(model)
-    model.model_card_data.widget = [{}]  # or the trainer computes examples for a card that nobody asked for
     return model
 
 

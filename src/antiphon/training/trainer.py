@@ -15,7 +15,6 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
-from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardCallback
 from torch import nn
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
@@ -55,6 +54,9 @@ class StageTrainer(SentenceTransformerTrainer):
             self.schedule_horizon or num_training_steps, optimizer
         )
         return scheduler
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Add nothing: a run's card is made where it is exported, and statistics of the data are for another one."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save a checkpoint, without a card: to compile its template takes longer than to write a small model."""
@@ -121,7 +123,6 @@ def make_trainer(
         raise ConfigError(f"Stage {stage.name!r} cannot be set up: {first_line(error)}") from error
     trainer.schedule_horizon = job.rows.horizon(stage)
     trainer.remove_callback(PrinterCallback)  # a library prints nothing; Tell hands the lines on
-    trainer.remove_callback(SentenceTransformerModelCardCallback)  # a run's card is made where it is exported
     return trainer
 
 
