@@ -61,8 +61,11 @@ class Oracle:
         return ids, [*pooled[:-1], True]  # no EOS: pooled is the state that would say the word
 
     @torch.inference_mode()
+    def states(self, ids: tuple[int, ...]) -> torch.Tensor:
+        return self.model.model(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
+
     def vector(self, ids: list[int], pooled: list[bool], pooling: str) -> np.ndarray:
-        states = self.model.model(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
+        states = self.states(tuple(ids))
         span = states[torch.tensor(pooled)]
         if pooling == "last":
             return states[-1].numpy()

@@ -2,8 +2,9 @@
 
 `python tests/warm_process.py SOCKET` imports what every command needs and forks for each program that it is sent; the
 folder that `commands` makes has an `antiphon` and a `python` that send theirs there, with the terminal, the folder and
-the environment they were called with, and pass signals on and the exit status back. What a variable of the environment
-decides at import (threads, offline) is decided by the first process. No fork happens once a thread runs there.
+the environment they were called with, and pass signals on and the exit status back. A `python` imports the package
+itself anew. What a variable of the environment decides at import (threads, offline) is decided by the first process.
+No fork happens once a thread runs there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import array
 import gc
 import json
 import os
+import random
 import runpy
 import select
 import signal
@@ -24,7 +26,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-IMPORTED = ("torch", "numpy", "pyarrow.parquet", "datasets", "transformers", "sentence_transformers", "peft", "mteb")
+IMPORTED = ("numpy", "pyarrow.parquet", "datasets", "transformers", "sentence_transformers", "peft", "mteb")
+OURS = ("antiphon.cli", "antiphon.corpus.embed", "antiphon.demo", "antiphon.exporting", "antiphon.training")
+SEEDS = "seeds"
+"""A file beside the programs that says whether importing the package left the random numbers as they were."""
 CLIENT = """#!{python} -SE
 import array, json, os, signal, socket, sys
 sent = {{"program": {program!r}, "arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}}
@@ -64,8 +69,7 @@ def commands(folder: Path) -> tuple[Path, subprocess.Popen[bytes]]:
 def serve(address: str) -> None:
     """Import, then fork for each program that is sent, until killed."""
     gc.disable()
-    for name in IMPORTED:
-        __import__(name)
+    Path(address).with_name(SEEDS).write_text("kept" if imported() else "moved", encoding="utf-8")
     gc.enable()
     gc.collect()
     gc.freeze()  # a child that collects garbage neither looks at nor copies what all of them share
@@ -81,6 +85,21 @@ def serve(address: str) -> None:
             listener.close()
             watch(caller)
         caller.close()
+
+
+def imported() -> bool:
+    """Import everything; return whether the package's own import, the first, seeded nothing."""
+    import torch
+
+    torch.manual_seed(3)
+    random.seed(3)
+    before = torch.get_rng_state(), random.getstate()
+    from antiphon.evaluation import evaluate, evaluator  # noqa: F401
+
+    kept = torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
+    for name in (*IMPORTED, *OURS):
+        __import__(name)
+    return kept
 
 
 def watch(caller: socket.socket) -> None:
@@ -119,6 +138,9 @@ def run(sent: dict, streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(sent["environment"])
     status = 1
+    if sent["program"] == "python":  # it may have to do without the package, or look at what an import does
+        for name in [name for name in sys.modules if name.split(".")[0] == "antiphon"]:
+            del sys.modules[name]
     try:
         program(sent["program"], sent["arguments"])
         status = 0
