@@ -69,11 +69,15 @@ def commands(folder: Path) -> tuple[Path, subprocess.Popen[bytes]]:
 def serve(address: str) -> None:
     """Import, then fork for each program that is sent, until killed."""
     gc.disable()
-    Path(address).with_name(SEEDS).write_text("kept" if imported() else "moved", encoding="utf-8")
+    Path(address).with_name(SEEDS).write_text("kept" if seeds_are_kept() else "moved", encoding="utf-8")
+    for name in IMPORTED:
+        __import__(name)
+    sys.executable = str(Path(address).with_name("python"))  # what is started from here begins like this too
+    for name in OURS:
+        __import__(name)
     gc.enable()
     gc.collect()
     gc.freeze()  # a child that collects garbage neither looks at nor copies what all of them share
-    sys.executable = str(Path(address).with_name("python"))  # what is started from here begins like this too
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")
     listener.listen(64)
@@ -87,8 +91,8 @@ def serve(address: str) -> None:
         caller.close()
 
 
-def imported() -> bool:
-    """Import everything; return whether the package's own import, the first, seeded nothing."""
+def seeds_are_kept() -> bool:
+    """Import the package before anything else; return whether that seeded nothing."""
     import torch
 
     torch.manual_seed(3)
@@ -96,10 +100,7 @@ def imported() -> bool:
     before = torch.get_rng_state(), random.getstate()
     from antiphon.evaluation import evaluate, evaluator  # noqa: F401
 
-    kept = torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
-    for name in (*IMPORTED, *OURS):
-        __import__(name)
-    return kept
+    return torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate()
 
 
 def watch(caller: socket.socket) -> None:
