@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from http_servers import JsonHandler, starting
 
 import antiphon
 from antiphon.cli import main
@@ -39,6 +38,14 @@ def models(model, tiny_base):
     calibrated = antiphon.calibrate(model, parity.unlike_texts())
     span = antiphon.build(tiny_base, "echo-rewrite", pooling="mean", max_tokens=96)
     return {"plain": model, "echo": echo, "chatty": chatty, "calibrated": calibrated, "span": span}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def remembered():
+    """What a model makes of a text in a variant, which every examination asks for anew, is computed once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(variants, "_vector", cache(variants._vector))
+        yield
 
 
 class Endpoint:
@@ -267,7 +274,6 @@ def by_ids(model):
 @pytest.fixture
 def serve():
     """Start small servers, each in a dialect of its own."""
-    servers = []
 
     def start(encode, *, ids=None, dialect="openai", owner="vllm"):
         listed = {"data": [{"id": "it", "owned_by": owner}]}
@@ -279,20 +285,13 @@ def serve():
         }[dialect]
         paths = {"openai": "/v1/embeddings", "bare": "/embeddings", "tei": "/embed", "ollama": "/api/embed"}
 
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self, content, status=200):
-                body = json.dumps(content).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
+        class Handler(JsonHandler):
             def do_GET(self):
                 found = about.get(self.path)
                 self.answer(found or {"error": "nothing here"}, 200 if found else 404)
 
             def do_POST(self):
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                asked = self.asked()
                 if self.path != paths[dialect]:
                     return self.answer({"error": "nothing here"}, 404)
                 given = asked["inputs" if dialect == "tei" else "input"]
@@ -305,18 +304,10 @@ def serve():
                 data = [{"index": number, "embedding": row} for number, row in enumerate(rows)]
                 self.answer({"tei": rows, "ollama": {"embeddings": rows}}.get(dialect, {"data": data}))
 
-            def log_message(self, *_):
-                pass
+        return listening(Handler)
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with starting() as listening:
+        yield start
 
 
 def test_the_command_line_gives_the_verdict_first_and_the_engines_remedy(serve, model, tmp_path, capsys):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
+from http_servers import JsonHandler, starting
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling
 from tokenizers.processors import TemplateProcessing
 
@@ -160,7 +158,7 @@ def test_a_variant_leaves_the_model_as_it_was(slots):
     assert np.array_equal(before, encode(slots, texts))
 
 
-class Answering(BaseHTTPRequestHandler):
+class Answering(JsonHandler):
     """An OpenAI-compatible server in a few lines; what it does is set on the class."""
 
     embed = refuse_above = status = None
@@ -170,7 +168,7 @@ class Answering(BaseHTTPRequestHandler):
         self.answer({"data": [{"id": "tiny"}]})
 
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        asked = self.asked()
         if self.headers.get("Authorization") != f"Bearer {self.key}":
             return self.answer({"error": "wrong key"}, 401)
         if self.refuse_above and max(map(len, asked["input"])) > self.refuse_above:
@@ -178,30 +176,11 @@ class Answering(BaseHTTPRequestHandler):
         rows = [{"index": n, "embedding": row.tolist()} for n, row in enumerate(type(self).embed(asked["input"]))]
         return self.answer({"data": rows[::-1]})  # the order is not promised
 
-    def answer(self, content, status=200):
-        self.send_response(status)
-        self.end_headers()
-        self.wfile.write(json.dumps(content).encode())
-
-    def log_message(self, *_):
-        """Nothing."""
-
 
 @pytest.fixture
 def serve():
-    servers = []
-
-    def serve(embed, **settings):
-        handler = type("Handler", (Answering,), {"embed": staticmethod(embed), **settings})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield serve
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with starting() as start:
+        yield lambda embed, **settings: start(type("Handler", (Answering,), {"embed": staticmethod(embed), **settings}))
 
 
 def test_a_server_that_is_right_one_that_loses_eos_and_one_that_refuses_long_texts(model, serve):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
+from http_servers import JsonHandler, starting
 from starlette.testclient import TestClient
 
 import antiphon
@@ -44,40 +43,25 @@ class Engine:
 
 @pytest.fixture
 def started(model):
-    servers = []
-
     def start(engine):
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self, content, status=200):
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(json.dumps(content).encode())
-
+        class Handler(JsonHandler):
             def do_GET(self):
                 listed = {"data": [{"id": "it", "owned_by": engine.owner}], "models": [{"name": "it"}]}
                 path = "/api/tags" if engine.owner == "library" else "/v1/models"
                 self.answer(listed, 200 if self.path == path else 404)
 
             def do_POST(self):
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
+                asked = self.asked()["input"]
                 engine.asked.append(asked)
                 if engine.broken:
                     return self.answer({"error": "out of memory"}, 500)
                 rows = [{"index": n, "embedding": row} for n, row in enumerate(engine.vectors(asked))]
                 self.answer({"data": rows})
 
-            def log_message(self, *_):
-                pass
+        return listening(Handler)
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with starting() as listening:
+        yield start
 
 
 def client_of(model, upstream):
