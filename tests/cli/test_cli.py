@@ -18,7 +18,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 import antiphon
-from antiphon.cli import main, report
+from antiphon.cli import report
 from antiphon.errors import ConfigError
 from antiphon.model.description import describe
 from antiphon.model.parity import unlike_texts
@@ -38,19 +38,6 @@ def source(tmp_path):
     path = tmp_path / "texts.txt"
     path.write_text("\n".join(text for text in unlike_texts() if text.strip()))
     return path
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command line here; returns exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 def process(programs: Path, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:

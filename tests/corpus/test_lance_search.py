@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from embedded_texts import TEXTS, embedder
 
 import antiphon
 from antiphon.corpus.conditions import Condition, sql_of
@@ -20,15 +21,13 @@ from antiphon.corpus.shards import Settings
 from antiphon.data.text_columns import Record
 from antiphon.errors import ConfigError, DataError
 from antiphon.files import held
-from antiphon.model.parity import unlike_texts
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("lancedb") is None, reason="needs the extra antiphon[scale]")
-TEXTS = [text for text in unlike_texts() if text.strip() and "\n" not in text]
 
 
 @pytest.fixture(scope="module")
 def model(tiny_base):
-    return antiphon.build(tiny_base, "echo-rewrite", max_tokens=64, dtype="float32", device="cpu")
+    return embedder(tiny_base)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from embedded_texts import embedder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers.util import mine_hard_negatives
@@ -27,7 +28,7 @@ LOOSE = {"relative_margin": None}
 
 @pytest.fixture(scope="module")
 def model(tiny_base):
-    return antiphon.build(tiny_base, "echo-rewrite", max_tokens=64, dtype="float32", device="cpu")
+    return embedder(tiny_base)
 
 
 @pytest.fixture(scope="module")

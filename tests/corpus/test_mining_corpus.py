@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 import pytest
+from embedded_texts import TEXTS, embedder
 from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
@@ -19,15 +20,13 @@ from antiphon.corpus.rescoring import Rescorer, open_rescorer
 from antiphon.corpus.seen import Seen
 from antiphon.data.pairs import Pair, reading, to_dataset
 from antiphon.errors import ConfigError, DataError, ModelError
-from antiphon.model.parity import unlike_texts
 
-TEXTS = [text for text in unlike_texts() if text.strip() and "\n" not in text]
 LOOSE = MiningSettings(relative_margin=None)
 
 
 @pytest.fixture(scope="module")
 def model(tiny_base):
-    return antiphon.build(tiny_base, "echo-rewrite", max_tokens=64, dtype="float32", device="cpu")
+    return embedder(tiny_base)
 
 
 @pytest.fixture(scope="module")

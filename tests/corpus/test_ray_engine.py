@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -10,6 +9,7 @@ import types
 from pathlib import Path
 
 import pytest
+from embedded_texts import TEXTS, embedder, texts_file
 from ray_workers import needs_ray, workers
 
 import antiphon
@@ -19,24 +19,19 @@ from antiphon.corpus.ray_cluster import RaySettings, raised_as_ours
 from antiphon.data.skipped import Skipped
 from antiphon.data.sources import open_source
 from antiphon.errors import ConfigError, DataError, ModelError
-from antiphon.model.parity import unlike_texts
 
-TEXTS = [text for text in unlike_texts() if text.strip() and "\n" not in text]
 TWO = RaySettings(workers=2)
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own, of what it will change
 
 
 @pytest.fixture(scope="module")
 def model(tiny_base):
-    return antiphon.build(tiny_base, "echo-rewrite", max_tokens=64, dtype="float32", device="cpu")
+    return embedder(tiny_base)
 
 
 @pytest.fixture
 def source(tmp_path):
-    path = tmp_path / "texts.jsonl"
-    rows = [{"id": f"t{n}", "text": text, "year": 2000 + n} for n, text in enumerate(TEXTS)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return texts_file(tmp_path)
 
 
 def manifest(folder: Path) -> str:

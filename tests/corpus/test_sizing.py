@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from embedded_texts import TEXTS
 
 import antiphon
 from antiphon.cli import main
@@ -12,9 +13,6 @@ from antiphon.corpus.embedding_plan import Sizing, sized
 from antiphon.corpus.sizing import PUBLISHED_PASSAGES, plan_embedding
 from antiphon.errors import ConfigError
 from antiphon.model.flops import forward_flops, shape_of_decoder, tokens_read
-from antiphon.model.parity import unlike_texts
-
-TEXTS = [text for text in unlike_texts() if text.strip() and "\n" not in text]
 
 
 @pytest.fixture(scope="module")

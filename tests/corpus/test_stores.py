@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from embedded_texts import TEXTS, embedder, texts_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,24 +18,20 @@ import antiphon
 from antiphon.corpus.codec import PRECISIONS, Codec, Ranges, cut
 from antiphon.corpus.index import MANIFEST, Index, open_index
 from antiphon.errors import ConfigError, DataError
-from antiphon.model.parity import encode, unlike_texts
+from antiphon.model.parity import encode
 
-TEXTS = [text for text in unlike_texts() if text.strip() and "\n" not in text]
 lance = pytest.mark.skipif(importlib.util.find_spec("lancedb") is None, reason="needs the extra antiphon[scale]")
 STORES = ["vectors", pytest.param("vectors.lance", marks=lance)]
 
 
 @pytest.fixture(scope="module")
 def model(tiny_base):
-    return antiphon.build(tiny_base, "echo-rewrite", max_tokens=64, dtype="float32", device="cpu")
+    return embedder(tiny_base)
 
 
 @pytest.fixture
 def source(tmp_path):
-    path = tmp_path / "texts.jsonl"
-    rows = [{"id": f"t{n}", "text": text, "year": 2000 + n} for n, text in enumerate(TEXTS)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return texts_file(tmp_path)
 
 
 def unit(vectors):

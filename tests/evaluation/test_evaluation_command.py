@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import antiphon
-from antiphon.cli import main
 from antiphon.evaluation import evaluate, load_scores
 from antiphon.evaluation.ranks import shares
 from antiphon.evaluation.selection import select
@@ -25,17 +24,6 @@ def files(tmp_path_factory):
     root = tmp_path_factory.mktemp("tasks")
     data.everything(root)
     return root
-
-
-@pytest.fixture
-def run(capsys):
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 def test_a_language_model_is_evaluated_in_a_template(tiny_base, files, tmp_path, run):

@@ -60,39 +60,25 @@ def attend_sdpa(  # noqa: PLR0913  (the signature that transformers calls)
     return out.transpose(1, 2).contiguous(), None
 
 
-def attend_matmul(  # noqa: PLR0913  (the signature that transformers calls)
+def attend_matmul(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
     fused: bool = False,
-    **kwargs: Any,
+    **given: Any,
 ) -> tuple[torch.Tensor, None]:
     """Return the same by plain matrix products, a block of queries and some rows at a time.
 
     A causal block leaves out the keys behind it. `fused` compiles mask and softmax into one pass.
     """
-    width = query.shape[2]
-    causal = is_causal is not False
-    if attention_mask is None or s_aux is not None or width != key.shape[2] - _before(query, key):
-        return attend_sdpa(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            scaling=scaling,
-            is_causal=is_causal,
-            softcap=softcap,
-            s_aux=s_aux,
-        )
-    return products(query, key, value, attention_mask, _scale(scaling, query), softcap, causal, fused), None
+    before = max(0, key.shape[2] - query.shape[2])
+    if attention_mask is None or given.get("s_aux") is not None or query.shape[2] != key.shape[2] - before:
+        return attend_sdpa(module, query, key, value, attention_mask, **given)
+    scale, causal = _scale(given.get("scaling"), query), given.get("is_causal") is not False
+    return products(query, key, value, attention_mask, scale, given.get("softcap"), causal, fused), None
 
 
 def attend_varlen(  # noqa: PLR0913  (the signature that transformers calls)
@@ -148,10 +134,6 @@ def _without_sinks(sinks: torch.Tensor | None) -> None:
 
 def _scale(scaling: float | None, query: torch.Tensor) -> float:
     return float(query.shape[3] ** -0.5) if scaling is None else scaling
-
-
-def _before(query: torch.Tensor, key: torch.Tensor) -> int:
-    return max(0, key.shape[2] - query.shape[2])
 
 
 def _triangle(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

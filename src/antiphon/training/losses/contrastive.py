@@ -43,8 +43,8 @@ SCORES = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContrastiveSettings:
-    """How the loss is computed; similarity is always the cosine."""
+class BatchSettings:
+    """What is said to a loss whose candidates are the texts of the batch."""
 
     temperature: float = 0.02
     """What cosines are divided by (tau)."""
@@ -53,6 +53,20 @@ class ContrastiveSettings:
     and keeps activations of one mini-batch only. Without it and `mini_batch_tokens` there is no cache."""
     mini_batch_tokens: int | None = None
     """The same, counted in tokens that are not padding; goes before `mini_batch_size`."""
+    mask_identical_texts: bool = True
+    """Whether texts identical to the pair's own, and the other halves of pairs with such a text, are left out. Needs
+    `data_collator=contrastive_collator(model)`."""
+    gather_across_devices: bool = True
+    """Whether candidates come from all processes; every process must have equally many rows."""
+    packed: bool = True
+    """Whether texts go through the model without padding between them, and what all texts of a column begin with once
+    for many; where the model cannot, texts are padded and the log says why. Vectors and gradients are the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastiveSettings(BatchSettings):
+    """How the loss is computed; similarity is always the cosine."""
+
     directions: tuple[Direction, ...] = ("query_to_doc",)
     """Which texts compete with the positive: all documents for the query; more for GTE's loss (arXiv 2308.03281)."""
     partition_mode: Partition = "joint"
@@ -63,18 +77,10 @@ class ContrastiveSettings:
     """By how much; above 0 with a mode, and only then."""
     false_negative_margin: float | None = None
     """A candidate whose cosine exceeds the positive's by more than this is left out as a false negative."""
-    mask_identical_texts: bool = True
-    """Whether texts identical to the pair's own, and the other halves of pairs with such a text, are left out. Needs
-    `data_collator=contrastive_collator(model)`."""
     matryoshka: tuple[int, ...] = ()
     """Widths that the loss is computed at, the full one among them if it is wanted; only the full one without any."""
     matryoshka_weights: tuple[float, ...] = ()
     """A weight for each width; 1 for all without it."""
-    gather_across_devices: bool = True
-    """Whether candidates come from all processes; every process must have equally many rows."""
-    packed: bool = True
-    """Whether texts go through the model without padding between them, and what all texts of a column begin with once
-    for many; where the model cannot, texts are padded and the log says why. Vectors and gradients are the same."""
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:

@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError, DataError
-from antiphon.training.losses.contrastive import ContrastiveLoss, ContrastiveSettings
+from antiphon.training.losses.contrastive import BatchSettings, ContrastiveLoss, ContrastiveSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SimCSESettings:
+class SimCSESettings(BatchSettings):
     """The defaults are LLM2Vec's (arXiv 2404.05961, appendix)."""
 
     dropout: float = 0.3
     """Of the attention weights of the backbone, while this loss trains; it is not saved with the model."""
     temperature: float = 0.05
-    """What cosines are divided by."""
-    mini_batch_size: int | None = None
-    """As in ContrastiveSettings."""
-    mini_batch_tokens: int | None = None
-    """As in ContrastiveSettings."""
-    mask_identical_texts: bool = True
-    """As in ContrastiveSettings."""
-    packed: bool = True
-    """As in ContrastiveSettings."""
-    gather_across_devices: bool = True
-    """As in ContrastiveSettings."""
 
     def __post_init__(self) -> None:
         if not 0 < self.dropout < 1:
@@ -42,14 +31,7 @@ class SimCSESettings:
     @property
     def contrastive(self) -> ContrastiveSettings:
         """Return the settings of the contrastive loss of a text and itself."""
-        return ContrastiveSettings(
-            temperature=self.temperature,
-            mini_batch_size=self.mini_batch_size,
-            mini_batch_tokens=self.mini_batch_tokens,
-            mask_identical_texts=self.mask_identical_texts,
-            packed=self.packed,
-            gather_across_devices=self.gather_across_devices,
-        )
+        return ContrastiveSettings(**{field.name: getattr(self, field.name) for field in fields(BatchSettings)})
 
 
 class SimCSELoss(ContrastiveLoss):
