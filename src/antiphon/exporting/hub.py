@@ -11,9 +11,8 @@ from antiphon.errors import CheckpointError
 from antiphon.exporting import bundle
 from antiphon.exporting.readings import readings
 from antiphon.exporting.stock_files import NORMALIZE
-from antiphon.exporting.verified import Call, Settings
+from antiphon.exporting.verified import Call, Settings, by_prompts
 from antiphon.model.checkpoint import save
-from antiphon.model.prompts import ENCODE_METHODS
 from antiphon.modules import MODULES
 from antiphon.training.card_usage import use_sections
 from antiphon.training.model_card import write_card
@@ -38,12 +37,4 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
     if own:
         (folder / f"{bundle.FILE}.py").write_text(bundle.source(), encoding="utf-8")
     write_card(folder, model, settings.source, use_sections("hub with code" if own else "hub", folder))
-    return {
-        reading.name: Call(
-            folder,
-            method=ENCODE_METHODS[reading.side],
-            prompt=reading.prompt,
-            trust=bool(own),
-        )
-        for reading in readings(model)
-    }
+    return by_prompts(folder, readings(model), trust=bool(own))

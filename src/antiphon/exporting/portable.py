@@ -10,8 +10,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from antiphon.errors import ModelError
 from antiphon.exporting.readings import Reading, freeze, kept, leaves_empty_bare, readings
 from antiphon.exporting.stock_files import write_folder
-from antiphon.exporting.verified import Call, Settings
-from antiphon.model.prompts import ENCODE_METHODS
+from antiphon.exporting.verified import Call, Settings, by_prompts
 from antiphon.modules import SpanPooling
 from antiphon.text.template import fills_slots, template_of
 from antiphon.text.tokens import PieceTokenizer, sequences
@@ -36,14 +35,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
             model, folder, kept(model), mode=mode, prompts=model.prompts, dimensions=settings.dimensions, weights=None
         )
         write_card(folder, model, settings.source, use_sections("portable", folder))
-        return {
-            reading.name: Call(
-                folder,
-                method=ENCODE_METHODS[reading.side],
-                prompt=reading.prompt,
-            )
-            for reading in wanted
-        }
+        return by_prompts(folder, wanted)
     calls: dict[str, Call] = {}
     for reading in wanted:
         first = next((call.folder for call in calls.values()), None)

@@ -17,7 +17,7 @@ from antiphon.errors import ParityError
 from antiphon.exporting.readings import Reading
 from antiphon.files import scratch
 from antiphon.model.parity import LIMITS, Parity, Vectors, check_finite, compare
-from antiphon.model.prompts import encode_method
+from antiphon.model.prompts import ENCODE_METHODS, encode_method
 from antiphon.model.variants import in_dtype
 
 PLAIN, ONNX, GGUF = "plain_encode.py", "onnx_encode.py", "gguf_encode.py"
@@ -48,6 +48,11 @@ class Call:
     trust: bool = False
     file: str = ""
     """The graph or the GGUF file."""
+
+
+def by_prompts(folder: Path, wanted: Sequence[Reading], *, trust: bool = False) -> dict[str, Call]:
+    """Return how a folder is asked for each reading whose prompt is handed over."""
+    return {one.name: Call(folder, method=ENCODE_METHODS[one.side], prompt=one.prompt, trust=trust) for one in wanted}
 
 
 def ask(program: str, calls: Mapping[str, Call], texts: Sequence[str]) -> dict[str, Vectors]:

@@ -37,17 +37,10 @@ class Watch(TrainerCallback):
         if control.should_save or state.global_step >= state.max_steps:
             control.should_log = True
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Look at what is logged."""
         for name in WATCHED:
-            value = (logs or {}).get(name)
+            value = kwargs["logs"].get(name)
             if value is not None and not math.isfinite(value):
                 raise TrainingError(
                     f"Stage {self.stage!r}: {name} is {value} at step {state.global_step}. Nothing was saved of it; "
@@ -78,16 +71,9 @@ class Tell(TrainerCallback):
     def __init__(self, tell: Callable[[str], None]) -> None:
         self.tell = tell
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Say step, loss and its parts, or what an evaluation gave."""
-        values = {name: value for name, value in (logs or {}).items() if name not in _UNTOLD}
+        values = {name: value for name, value in kwargs["logs"].items() if name not in _UNTOLD}
         if values and "train_runtime" not in values:
             figures = ", ".join(f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, float))
             self.tell(f"  step {state.global_step:,} of {state.max_steps:,}: {figures}")
