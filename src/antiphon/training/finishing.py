@@ -46,13 +46,23 @@ class Ending:
     """Whether the adapter alone is written, beside the name of its base."""
 
 
-def finish(model: SentenceTransformer, ending: Ending) -> tuple[str, Parity]:
-    """Write a trained model, in the main process; return its fingerprint and its parity with what was trained.
+@dataclass(frozen=True)
+class Finished:
+    """What became of a trained model; in processes beside the main one nothing."""
+
+    fingerprint: str
+    parity: Parity
+    model: SentenceTransformer | None
+    """As it was read back whole."""
+
+
+def finish(model: SentenceTransformer, ending: Ending) -> Finished:
+    """Write a trained model, in the main process, and compare what is read back with what was trained.
 
     Raises ParityError where what is read back is not what was trained.
     """
     state = processes()
-    outcome = ("", Parity(1.0, 0.0, 0.0, 0))
+    outcome = Finished("", Parity(1.0, 0.0, 0.0, 0), None)
     if state.is_main_process:
         model.eval()
         before = compared_vectors(model)
@@ -62,7 +72,7 @@ def finish(model: SentenceTransformer, ending: Ending) -> tuple[str, Parity]:
             model.append(Normalize())
         limit = _rounded(model, ending)
         again, same = saved_and_read(model, ending.folder, before, limit=limit, whole=not ending.keep_adapter)
-        outcome = (fingerprint(again), same)
+        outcome = Finished(fingerprint(again), same, None if ending.keep_adapter else again)
         if not same.equal:
             raise ParityError(f"The model saved in {ending.folder} is not the trained one: {same}.")
     state.wait_for_everyone()
@@ -100,9 +110,9 @@ def compared_vectors(model: SentenceTransformer) -> Vectors:
     return parity.encode(model, parity.unlike_texts())
 
 
-def show_at_top(place: HeldFolder, run: RunRecord, model: Path) -> None:
-    """Let the files of a finished stage's model stand in the run's own folder, with a card."""
-    written = load(model, device="cpu")
+def show_at_top(place: HeldFolder, run: RunRecord, model: Path, written: SentenceTransformer | None) -> None:
+    """Let the files of a finished stage's model stand in the run's own folder, with a card of it as it was written."""
+    written = load(model, device="cpu") if written is None else written
     with place.filled(last=LAST, mark=RECORD) as top:
         for path in sorted(model.rglob("*")):
             inside = path.relative_to(model)

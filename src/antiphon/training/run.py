@@ -71,10 +71,10 @@ class RunningJob:
             self._write(current)
 
         with telling(stage.name, self.progress, unit="steps") as step:
-            done = run_stage(library, stage, place, resume=self.resume, begin=begin, tell=self.tell, step=step)
+            done, written = run_stage(library, stage, place, resume=self.resume, begin=begin, tell=self.tell, step=step)
         current = replace(current, stages=[*(before for before in current.stages if before.name != stage.name), done])
         if self.place is not None:
-            show_at_top(self.place, current, place.model)
+            show_at_top(self.place, current, place.model, written)
         self._write(current)
         self._tidy(stage)
         self.tell(f"stage {stage.name}: {done.steps} steps in {done.seconds:,.0f} s, model in {place.model}")

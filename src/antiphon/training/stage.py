@@ -82,8 +82,8 @@ def run_stage(
     begin: Callable[[list[dict[str, Any]]], None],
     tell: Callable[[str], None],
     step: Progress,
-) -> StageRecord:
-    """Train one stage and return its record; the folder of its model is written by the main process.
+) -> tuple[StageRecord, SentenceTransformer | None]:
+    """Train one stage; return its record and its model, which the main process writes and reads back.
 
     `begin` is handed what is known of the rows before the first step, `step` each step's number and how many there are.
 
@@ -115,14 +115,14 @@ def run_stage(
     # or autocast would stay on the forward, and the vectors be those of bf16
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     outcome = finish(model, ending_of(recipe, stage, place, normalize=normalize))
-    return StageRecord(
+    done = StageRecord(
         name=stage.name,
         loss=stage.loss,
         base=_seen_from(place.run, place.base),
         base_fingerprint=base_fingerprint,
         model=place.model.relative_to(place.run).as_posix(),
-        fingerprint=outcome[0],
-        error_against_spread=outcome[1].error_against_spread,
+        fingerprint=outcome.fingerprint,
+        error_against_spread=outcome.parity.error_against_spread,
         data=rows.described(),
         steps=trainer.state.global_step,
         seconds=round(time.monotonic() - started, 1),
@@ -130,6 +130,7 @@ def run_stage(
         history=[_finite(entry) for entry in trainer.state.log_history],
         prompts={name: prompt for name, prompt in (model.prompts or {}).items() if prompt},
     )
+    return done, outcome.model
 
 
 def _tell_sets(rows: Rows, tell: Callable[[str], None]) -> None:
