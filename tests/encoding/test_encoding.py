@@ -65,8 +65,11 @@ def assert_same(model: SentenceTransformer, encoder: Encoder, texts: list[str] =
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
 def test_every_shape_template_and_pooling(shapes, shape, bidirectional, monkeypatch):
-    """Sides alternate over the cells; products are cut into many blocks, and texts are many in a row."""
+    """Sides alternate over the cells; attention is cut into many blocks, and texts are many in a row."""
     monkeypatch.setattr("antiphon.encoding.kernels.products.BLOCK", 8)
+    monkeypatch.setattr("antiphon.encoding.kernels.filled_up.QUERIES", 8)
+    for user in ("decoder", "kernels.attention"):  # as if it were in 16 bits
+        monkeypatch.setattr(f"antiphon.encoding.{user}.in_blocks", lambda device, dtype: bidirectional or number > 0)
     cells = [("echo", "mean"), ("classical", "last"), ("echo", "weighted_mean"), ("echo-rewrite", "last")]
     for number, (template, pooling) in enumerate(cells):
         model = antiphon.build(

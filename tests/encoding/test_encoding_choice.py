@@ -107,8 +107,8 @@ def test_what_was_measured_is_kept_and_a_loss_is_not_tried_again(model, compiled
 
 def test_a_broken_record_is_made_again(model, caplog):
     kept = Choice(Runner(model, budget=None).decoder, "sdpa, compiled")
-    kept.path.parent.mkdir(parents=True)
-    kept.path.write_text("{", encoding="utf-8")
+    kept.kept.path.parent.mkdir(parents=True)
+    kept.kept.path.write_text("{", encoding="utf-8")
     with caplog.at_level(logging.INFO, logger="antiphon"):
         assert kept.known() is None
     assert "measured again" in caplog.text

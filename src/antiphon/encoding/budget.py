@@ -28,11 +28,11 @@ def budget(decoder: Decoder) -> int:
     try:
         best, best_rate = BUDGETS[0], 0.0
         for tokens in BUDGETS:
-            seconds = _seconds(lambda tokens=tokens: _one_layer(decoder, tokens))  # type: ignore[misc]
-            if tokens / seconds < GAIN * best_rate and best_rate:
+            time_taken = seconds(lambda tokens=tokens: _one_layer(decoder, tokens))  # type: ignore[misc]
+            if tokens / time_taken < GAIN * best_rate and best_rate:
                 break
-            best, best_rate = tokens, tokens / seconds
-            if seconds > LONGEST_TRY:
+            best, best_rate = tokens, tokens / time_taken
+            if time_taken > LONGEST_TRY:
                 break
     finally:
         model.config.num_hidden_layers = kept
@@ -45,10 +45,10 @@ def seconds_per_token(decoder: Decoder) -> float:
     model = decoder.model
     layers, model.config.num_hidden_layers = model.config.num_hidden_layers, 1
     try:
-        seconds = _seconds(lambda: _one_layer(decoder, BUDGETS[0]))
+        one_layer = seconds(lambda: _one_layer(decoder, BUDGETS[0]))
     finally:
         model.config.num_hidden_layers = layers
-    return seconds * int(layers) / BUDGETS[0]
+    return one_layer * int(layers) / BUDGETS[0]
 
 
 def _one_layer(decoder: Decoder, tokens: int) -> None:
@@ -62,7 +62,7 @@ def _one_layer(decoder: Decoder, tokens: int) -> None:
         torch.cuda.synchronize()
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
     """Return the least time of some runs, after some that are not counted."""
     best = float("inf")
     for repeat in range(_SPIN + _REPEATS):

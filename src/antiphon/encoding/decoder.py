@@ -18,6 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from antiphon import compat
 from antiphon.encoding.kernels import attention
+from antiphon.encoding.kernels.filled_up import KEYS, in_blocks
 from antiphon.encoding.kernels.linear import LINEARS
 from antiphon.encoding.kernels.products import RECOMPILED
 from antiphon.encoding.kernels.varlen import Spans
@@ -113,11 +114,12 @@ class Decoder:
     def _masks(self, text_RW: torch.Tensor, position_RW: torch.Tensor, prefix: int, pruned: bool) -> Any:
         """Return the masks of tables on the CPU, none where one text is alone."""
         alone = len(text_RW) == 1 and not prefix and not pruned and bool((text_RW == 0).all())
-        # matmul adds it to its scores in every layer, so it is made what they are once
-        dtype = torch.float32 if self.execution.wide else self.model.dtype
-        added = dtype if self.execution.call.startswith("matmul") else None
+        dtype, device = torch.float32 if self.execution.wide else self.model.dtype, self.model.device
+        blocks = self.execution.call == "sdpa" and in_blocks(device, dtype)
+        # both add it to their scores in every layer, so it is made what they are once
+        added = dtype if blocks or self.execution.call.startswith("matmul") else None
         return self.attention.masks(
-            text_RW, position_RW, prefix=prefix, alone=alone, added=added, device=self.model.device
+            text_RW, position_RW, prefix=prefix, alone=alone, added=added, multiple=KEYS if blocks else 1, device=device
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from transformers import PretrainedConfig
 
 PADDING, PREFIX = -1, -2
@@ -52,11 +53,13 @@ class Attention:
         prefix: int = 0,
         alone: bool = False,
         added: torch.dtype | None = None,
+        multiple: int = 1,
         device: torch.device | None = None,
     ) -> Any:
         """Return the mask as the model takes it, one or one for each kind of layer, from tables on any device.
 
-        `alone` says that a plain mask is not needed, which is None then; `added` asks for what is added to scores.
+        `alone` says that a plain mask is not needed, which is None then; `added` asks for what is added to scores, of
+        a number of keys that is a multiple of `multiple`: those behind the row's own are seen by no token.
         """
         window = None if self.window is None or int(position_RW.max()) < self.window else self.window
         text_RW, position_RW = moved(text_RW, device), moved(position_RW, device)
@@ -67,7 +70,7 @@ class Attention:
             seen = packed_mask(
                 text_RW, position_RW, prefix=prefix, causal=self.causal, window=window, inclusive=self.inclusive
             )
-            return seen if added is None else additive(seen, added)
+            return seen if added is None else additive(F.pad(seen, (0, -seen.shape[-1] % multiple)), added)
 
         if not self.kinds:
             return mask(window)

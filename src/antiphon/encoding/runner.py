@@ -14,6 +14,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from antiphon import compat
+from antiphon.encoding.attention_choice import fastest_first
 from antiphon.encoding.budget import budget
 from antiphon.encoding.decoder import Decoder, ExecutionMode
 from antiphon.encoding.forward import vectors_of
@@ -59,6 +60,7 @@ class Runner:
         self.linear = linear
         self.widen = widen
         self.refused: set[str] = set()
+        self._fastest: tuple[tuple[torch.device, torch.dtype], tuple[str, ...]] | None = None
         keep_heap()
         keep_few_kernels()
         self._lock = Lock()
@@ -97,7 +99,12 @@ class Runner:
     def _call(self) -> str:
         decoder = self.model[0].model
         dtype = torch.float32 if self._wide() else decoder.dtype
-        calls = candidates(decoder.device, dtype) if self.attention is None else (self.attention,)
+        if self.attention is not None:
+            return self.attention
+        if self._fastest is None or self._fastest[0] != (decoder.device, dtype):
+            calls = fastest_first(candidates(decoder.device, dtype), decoder, dtype)
+            self._fastest = (decoder.device, dtype), calls
+        calls = self._fastest[1]
         return next((call for call in calls if call not in self.refused), calls[-1])
 
     def _wide(self) -> bool:

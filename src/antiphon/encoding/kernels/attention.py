@@ -5,6 +5,7 @@ R rows, W their width, P tokens of the shared prefix, H heads, K key heads, d he
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch.nn.functional as F
 from transformers import AttentionInterface
 
 from antiphon.encoding.kernels import varlen
+from antiphon.encoding.kernels.filled_up import filled_up, in_blocks
 from antiphon.encoding.kernels.products import multiplied, products
+from antiphon.encoding.masks import additive
 from antiphon.errors import ModelError
 
 PREFIX = "antiphon-"
@@ -40,14 +43,19 @@ def attend_sdpa(  # noqa: PLR0913  (the signature that transformers calls)
 ) -> tuple[torch.Tensor, None]:
     """Return attention (R, W, H, d) of queries (R, H, W, d) over keys (R, K, P + W, d), which are not repeated.
 
-    Without a mask the texts stand alone: causal if the model is. Scores with a cap are multiplied out, which PyTorch's
-    own call cannot do. Raises ModelError for attention sinks.
+    Without a mask the texts stand alone: causal if the model is. A mask may be of more keys than there are, see
+    `in_blocks`. Scores with a cap are multiplied out, which PyTorch's own call cannot do. Raises ModelError for
+    attention sinks.
     """
     _without_sinks(s_aux)
     causal = attention_mask is None and is_causal is not False and query.shape[2] > 1
     if softcap is not None:
         mask = _triangle(query, key) if causal else attention_mask
+        mask = None if mask is None else mask[..., : key.shape[2]]
         return multiplied(query, key, value, mask, _scale(scaling, query), softcap), None
+    if attention_mask is not None and in_blocks(query.device, query.dtype):
+        scale, causal = _scale(scaling, query), is_causal is not False
+        return filled_up(query, key, value, additive(attention_mask, query.dtype), scale, causal), None
     out = F.scaled_dot_product_attention(
         query,
         key,
@@ -102,7 +110,7 @@ def attend_varlen(  # noqa: PLR0913  (the signature that transformers calls)
     return varlen.attend(query, key, value, spans, reach, scaling), None
 
 
-CALLS = {
+CALLS: dict[str, Callable[..., tuple[torch.Tensor, None]]] = {
     "sdpa": attend_sdpa,
     "matmul": attend_matmul,
     "matmul-fused": partial(attend_matmul, fused=True),
@@ -116,9 +124,9 @@ FLAT = {"varlen"}
 
 
 def candidates(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
-    """Return the names of the calls for a device and dtype, the fastest first, the one that always works last.
+    """Return the names of the calls for a device and dtype, one that always works last.
 
-    By type and not by the clock, so that the same texts give the same bits in every run.
+    On a GPU the fastest comes first. On a CPU in bfloat16 that depends on the processor: see `attention_choice.py`.
     """
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         return "varlen", "sdpa"
