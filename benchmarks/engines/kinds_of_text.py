@@ -29,7 +29,7 @@ ODD = (
     "שלום עולם, مرحبا",
     "ALL CAPITALS AND no capitals",
     "word " * 120,
-    "A text that is far too long says the same again and again, and only its first part is heard. " * 60,
+    "A text that is far too long says the same again and again, and only its first part is read. " * 60,
 )
 """What servers trip over; the last is longer than any of the folders takes."""
 

@@ -87,7 +87,7 @@ def forget_quantisation(model: Any) -> None:
 
 @contextmanager
 def gguf_bar_switched() -> Iterator[None]:
-    """Let the bar over a GGUF file's tensors hear the switch of transformers' bars: it is tqdm's own, with none."""
+    """Let the bar over a GGUF file's tensors obey the switch of transformers' bars: it is tqdm's own, with none."""
     module: Any = modeling_gguf_pytorch_utils
     bar = module.tqdm
     module.tqdm = transformers_logging.tqdm

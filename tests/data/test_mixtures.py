@@ -81,7 +81,7 @@ def test_who_hears_what_on_which_side(name, folder):
     options, instructions, sides = SIDES[name]
     mixture = Mixture.of([setting("b", instruction="find", **options)], seed=0, root=folder)
     assert list(mixture.router_mapping["b"].values()) == sides
-    slots = antiphon.build("nano", "Q {prompt}\nsay {text} again [{text}]", pooling="mean")  # heard on both sides
+    slots = antiphon.build("nano", "Q {prompt}\nsay {text} again [{text}]", pooling="mean")  # read on both sides
     assert list(mixture.prompts(slots)["b"].values()) == instructions
     stock = antiphon.build("nano", "classical", pooling="last")
     prefixes = [f"Instruct: {said},\nQuery: " if said else "Query: " for said in instructions]

@@ -121,7 +121,7 @@ def test_one_text_at_a_time_equals_all_at_once(tiny_base):
     assert compare(together, apart).equal
     backwards = encoder.encode(TEXTS[::-1], prompt=PROMPT)[::-1]
     assert compare(together, backwards).equal
-    assert not compare(together, encoder.encode(TEXTS)).equal  # the prompt is heard
+    assert not compare(together, encoder.encode(TEXTS)).equal  # the prompt is read
     assert not compare(together, np.roll(together, 1, axis=0)).equal
 
 

@@ -21,7 +21,7 @@ from antiphon.encoding import Encoder, runner
 from antiphon.encoding.decoder import Decoder
 from antiphon.encoding.masks import packed_mask
 from antiphon.encoding.packing import ALONE, batches
-from antiphon.encoding.prefix import KEPT, Prefixes
+from antiphon.encoding.prefix import KEPT, PrefixCache
 from antiphon.encoding.tokenised import Reading, common, shared_by_probes
 from antiphon.model.parity import compare, unlike_texts
 
@@ -112,7 +112,7 @@ def test_what_stands_before_every_text_is_found_and_run_once(model, monkeypatch)
 
 
 def test_prefixes_kept_are_bounded(model):
-    kept, decoder = Prefixes(), Decoder.of(model[0].model)
+    kept, decoder = PrefixCache(), Decoder.of(model[0].model)
     for number in range(KEPT + 5):
         assert len(kept.get(decoder, [1, 2, number])) == 3
     assert 1 < len(kept) <= KEPT

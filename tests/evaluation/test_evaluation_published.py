@@ -57,7 +57,7 @@ def test_the_instructions_that_differed_are_the_published_ones():
 
 
 @pytest.mark.parametrize(
-    ("template", "given", "heard"),
+    ("template", "given", "expected"),
     [
         ("llm2vec", "Find the claim:", "Find the claim:"),
         ("llm2vec", "Find the claim: ", "Find the claim:"),
@@ -69,8 +69,8 @@ def test_the_instructions_that_differed_are_the_published_ones():
         ("llm2vec", "", ""),
     ],
 )
-def test_a_colon_at_the_end_is_the_separator_where_one_is_wanted(template, given, heard):
-    assert separated(given, TEMPLATES.get(template, template)) == heard
+def test_a_colon_at_the_end_is_the_separator_where_one_is_wanted(template, given, expected):
+    assert separated(given, TEMPLATES.get(template, template)) == expected
 
 
 def test_a_file_of_their_layout_is_heard_as_they_say_it(tiny_base, tmp_path):

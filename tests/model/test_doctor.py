@@ -236,7 +236,7 @@ def test_a_long_text_that_the_models_own_rounding_moves_is_no_fault(model, monke
 def test_without_a_model_it_says_what_can_be_told(model):
     outcome = examine(Folder(model))
     told = {found.topic: found.sentence for found in outcome.findings}
-    assert "white space at the end of a text is heard" in told["white space"]
+    assert "white space at the end of a text is read" in told["white space"]
     assert "what follows is cut" in told["length"]
     for name in ("not of length 1", "always the same", "companions", "at random", "answers in another order"):
         _, make, topic = FAULTS[name]

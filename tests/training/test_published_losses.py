@@ -34,7 +34,7 @@ SHIPPED_LOSSES = {"anchor": 3.4719, "llm2vec": 17.3496}
 
 
 def contrastive(model, rows) -> float:
-    """The loss of rows that hear instructions of their own: their queries are collated one by one."""
+    """The loss of rows that get instructions of their own: their queries are collated one by one."""
     loss = ContrastiveLoss(model, ContrastiveSettings(temperature=0.02, mask_identical_texts=False, packed=False))
     read = contrastive_collator(model).preprocess_fn
     queries = [read([query], prompt=prompt, task="query") for prompt, query, *_ in rows]

@@ -42,7 +42,7 @@ SHIPPED_LOSSES: dict[str, tuple[float, float]] = {
 
 
 def joined(batches: list[dict], padding: int) -> dict:
-    """One batch of several, right-padded, as rows that hear different instructions are collated apart."""
+    """One batch of several, right-padded, as rows that get different instructions are collated apart."""
     out: dict = {}
     for key, first in batches[0].items():
         if not torch.is_tensor(first):

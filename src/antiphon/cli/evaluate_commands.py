@@ -81,7 +81,7 @@ HubName = Annotated[
     typer.Option(help="What --submit calls the model: OWNER/NAME, or OWNER/NAME@COMMIT.", show_default=False),
 ]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print what the model would hear on each task, and score nothing.")
+    bool, typer.Option("--dry-run", help="Print what the model would get on each task, and score nothing.")
 ]
 
 

@@ -50,7 +50,7 @@ class VectorSource:
         cache: Path | None = None,
         width: int | None = None,
     ) -> None:
-        """Take the model and what it is told; without an instruction it hears its own prompt of that side.
+        """Take the model and what it is told; without an instruction it uses its own prompt of that side.
 
         `width` is how many of the first dimensions are kept, all without it.
         """

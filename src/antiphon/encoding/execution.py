@@ -1,4 +1,4 @@
-"""Which attention call and which layers an Encoder takes, by what the judge says of their vectors."""
+"""Which execution mode, attention call and layers, an Encoder takes, by what the judge says of their vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The masks of packed rows: what each token sees.
+"""The attention masks of packed rows: what each token sees.
 
 R rows, W their width, P tokens of a prefix that is kept before the rows.
 """

@@ -1,4 +1,4 @@
-"""Keys and values of what stands before every text, computed once and kept for the next call.
+"""The prefix cache: keys and values of what stands before every text, computed once and kept for the next call.
 
 P tokens of a prefix, D hidden width.
 """
@@ -15,7 +15,7 @@ from antiphon.encoding.decoder import Decoder
 from antiphon.encoding.layer import ForwardPass, Keys
 
 KEPT = 16
-"""Prefixes that are kept; the one that was used longest ago goes."""
+"""PrefixCache that are kept; the one that was used longest ago goes."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Prefix:
         return len(self.ids)
 
 
-class Prefixes:
-    """The prefixes of one state of a model's weights."""
+class PrefixCache:
+    """A prefix cache: the prefixes of one state of a model's weights."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[int, ...], Prefix] = OrderedDict()

@@ -20,7 +20,7 @@ from antiphon.encoding.decoder import Decoder, ExecutionMode
 from antiphon.encoding.forward import vectors_of
 from antiphon.encoding.kernels.attention import candidates
 from antiphon.encoding.packing import Batch, batches
-from antiphon.encoding.prefix import Prefix, Prefixes
+from antiphon.encoding.prefix import Prefix, PrefixCache
 from antiphon.encoding.tokenised import Reading, Tokens, common, read, shared_by_probes
 from antiphon.model.process_memory import keep_few_kernels, keep_heap
 
@@ -93,7 +93,7 @@ class Runner:
             self._state = state
             execution = ExecutionMode(self._call(), self.compiled, self.linear, self._wide())
             self._decoder = Decoder.of(self.model[0].model, execution)
-            self._prefixes = Prefixes()
+            self._prefixes = PrefixCache()
             self._shared.clear()
 
     def _call(self) -> str:

@@ -114,8 +114,8 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     )  # fmt: skip
     with _held(out) as place, randomness.kept(), ranks.joined():
         selected = select(tasks, limit=limit, seed=seed, own_document=own_document, strict=strict)
-        with listening(listener, progress) as heard:
-            scores = run(model, selected, settings, label=label, listener=heard, spread=True)
+        with listening(listener, progress) as told:
+            scores = run(model, selected, settings, label=label, listener=told, spread=True)
         if place is not None:
             scores.write(place)
     return scores

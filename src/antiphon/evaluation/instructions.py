@@ -27,7 +27,7 @@ OWN = "own"
 COLON = ("anchor", "anchor-chatml", "llm2vec")
 """Templates whose authors evaluate with a colon where they train with a semicolon."""
 Instructions = Mapping[str, str] | str | Path | None
-"""Instructions by task, or the JSON file that has them; "own"; or None for the shipped ones where the model hears."""
+"""Instructions by task, or the JSON file that has them; "own"; or None for the shipped ones where the model takes any."""
 
 
 @cache
@@ -100,7 +100,7 @@ def instruction_for(task: str, metadata: Any, given: Mapping[str, str] | None) -
 def chosen(
     model: SentenceTransformer, instructions: Instructions, given: Mapping[str, str] | None, task: str, metadata: Any
 ) -> str:
-    """Return the instruction that the model is to hear on a task, empty for none."""
+    """Return the instruction that the model is to get on a task, empty for none."""
     if says_own(model, instructions):
         return ""
     template = template_of(model)

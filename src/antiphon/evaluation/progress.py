@@ -47,7 +47,7 @@ class BarListener:
 
 @contextmanager
 def listening(given: Listener | None, progress: bool | None) -> Iterator[Listener | None]:
-    """Give who hears of an evaluation: the caller's own listener, else a bar where one is wanted."""
+    """Give the listener of an evaluation: the caller's own listener, else a bar where one is wanted."""
     if given is not None or not wants_bar(progress):
         yield given
         return
@@ -67,7 +67,7 @@ class Meter:
         self._most: int | None = None
 
     def estimate(self, encode: Encode) -> None:
-        """Time a few texts and tell how long all of them may take, where somebody wants to hear it."""
+        """Time a few texts and tell how long all of them may take, where there is a listener."""
         if self._listener is None or self._total is None or isinstance(self._listener, BarListener):
             return  # a bar has a rate of its own, for which no text need be embedded
         texts = [text for text in unlike_texts() if text.strip()]

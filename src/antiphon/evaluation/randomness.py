@@ -1,6 +1,6 @@
 """mteb seeds random, numpy and torch at every turn, also when it is imported: a training run must not feel that.
 
-Nor must a process hear of it: what mteb logs and datasets draws is silent meanwhile, and only then.
+Nor must a process see any of it: what mteb logs and datasets draws is silent meanwhile, and only then.
 """
 
 from __future__ import annotations

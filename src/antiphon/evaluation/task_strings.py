@@ -1,4 +1,4 @@
-"""What a model would hear on each task, word for word, before anything is embedded."""
+"""What a model would get on each task, word for word, before anything is embedded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def task_strings(
     *,
     instructions: Instructions = None,
 ) -> list[TaskStrings]:
-    """Return what the model would hear on each task; probes, which have texts of their own, are left out.
+    """Return what the model would get on each task; probes, which have texts of their own, are left out.
 
     Raises what `evaluate` raises for tasks and instructions.
     """

@@ -157,11 +157,11 @@ def causes_of(verdict: Verdict, *, on_progress: Progress | None = None) -> Diagn
         return Diagnosis(parity, notes=verdict.notes)
     # where texts that nobody cuts agree, only where to cut is left; where they do not, the cut one would hide the cause
     cutting = uncut >= FEWEST and compare(of_a[:uncut], of_b[:uncut], limit=parity.limit).equal
-    heard = texts if cutting or uncut < FEWEST else texts[:uncut]
-    distances = np.linalg.norm(unit(of_a[: len(heard)]) - unit(of_b[: len(heard)]), axis=1)
+    compared = texts if cutting or uncut < FEWEST else texts[:uncut]
+    distances = np.linalg.norm(unit(of_a[: len(compared)]) - unit(of_b[: len(compared)]), axis=1)
     telling = np.argsort(-distances)[:_TELLING].tolist()
     tell = on_progress or (lambda done, total: None)
-    seen = _Seen(texts, heard, verdict.side, parity, cutting, telling, spread_of(unit(of_b)), tell)
+    seen = _Seen(texts, compared, verdict.side, parity, cutting, telling, spread_of(unit(of_b)), tell)
     peer = verdict.b if isinstance(verdict.b, SentenceTransformer) else None
     tested = _search(Sides(verdict.a, *names, peer), seen, of_b)
     if peer is not None and not any(cause.explains for cause in tested):

@@ -34,8 +34,8 @@ def cache_key(model: SentenceTransformer | CrossEncoder) -> str:
     """
     config = getattr(getattr(model[0], "model", None), "config", None)
     facts = {} if config is None else {key: one for key, one in config.to_dict().items() if key not in _UNSAID}
-    said = json.dumps(facts, sort_keys=True, default=str)
-    return hashlib.sha256(f"{fingerprint(model)} {said}".encode()).hexdigest()
+    configuration = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(f"{fingerprint(model)} {configuration}".encode()).hexdigest()
 
 
 def _bytes(tensor: Any) -> memoryview:

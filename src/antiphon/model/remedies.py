@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 GENERAL: Mapping[str, str] = {
     "numbers": "load the model in bfloat16 or float32; float16 overflows in some",
-    "alike": "pool the last token, for a causal model's first one hears nothing; or take another template, or train it",
+    "alike": "pool the last token, for a causal model's first one sees nothing; or take another template, or train it",
     "normalisation": "add a Normalize module to modules.json, or divide by the length yourself",
     "repeated": "look for dropout that is on, or for several models behind one address",
     "companion": "pad on the side that the tokenizer names and mask it; till then ask for one text at a time",

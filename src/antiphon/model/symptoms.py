@@ -16,8 +16,8 @@ from antiphon.model.unit_vectors import apart
 
 SHAKY = 0.25
 """A difference of this many spreads between answers for one text is more than rounding in 16 bits."""
-HEARD = 1e-3
-"""A difference of this many spreads is more than nothing: what was changed was heard."""
+MOVED = 1e-3
+"""A difference of this many spreads is more than nothing: what was changed was read."""
 WORDS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 _UNIT = 1e-2
 _AS_LONG = 0.1
@@ -67,22 +67,22 @@ def unsteady(
 
 
 def end_of_texts(target: Endpoint, spread: float) -> Finding | None:
-    """Find how many words of a text are heard, by two that differ in the last one."""
-    heard = 0
+    """Find how many words of a text are read, by two that differ in the last one."""
+    read = 0
     for words in WORDS:
         pair = ["word " * words + ending for ending in ("apples", "thunder")]
         try:
             one, other = target.encode(pair)
         except DataError as error:
             return Finding("length", f"a text of {words} words is refused: {error}")
-        if apart(one[None], other[None]) / spread <= HEARD:
-            return Finding("length", f"a text is heard up to between {heard} and {words} words; what follows is cut")
-        heard = words
-    return Finding("length", f"a text is heard up to {heard} words and beyond")
+        if apart(one[None], other[None]) / spread <= MOVED:
+            return Finding("length", f"a text is read up to between {read} and {words} words; what follows is cut")
+        read = words
+    return Finding("length", f"a text is read up to {read} words and beyond")
 
 
 def white_space(target: Endpoint, spread: float) -> Finding:
-    """Say whether white space at the end of a text is heard."""
+    """Say whether white space at the end of a text is read."""
     bare, spaced = target.encode(["a text", "a text "])
-    taken_off = apart(bare[None], spaced[None]) / spread <= HEARD
-    return Finding("white space", f"white space at the end of a text is {'taken off' if taken_off else 'heard'}")
+    taken_off = apart(bare[None], spaced[None]) / spread <= MOVED
+    return Finding("white space", f"white space at the end of a text is {'taken off' if taken_off else 'read'}")

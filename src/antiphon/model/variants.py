@@ -86,7 +86,7 @@ def tokens(model: SentenceTransformer, text: str, prompt: str, side: Side) -> tu
 
 
 def is_cut(model: SentenceTransformer, text: str, side: Side) -> bool:
-    """Return whether a text is too long for the model: what is said after it goes unheard."""
+    """Return whether a text is too long for the model: what is said after it is not read."""
     prompt = prompt_of(model, side)
     return tokens(model, text, prompt, side) == tokens(model, text + " and so on", prompt, side)
 

@@ -218,7 +218,7 @@ def fills_slots(model: SentenceTransformer) -> bool:
 
 
 def prompt_for(model: SentenceTransformer, instruction: str, side: Side) -> str:
-    r"""Return what to hand to sentence-transformers as `prompt` so that the model hears the instruction on this side.
+    r"""Return what to hand to sentence-transformers as `prompt` so that the model gets the instruction on this side.
 
     The bare instruction for a template with a slot, the whole prefix for a stock model, and an empty string where the
     template has no place for one (zero-shot echo, or the document side). A model of others gets the form of its own
@@ -229,7 +229,7 @@ def prompt_for(model: SentenceTransformer, instruction: str, side: Side) -> str:
         own = (model.prompts or {}).get("query") or "Instruct: \nQuery: "
         ending = "\nQuery: " if own.endswith(" ") else "\nQuery:"
         return f"Instruct: {instruction}{ending}" if instruction and side == "query" else ""
-    heard = instruction if template.takes_instruction(side) else ""
+    given = instruction if template.takes_instruction(side) else ""
     if fills_slots(model):
-        return heard
-    return template.prefix(heard, side) if template.in_prompts else ""
+        return given
+    return template.prefix(given, side) if template.in_prompts else ""

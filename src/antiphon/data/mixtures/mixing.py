@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one set that hear the same instruction: a data set of the trainer."""
+    """The rows of one set that get the same instruction: a data set of the trainer."""
 
     name: str
     """That of its set, with #1, #2 ... behind it where there are several."""
@@ -133,7 +133,7 @@ class Mixture:
         )
 
     def prompts(self, model: SentenceTransformer) -> dict[str, dict[str, str]]:
-        """Return the trainer's `prompts`: what each column of each data set is to hear, in the model's form.
+        """Return the trainer's `prompts`: what each column of each data set is to get, in the model's form.
 
         An instruction that the model has no place for is left out, with a warning.
         """
@@ -192,7 +192,7 @@ class Mixture:
 
 
 def _heard(model: SentenceTransformer, side: Side, instruction: str | None, name: str) -> str | None:
-    """Return the instruction that a column of a data set hears: none where the model has no place for it."""
+    """Return the instruction that a column of a data set gets: none where the model has no place for it."""
     if not instruction or has_place(model, side):
         return instruction
     logger.warning(
@@ -217,7 +217,7 @@ def _drawn(dataset: Dataset, one: PairSettings, seed: int) -> Dataset:
 
 
 def _split(one: PairSettings, dataset: Dataset) -> list[Part]:
-    """Return the parts of a set: row n hears instruction n modulo their number."""
+    """Return the parts of a set: row n gets instruction n modulo their number."""
     number = len(one.instructions)
     if number == 1:
         return [Part(one.name, one, dataset, one.instructions[0], one.symmetries[0])]

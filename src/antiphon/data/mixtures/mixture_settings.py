@@ -40,7 +40,7 @@ class PairSettings:
     symmetric: bool | tuple[bool, ...] = False
     """Whether both sides are queries, as between duplicates; one for each instruction where they differ."""
     symmetric_documents: bool = True
-    """Whether the other side of a symmetric set hears the instruction too (LLM2Vec's and Anchor's papers do; their
+    """Whether the other side of a symmetric set gets the instruction too (LLM2Vec's and Anchor's papers do; their
     code never does)."""
     negatives: int | None = None
     """The most negatives that a row keeps; all without it."""
@@ -66,7 +66,7 @@ class PairSettings:
             )
         if self.document_instruction and any(self.symmetries):
             raise ConfigError(
-                f"{where} is symmetric, so its documents are queries and hear the instruction; "
+                f"{where} is symmetric, so its documents are queries and get the instruction; "
                 "leave document_instruction out."
             )
 
