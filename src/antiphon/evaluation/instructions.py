@@ -27,7 +27,7 @@ OWN = "own"
 COLON = ("anchor", "anchor-chatml", "llm2vec")
 """Templates whose authors evaluate with a colon where they train with a semicolon."""
 Instructions = Mapping[str, str] | str | Path | None
-"""Instructions by task, or the JSON file that has them; "own"; or None for the shipped ones where the model takes any."""
+"""Instructions by task, or their JSON file; "own"; or None for the shipped ones where the model takes any."""
 
 
 @cache
