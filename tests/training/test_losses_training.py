@@ -172,5 +172,5 @@ def test_mntp_learns_under_the_trainer(padded_with_eos, tmp_path):
 
 
 def test_the_table_names_losses():
-    assert list(LOSSES) == ["reconstruction", "contrastive", "mntp", "simcse"]
+    assert list(LOSSES) == ["reconstruction", "contrastive", "mntp", "next_token", "simcse"]
     assert all(name == kind.name for name, kind in LOSSES.items())

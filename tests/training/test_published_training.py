@@ -107,7 +107,7 @@ def test_blocks_are_the_texts_joined_and_cut():
 def test_a_block_is_masked_but_for_its_first_token_and_every_bos():
     model = antiphon.build(SHIPPED, "classical", max_tokens=32, bidirectional=True)
     preprocess = MaskingPreprocessor(model, MaskingSettings(share=1.0, style="all"))
-    bos = preprocess.pieces.specials.bos
+    bos = preprocess.texts.pieces.specials.bos
     rows = [[5, 6, bos, 7], [bos, 8, 9, 10]]
     batch = preprocess(rows)
     assert batch[TARGETS].tolist() == [[IGNORED, 6, IGNORED, 7], [IGNORED, 8, 9, 10]]
@@ -127,7 +127,7 @@ def test_mntp_trains_on_blocks_and_simcse_refuses_them(tmp_path):
     assert (planned.tokens_a_text, planned.measured) == (16, True)
     assert planned.sets[0].rows != planned.sets[0].source_rows == 200
     antiphon.train(given)
-    with pytest.raises(ConfigError, match=r"blocks of tokens are what mntp reads, .*leave data\.block out"):
+    with pytest.raises(ConfigError, match=r"what mntp and next_token read, .*leave data\.block out"):
         antiphon.train(given, overrides={"out": str(tmp_path / "other"), "loss": "simcse"})
 
 

@@ -290,7 +290,7 @@ def test_masks_and_dropout_are_the_same_in_a_resumed_run(place, tmp_path):
     assert [one["fingerprint"] for one in resumed] == [one["fingerprint"] for one in whole]
 
 
-@pytest.mark.parametrize(("loss", "bidirectional"), [("mntp", True), ("simcse", False)])
+@pytest.mark.parametrize(("loss", "bidirectional"), [("mntp", True), ("next_token", False), ("simcse", False)])
 def test_losses_over_plain_texts(place, tmp_path, loss, bidirectional):
     table = recipe(place, tmp_path / "run", data={"texts": str(place / "texts.txt")})
     table["model"]["bidirectional"] = bidirectional

@@ -20,6 +20,7 @@ from antiphon.data.skipped import Skipped
 from antiphon.errors import ConfigError, DataError
 from antiphon.text.template import Side
 from antiphon.text.tokens import PieceTokenizer
+from antiphon.training.losses import LOSSES
 from antiphon.training.losses.collating import pieces_of
 from antiphon.training.recipe import Recipe
 from antiphon.training.recipe_tables import Data, Stage
@@ -100,10 +101,10 @@ def rows_of(library: Library, stage: Stage, model: SentenceTransformer) -> Rows:
     # a process's own batch is what the sampler gives it: without accumulation's and all processes' rows together
     size = (stage.device_batch_size or stage.batch_size // processes().num_processes) * processes().num_processes
     if data.texts is not None:
-        if data.block is not None and stage.loss != "mntp":
+        if data.block is not None and not LOSSES[stage.loss].blocks:
             raise ConfigError(
-                f"stage.{stage.name}: blocks of tokens are what mntp reads, and {stage.loss} reads a text a row (as "
-                "LLM2Vec's SimCSE does); leave data.block out."
+                f"stage.{stage.name}: blocks of tokens are what mntp and next_token read, and {stage.loss} reads a "
+                "text a row (as LLM2Vec's SimCSE does); leave data.block out."
             )
         return texts_rows(data, size, strict=library.recipe.strict, pieces=pieces_of(model))
     mixture = library.mixture(data)

@@ -103,7 +103,7 @@ class Data(Strict):
     sets: tuple[dict[str, Any], ...] = ()
     """The same tables in the recipe itself."""
     texts: str | None = None
-    """A source of plain texts in place of pairs, for mntp and simcse."""
+    """A source of plain texts in place of pairs, for mntp, next_token and simcse."""
     field: str | None = None
     """The field of `texts` that holds the text."""
     block: Positive | None = None
@@ -160,7 +160,7 @@ class Stage(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     """What folders, `--from`, `--until` and `--set stage.NAME.key` call it."""
     loss: str
-    """A row of the losses: reconstruction, contrastive, mntp or simcse."""
+    """A row of the losses: reconstruction, contrastive, mntp, next_token or simcse."""
     settings: dict[str, Any] = {}
     """Those of the loss."""
     data: Data | None = None

@@ -15,6 +15,7 @@ from antiphon.training.losses.mntp import (
     MaskingSettings,
     masking_collator,
 )
+from antiphon.training.losses.next_token import NextTokenLoss, NextTokenSettings, next_token_collator
 from antiphon.training.losses.published_decode import reconstruction_collator
 from antiphon.training.losses.reconstruction import ReconstructionLoss, ReconstructionSettings
 from antiphon.training.losses.simcse import SimCSELoss, SimCSESettings
@@ -44,6 +45,16 @@ _KINDS = (
         lambda model, arguments, settings: masking_collator(model, settings, arguments),
         lambda settings: LossCost(projected_texts=settings.share),
         texts=1,
+        blocks=True,
+    ),
+    LossKind(
+        "next_token",
+        NextTokenSettings,
+        NextTokenLoss,
+        lambda model, arguments, settings: next_token_collator(model, arguments),
+        lambda settings: LossCost(projected_texts=1.0),
+        texts=1,
+        blocks=True,
     ),
     LossKind(
         "simcse",
@@ -67,6 +78,8 @@ __all__ = [
     "MaskedNextTokenLoss",
     "MaskedNextTokenSettings",
     "MaskingSettings",
+    "NextTokenLoss",
+    "NextTokenSettings",
     "ReconstructionLoss",
     "ReconstructionSettings",
     "SimCSELoss",
@@ -76,6 +89,7 @@ __all__ = [
     "information",
     "linear_cross_entropy",
     "masking_collator",
+    "next_token_collator",
     "reconstruction_collator",
     "release_padding",
 ]

@@ -48,3 +48,5 @@ class LossKind:
     """What a row costs under these settings."""
     texts: int | None = None
     """Texts of a row that it encodes; None for as many as the data has columns."""
+    blocks: bool = False
+    """Whether it reads rows of token ids as well as texts (`data.block`)."""
