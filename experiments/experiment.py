@@ -43,6 +43,15 @@ class Arm(Strict):
     """A method of `antiphon.calibrate`, fitted on the standard library's docstrings when all is trained."""
 
 
+class Contrast(Strict):
+    """One more table: arms beside another one than the first, or several arms as the seeds of one system."""
+
+    about: str
+    """A line for people."""
+    systems: dict[str, tuple[str, ...]] = Field(min_length=2)
+    """Arms of each system, by its name; the first is what the others are measured against."""
+
+
 class Quick(Strict):
     """What `--quick` replaces."""
 
@@ -67,6 +76,7 @@ class Experiment(Strict):
     evaluation: Evaluation
     arm: dict[Annotated[str, Field(pattern=NAME)], Arm] = Field(min_length=1)
     """The first is what the others are measured against."""
+    contrast: dict[str, Contrast] = {}
     quick: Quick = Quick()
 
     @model_validator(mode="after")
@@ -76,6 +86,10 @@ class Experiment(Strict):
             for stage in arm.stages:
                 if stage not in known:
                     raise ValueError(f"arm {name} names the stage {stage!r}; {among(stage, map(str, known))}")
+        for name, contrast in self.contrast.items():
+            for one in (arm for arms in contrast.systems.values() for arm in arms):
+                if one not in self.arm:
+                    raise ValueError(f"contrast {name} names the arm {one!r}; {among(one, self.arm)}")
         return self
 
     def recipe_of(self, arm: str, seed: int, *, out: Path, texts: Path | None) -> Recipe:
@@ -137,7 +151,12 @@ def read_experiment(path: str | Path) -> Experiment:
         raise ConfigError(f"{path}: {'; '.join(_sentence(entry) for entry in error.errors())}.") from error
 
 
-_TABLES: Mapping[str, type[BaseModel]] = {"evaluation": Evaluation, "arm": Arm, "quick": Quick}
+_TABLES: Mapping[str, type[BaseModel]] = {
+    "evaluation": Evaluation,
+    "arm": Arm,
+    "contrast": Contrast,
+    "quick": Quick,
+}
 
 
 def _sentence(entry: Mapping[str, Any]) -> str:

@@ -16,11 +16,11 @@ from antiphon.cli.report.svg import drawing
 from antiphon.evaluation import compare
 from antiphon.evaluation.comparison import Comparison, System
 from antiphon.evaluation.curves import Curve, read_curves
-from antiphon.evaluation.scores import ordered
+from antiphon.evaluation.scores import load_scores, ordered
 from antiphon.evaluation.statistics import Interval
 from antiphon.files import write_whole
-from experiments.experiment import Experiment
-from experiments.job import JOB, Job
+from experiments.experiment import Contrast, Experiment
+from experiments.job import INSIDE, JOB, Job
 
 TABLE, CHART = "table.md", "chart.svg"
 _TOLD = "probe:reconstruction"
@@ -53,8 +53,10 @@ def tables_of(experiment: Experiment, outcome: Comparison | None, curves: Sequen
     unscored = [job.name for job in jobs if not job.is_done()]
     notes = [f"Trained and not scored: {', '.join(unscored)}."] if unscored else []
     listed = "\n".join(f"- `{name}`: {arm.about}" for name, arm in experiment.arm.items())
-    scores = [] if outcome is None else _scores(outcome, [job for job in jobs if job.is_done()])
-    return "\n\n".join([*scores, *notes, *_looks(curves), *_losses(curves), listed])
+    done = [job for job in jobs if job.is_done()]
+    scores = [] if outcome is None else _scores(outcome, done)
+    contrasts = [part for contrast in experiment.contrast.values() for part in _contrast(contrast, done)]
+    return "\n\n".join([*scores, *notes, *contrasts, *_looks(curves), *_losses(curves), listed])
 
 
 def _scores(outcome: Comparison, jobs: Sequence[Job]) -> list[str]:
@@ -75,6 +77,38 @@ def _scores(outcome: Comparison, jobs: Sequence[Job]) -> list[str]:
         "of training."
     )
     return [_table(heads, rows), note, *outcome.notes]
+
+
+def _contrast(contrast: Contrast, jobs: Sequence[Job]) -> list[str]:
+    """Return a line and a table of systems, those of which no run is done left out; nothing without the first."""
+    runs = [
+        replace(load_scores(job.kept / INSIDE), label=name)
+        for name, arms in contrast.systems.items()
+        for job in jobs
+        if job.arm in arms
+    ]
+    first, found = next(iter(contrast.systems)), {run.label for run in runs}
+    if first not in found or len(found) == 1:
+        return []
+    outcome = compare(runs)
+    categories = ordered(set(outcome.categories.values()))
+    names = [_SHORT.get(name, name if name == "STS" else name.lower()) for name in categories]
+    heads = ["system", "runs", "average", "deviation over runs", f"minus {first}", "95 %"]
+    heads += [*(f"{name}, minus {first}, 95 %" for name in names), "averages of the runs"]
+    rows = [_contrast_row(system, outcome, categories) for system in outcome.systems]
+    return [f"{contrast.about}:", _table(heads, rows)]
+
+
+def _contrast_row(system: System, outcome: Comparison, categories: Sequence[str]) -> list[str]:
+    row = [system.label, str(len(system.runs)), _hundred(system.average.mean)]
+    row += ["" if system.seed_deviation is None else _hundred(system.seed_deviation), *_difference(system.difference)]
+    for category in categories:
+        tasks = [system.tasks[name] for name in outcome.tasks if outcome.categories[name] == category]
+        figures = _hundred(statistics.mean(task.main for task in tasks))
+        gain = tasks[0].difference if len(tasks) == 1 else None
+        row.append(figures if gain is None else "{}, {} ({})".format(figures, *_difference(gain)))
+    averages = zip(*(figures.values for figures in system.tasks.values()), strict=True)
+    return [*row, ", ".join(_hundred(statistics.mean(one)) for one in averages)]
 
 
 def chart_of(experiment: Experiment, outcome: Comparison | None, curves: Sequence[Curve]) -> Chart:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
 from antiphon.errors import ConfigError
+from antiphon.evaluation.scores import load_scores
 from experiments import job
-from experiments.experiment import Experiment, read_experiment
+from experiments.experiment import Contrast, Experiment, read_experiment
 from experiments.job import Job
 from experiments.run import main, report, run_all
 from experiments.tables import TABLE, read_results, tables_of
@@ -89,6 +91,10 @@ def test_what_a_file_may_not_say_is_named_with_its_neighbour(tmp_path: Path, exp
     table["arm"]["raw"]["stages"] = ("contrastiv",)
     with pytest.raises(ValueError, match="did you mean 'contrastive'"):
         Experiment.model_validate(table)
+    table = experiment.model_dump()
+    table["contrast"] = {"one": {"about": "", "systems": {"a": ["trained"], "b": ["rw"]}}}
+    with pytest.raises(ValueError, match="contrast one names the arm 'rw'; did you mean 'raw'"):
+        Experiment.model_validate(table)
 
 
 def test_texts_of_the_tasks_are_those_of_their_files(experiment: Experiment):
@@ -124,6 +130,33 @@ def test_runs_are_done_once_and_reported(tmp_path: Path, experiment: Experiment,
 def test_a_mistake_is_a_sentence_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(tmp_path / "none.toml")]) == 2
     assert "There is no recipe" in capsys.readouterr().err
+
+
+def test_a_contrast_takes_several_arms_for_one_system_and_leaves_out_what_is_not_done():
+    read, folder = read_experiment(HERE / "anchor-smollm2.toml"), HERE / "results" / "anchor-smollm2"
+    systems = {"one": ("baseline",), "both": ("baseline-long", "baseline-flops"), "none": ("stage-one",)}
+    stage_one = read.arm["anchor"].model_copy(update={"stages": ("reconstruction",)})
+    changed = {"arm": {**read.arm, "stage-one": stage_one}, "contrast": {"x": Contrast(about="Two", systems=systems)}}
+    read = read.model_copy(update=changed)
+    runs = read.runs(["baseline", "baseline-long", "baseline-flops", "stage-one"], [1, 2])
+    jobs = [Job(experiment=read, arm=arm, seed=seed, work=folder, results=folder) for arm, seed in runs]
+    begun = [one for one in jobs if one.is_done()]
+    _, table = tables_of(read, *read_results(begun), begun).split("Two:\n\n")
+    rows = [line.strip("| ").split(" | ") for line in table.split("\n\n")[0].splitlines()[2:]]
+    wanted = {
+        name: [100 * load_scores(one.kept / "evaluation").average for one in begun if one.arm in arms]
+        for name, arms in systems.items()
+    }
+    assert [row[:2] for row in rows] == [["one", "2"], ["both", "4"]]
+    for name, _, average, deviation, gain, *_, averages in rows:
+        assert averages.split(", ") == [f"{value:.2f}" for value in wanted[name]]
+        assert float(average) == pytest.approx(mean(wanted[name]), abs=0.01)
+        assert float(deviation) == pytest.approx(stdev(wanted[name]), abs=0.01)
+        assert (
+            gain == ""
+            if name == "one"
+            else float(gain) == pytest.approx(mean(wanted[name]) - mean(wanted["one"]), abs=0.01)
+        )
 
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda path: path.name)
