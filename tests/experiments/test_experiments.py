@@ -134,11 +134,13 @@ def test_a_mistake_is_a_sentence_and_exit_2(tmp_path: Path, capsys: pytest.Captu
 
 def test_a_contrast_takes_several_arms_for_one_system_and_leaves_out_what_is_not_done():
     read, folder = read_experiment(HERE / "anchor-smollm2.toml"), HERE / "results" / "anchor-smollm2"
-    systems = {"one": ("baseline",), "both": ("baseline-long", "baseline-flops"), "none": ("stage-one",)}
-    stage_one = read.arm["anchor"].model_copy(update={"stages": ("reconstruction",)})
-    changed = {"arm": {**read.arm, "stage-one": stage_one}, "contrast": {"x": Contrast(about="Two", systems=systems)}}
+    systems = {"one": ("baseline",), "both": ("baseline-long", "baseline-flops"), "none": ("new",)}
+    changed = {
+        "arm": {**read.arm, "new": read.arm["anchor"]},
+        "contrast": {"x": Contrast(about="Two", systems=systems)},
+    }
     read = read.model_copy(update=changed)
-    runs = read.runs(["baseline", "baseline-long", "baseline-flops", "stage-one"], [1, 2])
+    runs = read.runs(["baseline", "baseline-long", "baseline-flops", "new"], [1, 2])
     jobs = [Job(experiment=read, arm=arm, seed=seed, work=folder, results=folder) for arm, seed in runs]
     begun = [one for one in jobs if one.is_done()]
     _, table = tables_of(read, *read_results(begun), begun).split("Two:\n\n")
