@@ -23,7 +23,7 @@ from antiphon.corpus.index import Index
 from antiphon.corpus.kept_columns import KeptColumns
 from antiphon.corpus.lance_indexing import build_index
 from antiphon.corpus.lance_search import LanceSearch
-from antiphon.corpus.shards import LANCE, Settings
+from antiphon.corpus.shards import LANCE, FolderSettings
 from antiphon.data.text_columns import Record
 from antiphon.model.unit_vectors import Vectors
 
@@ -48,7 +48,7 @@ def made(rows: int, width: int, seed: int) -> Iterator[Vectors]:
 def written(folder: Path, rows: int, width: int, precision: str) -> Index:
     """Write the table as embed does."""
     folder.mkdir(parents=True)
-    settings = Settings("made", "document", SHARD, width, precision=precision, store=LANCE)
+    settings = FolderSettings("made", "document", SHARD, width, precision=precision, store=LANCE)
     index, first = Index(folder, settings).written(), 0
     for number, vectors in enumerate(made(rows, width, seed=1)):
         if precision == "int8" and index.ranges is None:

@@ -35,8 +35,8 @@ from zero_shot.sets import TASKS, fitting_texts, selected
 from zero_shot.tables import print_table, write_plot
 
 import antiphon
-from antiphon.evaluation.embedder import Embedder
-from antiphon.evaluation.evaluation_run import Settings, run
+from antiphon.evaluation.embedder import CountingEmbedder
+from antiphon.evaluation.evaluation_run import EvaluationSettings, run
 from antiphon.evaluation.selection import quiet
 from antiphon.evaluation.vector_store import Vectors, VectorStore
 from antiphon.text.template import Side
@@ -53,7 +53,9 @@ def embed(arguments: argparse.Namespace) -> None:
     steps += [("task", task) for task in arguments.tasks] + [("fit", "halves")] * ("halves" in arguments.fit)
     folder = CACHE / arguments.name
     readers = {name: Reader(arguments.model, name, folder / f"{name}.json") for name in arguments.passes}
-    embedders = {name: Embedder(one, store=VectorStore(folder / f"{name}.sqlite")) for name, one in readers.items()}
+    embedders = {
+        name: CountingEmbedder(one, store=VectorStore(folder / f"{name}.sqlite")) for name, one in readers.items()
+    }
     # step by step, so that what was done when it is stopped was done by every pass
     for kind, what in steps:
         for name, embedder in embedders.items():
@@ -65,14 +67,14 @@ def embed(arguments: argparse.Namespace) -> None:
                 _tell(f"{arguments.name} {name} {what} {score:.4f} {embedder.seconds:.0f} s")
 
 
-def _last_layer(reader: Reader, embedder: Embedder, data: Path, task: str) -> float:
+def _last_layer(reader: Reader, embedder: CountingEmbedder, data: Path, task: str) -> float:
     """Embed the texts of a task, and return its score at the last layer, plain."""
 
     def encode(texts: Sequence[str], prompt: str, side: Side) -> Vectors:
         return embedder.embed(texts, "", side)[:, : reader.spent.width]
 
     (scores,) = run(
-        reader.model, selected(data, [task], CACHE), Settings(), identity="embedding", encode=encode
+        reader.model, selected(data, [task], CACHE), EvaluationSettings(), identity="embedding", encode=encode
     ).tasks.values()
     return scores.main
 
@@ -106,7 +108,7 @@ def check(arguments: argparse.Namespace) -> None:
         for row in vectorizer.rows(method, ["wikipedia"], whole=False):
             encode = vectorizer.encoder(row)
             ours = scoring.score(tasks, encode, row.label, {})
-            theirs = run(stand_in, tasks, Settings(), label=row.label, identity=row.label, encode=encode)
+            theirs = run(stand_in, tasks, EvaluationSettings(), label=row.label, identity=row.label, encode=encode)
             for name in ours:
                 _tell(f"{row.label}: {name} {ours[name].main:.4f}, by mteb {theirs[name].main:.4f}")
 

@@ -117,7 +117,7 @@ def test_nothing_is_trained_zero_shot(zero_shot, capsys):
 
 
 def test_a_calibrated_best_row_is_calibrated_before_it_is_searched(zero_shot, capsys):
-    best = demo.Row("echo-rewrite, mean, calibrated", demo.Interval(2.0, 2.0, 2.0))
+    best = demo.DemoResult("echo-rewrite, mean, calibrated", demo.Interval(2.0, 2.0, 2.0))
     report.demo(replace(zero_shot, rows=(*zero_shot.rows, best)), "nano")
     out = capsys.readouterr().out
     assert "antiphon calibrate nano --template echo-rewrite --pooling mean --out calibrated" in out

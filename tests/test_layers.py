@@ -89,6 +89,17 @@ def test_imports_point_down():
     assert not wrong, wrong
 
 
+def test_no_two_classes_share_a_name():
+    """A name says one thing: a reader who greps for it lands where it is."""
+    places: dict[str, list[str]] = {}
+    for name, tree in modules().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(name)
+    shared = {name: where for name, where in places.items() if len(where) > 1}
+    assert not shared, shared
+
+
 def test_no_two_modules_need_each_other():
     """No cycles at import: what a module imports at its top never leads back to it."""
     needs = {

@@ -31,7 +31,7 @@ TABLES: tuple[tuple[str, type], ...] = (
     ("[model.template]", recipe_tables.TemplateTable),
     ("[data]", recipe_tables.Data),
     ("[[data.sets]], [[set]] of a mixture", PairSettings),
-    ("[data.overlap]", recipe_tables.Overlap),
+    ("[data.overlap]", recipe_tables.OverlapTable),
     ("[[stage]]", recipe_tables.Stage),
     ("[stage.lora]", Lora),
     ("[stage.evaluation]", recipe_tables.Evaluation),

@@ -13,7 +13,7 @@ import numpy as np
 from zero_shot.passes import PASSES, Spent
 
 import antiphon
-from antiphon.evaluation.embedder import Embedder, Encode
+from antiphon.evaluation.embedder import CountingEmbedder, Encode
 from antiphon.evaluation.vector_store import Vectors, VectorStore
 from antiphon.model.affine_maps import AffineMap, Moments, fit
 from antiphon.model.calibration import head_of
@@ -79,7 +79,7 @@ class Kept:
 
     def __init__(self, folder: Path, name: str) -> None:
         self.spent = Spent.read(folder / f"{name}.json")
-        self._embedder = Embedder(_absent, store=VectorStore(folder / f"{name}.sqlite"))
+        self._embedder = CountingEmbedder(_absent, store=VectorStore(folder / f"{name}.sqlite"))
         self._seen: dict[tuple[str, str], Vectors] = {}
 
     def vectors(self, texts: Sequence[str], reading: str, side: str) -> Vectors:

@@ -64,7 +64,7 @@ Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Row:
+class DemoResult:
     """What one way to make vectors reached."""
 
     name: str
@@ -72,7 +72,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Gain:
+class QueryGain:
     """What one row has over another, query by query."""
 
     name: str
@@ -97,8 +97,8 @@ class Demo:
 
     pairs: int
     max_tokens: int
-    rows: tuple[Row, ...]
-    gains: tuple[Gain, ...]
+    rows: tuple[DemoResult, ...]
+    gains: tuple[QueryGain, ...]
     query: str
     hits: tuple[Hit, ...]
     searches: Mapping[str, tuple[Hit, ...]]
@@ -106,7 +106,7 @@ class Demo:
     memory: Memory | None
 
     @property
-    def best(self) -> Row:
+    def best(self) -> DemoResult:
         """The row with the highest nDCG."""
         return max(self.rows, key=lambda row: row.ndcg.mean)
 
@@ -164,8 +164,10 @@ def run(
         if name == "anchor":
             tell("looking at what Stage I remembers")
             memory = _memory(base, runs / name / "stages" / "1-reconstruction" / "model", chosen)
-    rows = tuple(Row(name, bootstrap(values)) for name, values in scores.items())
-    gains = tuple(Gain(name, bootstrap(scores[a] - scores[b])) for name, a, b in GAINS if a in scores and b in scores)
+    rows = tuple(DemoResult(name, bootstrap(values)) for name, values in scores.items())
+    gains = tuple(
+        QueryGain(name, bootstrap(scores[a] - scores[b])) for name, a, b in GAINS if a in scores and b in scores
+    )
     best = max(rows, key=lambda row: row.ndcg.mean)
     searches = {name: found[name] for name in SEARCHED}
     return Demo(len(chosen), max_tokens, rows, gains, query, found[best.name], searches, memory)

@@ -17,7 +17,7 @@ from antiphon.corpus.kept_columns import KeptColumns
 from antiphon.corpus.lance_indexing import build_index
 from antiphon.corpus.lance_search import INDEX, LanceSearch, VectorIndex
 from antiphon.corpus.resuming import prepare
-from antiphon.corpus.shards import Settings
+from antiphon.corpus.shards import FolderSettings
 from antiphon.data.text_columns import Record
 from antiphon.errors import ConfigError, DataError
 from antiphon.files import held
@@ -91,7 +91,9 @@ def many(folder, number=6000, width=32, precision="float32"):
     words = ["apple", "bread", "chair", "delta", "eagle", "frost", "grape"]
     records = [Record(str(n), f"{words[n % 7]} number {n}", {"part": n % 10}) for n in range(number)]
     kept = KeptColumns().with_values_of(records)
-    settings = Settings("a model", "document", 4096, width, columns=kept.described, precision=precision, store="lance")
+    settings = FolderSettings(
+        "a model", "document", 4096, width, columns=kept.described, precision=precision, store="lance"
+    )
     with held(folder, "embed") as place:
         index: Index = prepare(place, settings, force=False)
         for shard, first in enumerate(range(0, number, 4096)):

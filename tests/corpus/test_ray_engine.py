@@ -14,7 +14,7 @@ from ray_workers import needs_ray, workers
 
 import antiphon
 from antiphon.corpus.index import MANIFEST
-from antiphon.corpus.job import Job, Work
+from antiphon.corpus.job import CorpusJob, Work
 from antiphon.corpus.ray_cluster import RaySettings, raised_as_ours
 from antiphon.data.skipped import Skipped
 from antiphon.data.sources import open_source
@@ -39,7 +39,7 @@ def manifest(folder: Path) -> str:
 
 
 def test_the_work_of_others_is_the_lists_that_are_embedded_here(source):
-    job = Job.of(open_source(source), 5, Skipped())
+    job = CorpusJob.of(open_source(source), 5, Skipped())
     shards = list(job.chunks)
     assert list(Work(job.source, 5, job.total).lists()) == shards
     work = Work(job.source, 5, job.total, held={0, 2}, calibrates=True)

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 import antiphon
 from antiphon.encoding import Encoder, choice
-from antiphon.encoding.choice import Choice, Gain
+from antiphon.encoding.choice import Choice, CompileGain
 from antiphon.encoding.runner import Runner
 from antiphon.model.parity import compare, unlike_texts
 
@@ -49,10 +49,10 @@ def seconds(monkeypatch, plain: float, fast: float) -> None:
 
 
 def test_gain_is_what_is_won_back():
-    gain = Gain(cost=10.0, plain=3e-3, compiled=2e-3)
+    gain = CompileGain(cost=10.0, plain=3e-3, compiled=2e-3)
     assert not gain.pays(9_999)
     assert gain.pays(10_001)
-    assert not Gain(cost=10.0, plain=2e-3, compiled=3e-3).pays(10**9)
+    assert not CompileGain(cost=10.0, plain=2e-3, compiled=3e-3).pays(10**9)
 
 
 def test_a_short_job_measures_and_compiles_nothing(model, compiled, monkeypatch):

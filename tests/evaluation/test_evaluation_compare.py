@@ -19,7 +19,7 @@ from antiphon.cli.report.page import page
 from antiphon.cli.report.svg import NARROW, WIDE, draw, tick_words
 from antiphon.errors import ConfigError, DataError
 from antiphon.evaluation import Scores, TaskScore, compare, evaluate
-from antiphon.evaluation.scores import Cost
+from antiphon.evaluation.scores import TaskCost
 from antiphon.evaluation.statistics import Sample, paired
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -39,7 +39,7 @@ def run(label, tasks, revision="abc", **settings):
 def two():
     generator = np.random.default_rng(0)
     easy = generator.random(200)
-    cost = Cost(100, 50.0, 3e8, 0.01)
+    cost = TaskCost(100, 50.0, 3e8, 0.01)
     a = run("classical", [task("one", easy, cost=cost), task("two", easy[:50], "Retrieval", cost)])
     better = np.clip(easy + 0.05 + generator.normal(0, 0.02, 200), 0, None)
     b = run("echo", [task("one", better, cost=replace(cost, tokens_per_text=100.0, flops_per_text=7e8)),

@@ -11,7 +11,7 @@ import pytest
 import antiphon
 from antiphon.errors import ConfigError, DataError
 from antiphon.evaluation import evaluate
-from antiphon.evaluation.embedder import Embedder
+from antiphon.evaluation.embedder import CountingEmbedder
 from antiphon.evaluation.probes import PROBES, Context, Material, named
 from antiphon.evaluation.probes.early_late import early_late, joined, span, texts_of
 from antiphon.evaluation.probes.halves import halves
@@ -53,7 +53,7 @@ def bag(weigh):
                 vectors[row, places[word]] += weigh(number, len(words))
         return vectors
 
-    return Embedder(encode)
+    return CountingEmbedder(encode)
 
 
 READERS = {
@@ -86,14 +86,14 @@ def test_the_early_span_of_a_first_copy_cannot_know_and_that_of_a_second_differs
     distances = {}
     for template in ("classical-write", "echo-rewrite"):
         model = antiphon.build(tiny_base, template, max_tokens=64, dtype="float32", device="cpu")
-        context = Context(model, Embedder(ModelEncode(model)), Material(triples, None, 0))
+        context = Context(model, CountingEmbedder(ModelEncode(model)), Material(triples, None, 0))
         every = [texts_of(*pair) for pair in joined(context.material.triples())]
         query, negative = (_early(context, [texts[role] for texts in every]) for role in ("query", "S2"))
         distances[template] = np.abs(query - negative).max()
         assert 0.0 <= span(context).main <= 1.0
     assert distances["classical-write"] < 1e-5 < 1e-3 < distances["echo-rewrite"]
     assert span(Context(antiphon.build(tiny_base, "classical-write", max_tokens=64, dtype="float32", device="cpu"),
-                        Embedder(ModelEncode(model)), Material(triples, None, 0))).main == 0.0  # fmt: skip
+                        CountingEmbedder(ModelEncode(model)), Material(triples, None, 0))).main == 0.0  # fmt: skip
 
 
 def test_a_reader_of_first_halves_over_estimates_pairs_that_begin_alike(model, tmp_path):

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 import antiphon
 from antiphon.errors import ConfigError, DataError, ModelError
 from antiphon.evaluation import Scores, TaskScore, evaluate, load_scores
-from antiphon.evaluation.embedder import Embedder, ModelEncode
+from antiphon.evaluation.embedder import CountingEmbedder, ModelEncode
 from antiphon.evaluation.local_tasks import find
 from antiphon.evaluation.statistics import Sample
 
@@ -193,7 +193,7 @@ def test_a_vector_that_is_no_direction_is_refused(value, word):
         return vectors
 
     with pytest.raises(ModelError, match=f"The vector of 'b' is {word}"):
-        Embedder(broken).embed(["aa", "b"], "", "query")
+        CountingEmbedder(broken).embed(["aa", "b"], "", "query")
 
 
 def test_a_model_that_gives_nan_has_no_score(tiny_base, files):
@@ -210,7 +210,7 @@ def test_texts_are_embedded_once_and_come_back_in_order():
         asked.extend(texts)
         return np.array([[len(text), 1.0] for text in texts], dtype=np.float32)
 
-    embedder = Embedder(encode)
+    embedder = CountingEmbedder(encode)
     texts = ["bb", "a", "ccc", "a"] * 20
     vectors = embedder.embed(texts, "", "query")
     assert [int(vector[0]) for vector in vectors] == [len(text) for text in texts]
@@ -233,7 +233,7 @@ def test_seconds_are_those_of_texts_and_not_of_what_is_prepared(monkeypatch):
         clock[0] += len(texts)
         return np.ones((len(texts), 2), dtype=np.float32)
 
-    embedder = Embedder(encode, prepare=prepare)
+    embedder = CountingEmbedder(encode, prepare=prepare)
     embedder.embed(["a", "b"], "", "query")
     embedder.embed(["a", "c"], "", "document")
     assert (embedder.seconds, embedder.embedded) == (4.0, 4)

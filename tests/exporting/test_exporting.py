@@ -23,7 +23,7 @@ from antiphon.exporting import hub, verified
 from antiphon.exporting import portable as portable_form
 from antiphon.exporting.bundle import source
 from antiphon.exporting.readings import freeze, readings
-from antiphon.exporting.verified import PLAIN, Call, Settings, ask
+from antiphon.exporting.verified import PLAIN, Call, FormSettings, ask
 from antiphon.model.adapters import Lora, attach, is_adapted
 from antiphon.model.parity import compare, encode, unlike_texts
 from antiphon.training.model_card import card
@@ -118,7 +118,7 @@ def portable(rewrite, tmp_path_factory):
 
 def written(model, folder, **settings):
     """The files alone, without the check in another process, by prompt; checked here."""
-    calls = portable_form.write(model, folder, Settings(**settings))
+    calls = portable_form.write(model, folder, FormSettings(**settings))
     for name, call in calls.items():
         side = "document" if name == "document" else "query"
         loaded = SentenceTransformer(str(call.folder))
@@ -428,7 +428,7 @@ def test_the_card_of_a_trained_model_tells_its_stages_results_and_recipe(rewrite
 def test_a_stock_model_is_published_without_code(rewrite, tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
-    hub.write(rewrite, folder, Settings())
+    hub.write(rewrite, folder, FormSettings())
     assert not (folder / "modeling_antiphon.py").exists()
     assert "trust_remote_code" not in (folder / "README.md").read_text()
     assert compare(encode(rewrite, unlike_texts()), SentenceTransformer(str(folder)).encode(unlike_texts())).equal

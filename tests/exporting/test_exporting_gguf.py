@@ -15,7 +15,7 @@ from antiphon.errors import CheckpointError, ModelError
 from antiphon.exporting import gguf_encode, gguf_form
 from antiphon.exporting.gguf_vocabulary import SPLITS, UNKNOWN_SPLIT, vocabulary_of
 from antiphon.exporting.gguf_weights import FAMILIES, tensors
-from antiphon.exporting.verified import Settings
+from antiphon.exporting.verified import FormSettings
 from antiphon.model.parity import compare, encode, unlike_texts
 from antiphon.model.prompts import prompt_of
 
@@ -28,7 +28,7 @@ ODD = ["", " ", "a </s> in the middle", "  two spaces", "caf\u00e9 \U0001f600", 
 
 def written(model, folder, weights="f16"):
     folder.mkdir()
-    return gguf_form.writes(weights)(model, folder, Settings()), folder / f"model-{weights}.gguf"
+    return gguf_form.writes(weights)(model, folder, FormSettings()), folder / f"model-{weights}.gguf"
 
 
 def said(file):

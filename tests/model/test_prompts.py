@@ -12,7 +12,7 @@ from antiphon.evaluation.instructions import prompts_for
 from antiphon.exporting.readings import readings
 from antiphon.model.description import describe
 from antiphon.model.prompts import PROMPT_NAMES, instruct, prompt_name_of, prompt_of, side_of
-from antiphon.serving.served_model import Embedder
+from antiphon.serving.served_model import ServedModel
 
 TEXTS = ["one text", "a second, longer text"]
 INSTRUCTED = {"query": "Find the function", "document": "Find the caller"}
@@ -49,7 +49,7 @@ def test_show_evaluate_mine_serve_and_export_say_the_same(model, side):
     assert VectorSource(encoder, side).prompt == prompt
     own = model.encode(TEXTS, prompt=prompt, task=side, normalize_embeddings=True)
     np.testing.assert_allclose(VectorSource(encoder, side)(TEXTS), own, atol=1e-5)
-    served = Embedder(model)
+    served = ServedModel(model)
     np.testing.assert_allclose(served.encode(TEXTS, served.reading(side, None)), own, atol=1e-5)
     assert prompt in {one.prompt for one in readings(model)}
 

@@ -18,7 +18,7 @@ from antiphon.errors import ModelError
 from antiphon.serving.app import create_app
 from antiphon.serving.batching import Batcher, DeadError
 from antiphon.serving.connections import DeadlineProtocol
-from antiphon.serving.served_model import Embedder
+from antiphon.serving.served_model import ServedModel
 from antiphon.serving.server_process import run
 from antiphon.serving.server_settings import ServerSettings
 from antiphon.serving.sockets import bind
@@ -255,14 +255,14 @@ def test_an_error_that_is_fatal_ends_the_worker_and_any_other_only_its_request()
 
 def test_a_worker_that_dies_takes_the_server_down(model, monkeypatch, caplog):
     """Every request is answered, the log has a line, and the process ends with an error."""
-    encode = Embedder.encode
+    encode = ServedModel.encode
 
     def dying(self, texts, reading):
         if "die" in texts:
             raise Fatal
         return encode(self, texts, reading)
 
-    monkeypatch.setattr(Embedder, "encode", dying)
+    monkeypatch.setattr(ServedModel, "encode", dying)
     failures, ready = [], threading.Event()
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]

@@ -15,11 +15,11 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.corpus.codec import Precision, Ranges, check_precision, kept_width
 from antiphon.corpus.index import Index, open_index
-from antiphon.corpus.job import Job, Work
+from antiphon.corpus.job import CorpusJob, Work
 from antiphon.corpus.ray_cluster import Engine, RaySettings, settings_of
 from antiphon.corpus.ray_engine import ray_encoder
 from antiphon.corpus.resuming import check_same, prepare
-from antiphon.corpus.shards import LANCE, PARQUET, Settings
+from antiphon.corpus.shards import LANCE, PARQUET, FolderSettings
 from antiphon.corpus.windows import BATCH_TOKENS, EncodeSettings
 from antiphon.data.lance_rows import is_lance
 from antiphon.data.progress_bar import Progress, telling
@@ -93,8 +93,8 @@ def embed(  # noqa: PLR0913  (the public surface)
     size = SHARD_SIZES[store] if shard_size is None else shard_size
     width = kept_width(model.get_embedding_dimension(), truncate_dim)
     workers = _checked(side, size, batch_size, precision, width, engine)
-    job = Job.of(open_source(source, field=field, id_field=id_field, keep=keep, skipped=skipped), size, skipped)
-    settings = Settings(
+    job = CorpusJob.of(open_source(source, field=field, id_field=id_field, keep=keep, skipped=skipped), size, skipped)
+    settings = FolderSettings(
         fingerprint(model), side, size, width, batch_tokens or BATCH_TOKENS, compile, Origin.of(model).to_dict(),
         job.kept.described, precision, store,
     )  # fmt: skip
@@ -107,7 +107,7 @@ def embed(  # noqa: PLR0913  (the public surface)
 
 def _run(
     index: Index,
-    job: Job,
+    job: CorpusJob,
     model: SentenceTransformer,
     encoding: EncodeSettings,
     workers: RaySettings | None,
@@ -119,7 +119,7 @@ def _run(
     return _filled_by_ray(index, job, model, encoding, workers, tell).folder
 
 
-def _filled(index: Index, job: Job, encode: Encode, tell: Progress, there: Container[int] | None = None) -> Index:
+def _filled(index: Index, job: CorpusJob, encode: Encode, tell: Progress, there: Container[int] | None = None) -> Index:
     """Return the index with every shard of the source, complete; then tell what was passed over.
 
     `there` are the shards that are there, where that was looked up before.
@@ -141,7 +141,12 @@ def _filled(index: Index, job: Job, encode: Encode, tell: Progress, there: Conta
 
 
 def _filled_by_ray(
-    index: Index, job: Job, model: SentenceTransformer, encoding: EncodeSettings, settings: RaySettings, tell: Progress
+    index: Index,
+    job: CorpusJob,
+    model: SentenceTransformer,
+    encoding: EncodeSettings,
+    settings: RaySettings,
+    tell: Progress,
 ) -> Index:
     """Return the complete index; the workers read by themselves what is not there yet, so the source must be a file."""
     if job.total is None:
@@ -157,7 +162,7 @@ def _filled_by_ray(
         return _filled(index, job, encode, tell, there)
 
 
-def _there(index: Index, job: Job) -> frozenset[int]:
+def _there(index: Index, job: CorpusJob) -> frozenset[int]:
     """Return the numbers of the shards that are there and stay."""
     there = set[int]()
     for number, records in zip(range(len(index.shards)), job.again(), strict=False):
@@ -172,7 +177,7 @@ def _tell_more(tell: Progress, before: int, total: int | None, some: int) -> Non
     tell(before + some, total)
 
 
-def _calibrated(index: Index, job: Job, encode: Encode, records: list[Record]) -> Index:
+def _calibrated(index: Index, job: CorpusJob, encode: Encode, records: list[Record]) -> Index:
     """Return the index with the ranges that its int8 vectors are stored by."""
     if not _to_calibrate(index):
         return index
@@ -216,7 +221,7 @@ def _finished(index: Index, shards: int, source: str) -> Index:
     return index if index.complete else index.finished()
 
 
-def _verified(folder: Path, settings: Settings, job: Job) -> Path:
+def _verified(folder: Path, settings: FolderSettings, job: CorpusJob) -> Path:
     """Return a folder that is complete and whole, and holds the rows of the source; DataError for any other."""
     index = open_index(folder)
     check_same(index, settings)

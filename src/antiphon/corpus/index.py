@@ -19,7 +19,7 @@ from antiphon.corpus.codec import Codec, Ranges
 from antiphon.corpus.kept_columns import KeptColumns
 from antiphon.corpus.lance_table import LanceTable
 from antiphon.corpus.parquet_shards import ParquetShards
-from antiphon.corpus.shards import LANCE, Settings, Shard, Store, packed, records_digest, unpacked
+from antiphon.corpus.shards import LANCE, FolderSettings, Shard, Store, packed, records_digest, unpacked
 from antiphon.data.text_columns import Record
 from antiphon.errors import DataError
 from antiphon.files import reason, write_whole
@@ -36,7 +36,7 @@ class Index:
     """A folder, its settings and its shards."""
 
     folder: Path
-    settings: Settings
+    settings: FolderSettings
     shards: tuple[Shard, ...] = ()
     complete: bool = False
     ranges: Ranges | None = None
@@ -154,8 +154,8 @@ def open_index(folder: Path) -> Index:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] != VERSION:
             raise ValueError(f"its version is {content['version']!r}, and {VERSION} is known")
-        settings = Settings(
-            **{field.name: content[field.name] for field in fields(Settings) if _is_there(field, content)}
+        settings = FolderSettings(
+            **{field.name: content[field.name] for field in fields(FolderSettings) if _is_there(field, content)}
         )
         shards = tuple(_shard(shard) for shard in content["shards"])
         ranges = content.get("ranges")

@@ -49,7 +49,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Job:
+class CorpusJob:
     """A source cut into shards, and what was found by reading it once, where that can be."""
 
     source: Source
@@ -61,7 +61,7 @@ class Job:
     skipped: Skipped
 
     @classmethod
-    def of(cls, source: Source, shard_size: int, skipped: Skipped) -> Job:
+    def of(cls, source: Source, shard_size: int, skipped: Skipped) -> CorpusJob:
         """Read a source once, where it can be read again, and begin to read it anew."""
         total, found = _looked_through(source, skipped)
         chunks = chunks_of(source.records(None if source.repeatable else skipped), shard_size)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Document:
+class ComparedText:
     """A text that is compared with the queries."""
 
     row: int
@@ -42,7 +42,7 @@ class Document:
 class MinedCorpus(Protocol):
     """A collection of texts that can be gone through more than once."""
 
-    def blocks(self, seen: Seen) -> Iterator[tuple[list[Document], Vectors]]:
+    def blocks(self, seen: Seen) -> Iterator[tuple[list[ComparedText], Vectors]]:
         """Yield the documents that were not seen before, in order, and their unit vectors (N, D)."""
         ...
 
@@ -58,7 +58,7 @@ class EncodedCorpus:
     read: Callable[[], Iterable[str]]
     vectors: VectorSource
 
-    def blocks(self, seen: Seen) -> Iterator[tuple[list[Document], Vectors]]:
+    def blocks(self, seen: Seen) -> Iterator[tuple[list[ComparedText], Vectors]]:
         """Yield distinct documents, BLOCK at a time, and their vectors."""
         rows = distinct(self.rows(), seen)
         while block := list(islice(rows, BLOCK)):
@@ -92,11 +92,11 @@ class StoredCorpus:
             raise ConfigError(f"{folder} holds vectors already, which a document instruction cannot change.")
         return cls(index)
 
-    def blocks(self, seen: Seen) -> Iterator[tuple[list[Document], Vectors]]:
+    def blocks(self, seen: Seen) -> Iterator[tuple[list[ComparedText], Vectors]]:
         """Yield distinct documents and their vectors, in the blocks of the folder."""
         first = 0
         for records, vectors_ND in self.index.blocks():
-            documents = [Document(first + n, one.text, reading(one.text)) for n, one in enumerate(records)]
+            documents = [ComparedText(first + n, one.text, reading(one.text)) for n, one in enumerate(records)]
             first += len(documents)
             new = seen.new([one.key for one in documents])
             if new:
@@ -113,9 +113,9 @@ def stored_width(corpus: Iterable[str] | str | Path | None) -> int | None:
     return open_index(Path(corpus)).settings.dimensions if is_stored else None  # type: ignore[arg-type]
 
 
-def distinct(texts: Iterable[str], seen: Seen) -> Iterator[Document]:
+def distinct(texts: Iterable[str], seen: Seen) -> Iterator[ComparedText]:
     """Yield the texts that have any words and were not seen before, the first of those that read the same."""
-    documents = (Document(row, text, reading(text)) for row, text in enumerate(texts) if text.strip())
+    documents = (ComparedText(row, text, reading(text)) for row, text in enumerate(texts) if text.strip())
     while block := list(islice(documents, BLOCK)):
         yield from (block[n] for n in seen.new([one.key for one in block]))
 
@@ -161,11 +161,11 @@ class PairTexts:
             forbidden.setdefault(key, set()).add(number)
         return cls(queries, row_queries, {key: tuple(found) for key, found in positives.items()}, originals, forbidden)
 
-    def answered(self, documents: Sequence[Document]) -> tuple[Ids, Ids]:
+    def answered(self, documents: Sequence[ComparedText]) -> tuple[Ids, Ids]:
         """Return the pairs of query and number in the block that are positives."""
         return _columns([(q, n) for n, one in enumerate(documents) for q in self.positives.get(one.key, ())])
 
-    def barred(self, documents: Sequence[Document]) -> tuple[Ids, Ids]:
+    def barred(self, documents: Sequence[ComparedText]) -> tuple[Ids, Ids]:
         """Return the pairs of query and number in the block that may not be mined."""
         return _columns([(q, n) for n, one in enumerate(documents) for q in self.forbidden.get(one.key, ())])
 

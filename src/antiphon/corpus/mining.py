@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from antiphon.corpus.mined_texts import (
-    Document,
+    ComparedText,
     EncodedCorpus,
     MinedCorpus,
     PairTexts,
@@ -220,7 +220,7 @@ def _nearest(
     rows: list[Ids] = []
     first = 0
 
-    def answered(block: Sequence[Document], block_ND: npt.NDArray[np.float32]) -> None:
+    def answered(block: Sequence[ComparedText], block_ND: npt.NDArray[np.float32]) -> None:
         asked, numbers = texts.answered(block)
         cosines = np.einsum("nd,nd->n", queries_QD[asked], block_ND[numbers], dtype=np.float64)
         np.minimum.at(lowest_Q, asked, cosines)
@@ -233,7 +233,7 @@ def _nearest(
         for one in block:
             missing.pop(one.key, None)
         tell(len(block))
-    others = [Document(-1, text, key) for key, text in missing.items()]
+    others = [ComparedText(-1, text, key) for key, text in missing.items()]
     for start in range(0, len(others), BLOCK):
         block = others[start : start + BLOCK]
         answered(block, documents([one.text for one in block]))

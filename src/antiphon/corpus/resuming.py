@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from antiphon.corpus.index import MANIFEST, Index, open_index
 from antiphon.corpus.makers import differences
 from antiphon.corpus.parquet_shards import RECORDS, ParquetShards
-from antiphon.corpus.shards import Settings
+from antiphon.corpus.shards import FolderSettings
 from antiphon.errors import DataError
 from antiphon.files import OURS, HeldFolder, is_free, reason
 
@@ -23,7 +23,7 @@ _SHARD = re.compile(r"part-\d{5,}\.parquet")
 logger = logging.getLogger(__name__)
 
 
-def prepare(place: HeldFolder, settings: Settings, *, force: bool) -> Index:
+def prepare(place: HeldFolder, settings: FolderSettings, *, force: bool) -> Index:
     """Return the index to go on with: a new one, the one in the folder, or with `force` a new one in its place.
 
     Raises DataError where the folder was made with other settings, or where files that are no embeddings stand in the
@@ -90,7 +90,7 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def check_same(index: Index, settings: Settings) -> None:
+def check_same(index: Index, settings: FolderSettings) -> None:
     """Raise a DataError, naming the setting that differs, unless a run with these settings can go on with a folder."""
     trouble = "; ".join(differences(index.settings.origin, settings.origin))
     if trouble:

@@ -21,7 +21,7 @@ ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
-class Settings:
+class FolderSettings:
     """What all shards of a folder share; a run with other settings does not go on with it."""
 
     model: str

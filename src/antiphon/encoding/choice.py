@@ -20,7 +20,7 @@ ASSUMED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Gain:
+class CompileGain:
     """What compiling the layers of one shape of model cost and gained."""
 
     cost: float
@@ -56,16 +56,20 @@ class Choice:
         known = self.known()
         if known is None:
             plain = seconds_per_token(self.decoder)
-            known = Gain(ASSUMED_SECONDS, plain, plain * (1 - ASSUMED_SHARE))
+            known = CompileGain(ASSUMED_SECONDS, plain, plain * (1 - ASSUMED_SHARE))
         return known.pays(tokens)
 
-    def known(self) -> Gain | None:
+    def known(self) -> CompileGain | None:
         """Return what was measured before, None where nothing was or it cannot be read."""
         found = self.kept.known()
-        return Gain(**found) if found is not None and found.keys() == Gain.__dataclass_fields__.keys() else None
+        return (
+            CompileGain(**found)
+            if found is not None and found.keys() == CompileGain.__dataclass_fields__.keys()
+            else None
+        )
 
-    def measure(self, compiled: Decoder, cost: float) -> Gain:
+    def measure(self, compiled: Decoder, cost: float) -> CompileGain:
         """Return what a compiled view gains over this one, and keep it; a cache that cannot be written is no fault."""
-        gain = Gain(cost, seconds_per_token(self.decoder), seconds_per_token(compiled))
+        gain = CompileGain(cost, seconds_per_token(self.decoder), seconds_per_token(compiled))
         self.kept.keep(asdict(gain))
         return gain

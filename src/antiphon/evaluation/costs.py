@@ -7,8 +7,8 @@ import random
 from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedModel
 
-from antiphon.evaluation.embedder import Embedder
-from antiphon.evaluation.scores import Cost
+from antiphon.evaluation.embedder import CountingEmbedder
+from antiphon.evaluation.scores import TaskCost
 from antiphon.model.flops import forward_flops, shape_of_decoder, tokens_read
 from antiphon.text.template import Side
 
@@ -17,7 +17,7 @@ SAMPLED = 256
 _SEED = 0
 
 
-def cost_of(model: SentenceTransformer, embedder: Embedder) -> Cost:
+def cost_of(model: SentenceTransformer, embedder: CountingEmbedder) -> TaskCost:
     """Return the cost of what an embedder has seen; tokens are those of a seeded sample of the texts."""
     texts = [(text, prompt, side) for (prompt, side), seen in embedder.seen.items() for text in seen]
     sampled = random.Random(_SEED).sample(texts, min(SAMPLED, len(texts)))
@@ -26,7 +26,7 @@ def cost_of(model: SentenceTransformer, embedder: Embedder) -> Cost:
         groups.setdefault((prompt, side), []).append(text)
     counted = [count for (prompt, side), group in groups.items() for count in tokens_read(model, group, prompt, side)]
     flops = _flops(model, counted)
-    return Cost(
+    return TaskCost(
         texts=len(texts),
         tokens_per_text=sum(counted) / max(len(counted), 1),
         flops_per_text=sum(flops) / max(len(flops), 1),

@@ -11,7 +11,7 @@ from sentence_transformers.sentence_transformer.evaluation import SentenceEvalua
 
 from antiphon.evaluation import randomness
 from antiphon.evaluation.embedder import Encode, ModelEncode
-from antiphon.evaluation.evaluation_run import SEED, Settings, Tasks, run
+from antiphon.evaluation.evaluation_run import SEED, EvaluationSettings, Tasks, run
 from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.scores import Scores
 from antiphon.evaluation.selection import Data, SelectedProbe, Selection, select
@@ -23,7 +23,7 @@ _NO_IDENTITY = "in training"
 class TaskEvaluator(SentenceEvaluator):
     """Scores a model on tasks as it is at the moment; nothing is kept on disk."""
 
-    def __init__(self, tasks: Tasks, settings: Settings, *, name: str = "") -> None:
+    def __init__(self, tasks: Tasks, settings: EvaluationSettings, *, name: str = "") -> None:
         super().__init__()
         with randomness.kept():
             selected = select(tasks, limit=settings.limit, seed=settings.seed)
@@ -83,5 +83,5 @@ def evaluator(
 
     Raises what `evaluate` raises.
     """
-    settings = Settings(instructions=instructions, limit=limit, seed=seed, budget=budget)
+    settings = EvaluationSettings(instructions=instructions, limit=limit, seed=seed, budget=budget)
     return TaskEvaluator(tasks, settings, name=name)

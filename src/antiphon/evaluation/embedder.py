@@ -49,7 +49,7 @@ def preparation_of(encode: Encode) -> Callable[[], object] | None:
     return encode.prepare if isinstance(encode, ModelEncode) else None
 
 
-class Embedder:
+class CountingEmbedder:
     """Embeds each distinct text of a prompt and side once; counts texts and seconds."""
 
     def __init__(

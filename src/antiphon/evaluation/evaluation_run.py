@@ -45,7 +45,7 @@ Tasks = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class EvaluationSettings:
     """How to evaluate, beside the model and the tasks."""
 
     instructions: Instructions = None
@@ -108,7 +108,7 @@ def evaluate(  # noqa: PLR0913  (the public surface)
     """
     check_embedder(model, "evaluate")
     folder = None if cache is False else cache_folder() if cache is True else Path(cache)
-    settings = Settings(
+    settings = EvaluationSettings(
         instructions=instructions, limit=limit, seed=seed, budget=budget, compile=compile, cut=cut, cache=folder,
         trained_on=TrainedOn.read(trained_on) if trained_on else None, workers=settings_of(engine),
     )  # fmt: skip
@@ -135,7 +135,7 @@ def _held(out: str | Path | None) -> Iterator[HeldFolder | None]:
 def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need)
     model: SentenceTransformer,
     selected: Sequence[Selection],
-    settings: Settings,
+    settings: EvaluationSettings,
     *,
     label: str | None = None,
     identity: str | None = None,
@@ -194,13 +194,13 @@ def run(  # noqa: PLR0913  (what `evaluate` and the evaluator of a training need
     )
 
 
-def _alone(settings: Settings, identity: str, model: SentenceTransformer, task: Selection) -> TaskScore:
+def _alone(settings: EvaluationSettings, identity: str, model: SentenceTransformer, task: Selection) -> TaskScore:
     """Return the score of a task, in a worker."""
     with randomness.kept():
         return run(model, [task], settings, identity=identity).tasks[task.name]
 
 
-def _told(settings: Settings, template: Template | None) -> dict[str, Any]:
+def _told(settings: EvaluationSettings, template: Template | None) -> dict[str, Any]:
     """Return the settings that scores are kept with."""
     told = {"seed": settings.seed, "limit": settings.limit, "template": template.name if template else None}
     return told if settings.cut is None else {**told, "cut": settings.cut}

@@ -37,7 +37,7 @@ Parts = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Reading:
+class LocalReading:
     """How local data are read: a cap on examples, drawn with the seed, and what is kept; notes gather here."""
 
     limit: int | None
@@ -72,7 +72,7 @@ def kind_of_table(table: Table) -> Kind | None:
     return next((kind for kind, columns in COLUMNS.items() if set(columns) <= set(table.columns)), None)
 
 
-def _retrieval(files: tuple[Path, ...], how: Reading) -> Parts:
+def _retrieval(files: tuple[Path, ...], how: LocalReading) -> Parts:
     """Documents without words are kept and embedded as empty texts; queries without a relevant document are dropped.
 
     A judged document that is not in the corpus counts as never found, as in BEIR's own evaluation.
@@ -107,7 +107,7 @@ def _retrieval(files: tuple[Path, ...], how: Reading) -> Parts:
 
 
 def _relevant(
-    path: Path, corpus: Mapping[str, Document], queries: Mapping[str, Document], how: Reading
+    path: Path, corpus: Mapping[str, Document], queries: Mapping[str, Document], how: LocalReading
 ) -> dict[str, dict[str, int]]:
     relevant: dict[str, dict[str, int]] = {}
     missing = 0
@@ -123,7 +123,7 @@ def _relevant(
     return relevant
 
 
-def _own_documents(corpus: Mapping[str, Document], queries: Mapping[str, Document], how: Reading) -> bool:
+def _own_documents(corpus: Mapping[str, Document], queries: Mapping[str, Document], how: LocalReading) -> bool:
     """Return whether the document with a query's id is left out of its ranking, and note why."""
     shared = [query for query in queries.values() if query.id in corpus]
     if not shared:
@@ -140,7 +140,7 @@ def _same_text(query: Document, document: Document) -> bool:
     return reading(query.text) in (reading(document.text), reading(document.whole))
 
 
-def _columns_of(path: Path, names: Sequence[str], how: Reading) -> list[tuple[str, dict[str, Any]]]:
+def _columns_of(path: Path, names: Sequence[str], how: LocalReading) -> list[tuple[str, dict[str, Any]]]:
     """Return (where, values) of the rows of a table, and count the columns that are not used."""
     table = table_at(path)
     unused = [name for name in table.columns if name not in (*names, "id", "_id")]
@@ -152,7 +152,7 @@ def _columns_of(path: Path, names: Sequence[str], how: Reading) -> list[tuple[st
     ]
 
 
-def _scored(path: Path, name: str, value: Callable[[Any, str, str], Any], how: Reading) -> Columns:
+def _scored(path: Path, name: str, value: Callable[[Any, str, str], Any], how: LocalReading) -> Columns:
     rows = [
         {
             "sentence1": text_of(row["sentence1"], where, "sentence1"),
@@ -166,7 +166,7 @@ def _scored(path: Path, name: str, value: Callable[[Any, str, str], Any], how: R
     return _columns(how.keep(rows, "pairs"))
 
 
-def _sts(files: tuple[Path, ...], how: Reading) -> Parts:
+def _sts(files: tuple[Path, ...], how: LocalReading) -> Parts:
     columns = _scored(files[0], "score", number_of, how)
     return {"test": {**columns, "score": columns.pop("y")}}
 
@@ -177,12 +177,12 @@ def _binary(value: Any, where: str, name: str) -> int:
     return int(value)
 
 
-def _pair_classification(files: tuple[Path, ...], how: Reading) -> Parts:
+def _pair_classification(files: tuple[Path, ...], how: LocalReading) -> Parts:
     columns = _scored(files[0], "label", _binary, how)
     return {"test": {**columns, "labels": columns.pop("y")}}
 
 
-def _labelled(path: Path, how: Reading) -> Rows:
+def _labelled(path: Path, how: LocalReading) -> Rows:
     rows = [
         {"text": text_of(row["text"], where, "text"), "label": identity_of(row["label"], where, "label")}
         for where, row in _columns_of(path, ("text", "label"), how)
@@ -192,7 +192,7 @@ def _labelled(path: Path, how: Reading) -> Rows:
     return rows
 
 
-def _classification(files: tuple[Path, ...], how: Reading) -> Parts:
+def _classification(files: tuple[Path, ...], how: LocalReading) -> Parts:
     """A label that only the test has is refused: no classifier could ever give it."""
     train, test = (_labelled(path, how) for path in files)
     unseen = sorted({row["label"] for row in test} - {row["label"] for row in train})
@@ -202,12 +202,12 @@ def _classification(files: tuple[Path, ...], how: Reading) -> Parts:
     return {"train": _columns(train), "test": _columns(how.keep(test, "test texts"))}
 
 
-def _clustering(files: tuple[Path, ...], how: Reading) -> Parts:
+def _clustering(files: tuple[Path, ...], how: LocalReading) -> Parts:
     columns = _columns(how.keep(_labelled(files[0], how), "texts"))
     return {"test": {"sentences": columns["text"], "labels": columns["label"]}}
 
 
-def _reranking(files: tuple[Path, ...], how: Reading) -> Parts:
+def _reranking(files: tuple[Path, ...], how: LocalReading) -> Parts:
     rows = [
         {
             "query": text_of(row["query"], where, "query"),
@@ -225,7 +225,7 @@ def _columns(rows: Rows) -> Columns:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
 
-LOCAL_READERS: Mapping[Kind, Callable[[tuple[Path, ...], Reading], Parts]] = {
+LOCAL_READERS: Mapping[Kind, Callable[[tuple[Path, ...], LocalReading], Parts]] = {
     "Retrieval": _retrieval,
     "Classification": _classification,
     "STS": _sts,

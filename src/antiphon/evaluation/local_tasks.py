@@ -25,7 +25,7 @@ from antiphon.data.rows import is_table_name
 from antiphon.data.skipped import Skipped
 from antiphon.data.stored_tables import is_stored
 from antiphon.errors import ConfigError
-from antiphon.evaluation.local_readers import LOCAL_READERS, Kind, OwnDocument, Reading, kind_of_table, table_at
+from antiphon.evaluation.local_readers import LOCAL_READERS, Kind, LocalReading, OwnDocument, kind_of_table, table_at
 
 _RULES = 2
 """Counted up when a file comes to be read differently, so that no score of before is taken for one of now."""
@@ -64,7 +64,7 @@ class LocalTask:
             raise ConfigError(f"own_document is {own_document!r}; take one of {', '.join(get_args(OwnDocument))}.")
         if limit is not None and limit < 2:
             raise ConfigError(f"The limit on examples is {limit}; it must be at least 2.")
-        how = Reading(limit, seed, own_document, Skipped(strict=strict))
+        how = LocalReading(limit, seed, own_document, Skipped(strict=strict))
         parts = LOCAL_READERS[self.kind](self.files, how)
         notes = (*how.notes, *(f"passed over: {line}" for line in how.skipped.lines))
         return LocalData(self.name, self.kind, self._revision(limit, seed, own_document), parts, notes)

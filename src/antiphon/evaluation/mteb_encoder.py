@@ -10,7 +10,7 @@ from mteb.models.model_meta import ModelMeta
 from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer
 
-from antiphon.evaluation.embedder import Embedder
+from antiphon.evaluation.embedder import CountingEmbedder
 from antiphon.evaluation.vector_store import Vectors
 from antiphon.text.template import Side
 
@@ -22,7 +22,13 @@ class TaskEncoder:
     """
 
     def __init__(
-        self, model: SentenceTransformer, embedder: Embedder, prompts: Mapping[Side, str], *, name: str, revision: str
+        self,
+        model: SentenceTransformer,
+        embedder: CountingEmbedder,
+        prompts: Mapping[Side, str],
+        *,
+        name: str,
+        revision: str,
     ) -> None:
         self._model = model
         self._embedder = embedder

@@ -27,7 +27,7 @@ PROBE = "Probe"
 
 
 @dataclass(frozen=True)
-class Cost:
+class TaskCost:
     """What the texts of a task cost a model."""
 
     texts: int
@@ -52,7 +52,7 @@ class TaskScore:
     revision: str = ""
     """Of the data."""
     instruction: str = ""
-    cost: Cost | None = None
+    cost: TaskCost | None = None
     notes: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     """A probe's tables."""
@@ -196,7 +196,7 @@ def score_from_dict(
     fields: Mapping[str, Any], sample: Sample | None, results: Mapping[str, Any] | None = None
 ) -> TaskScore:
     """Return the score that `to_dict` gave."""
-    cost = None if fields["cost"] is None else Cost(**fields["cost"])
+    cost = None if fields["cost"] is None else TaskCost(**fields["cost"])
     apart = {"cost": cost, "sample": sample, "results": results or {}}
     return TaskScore(**{**fields, "notes": tuple(fields["notes"]), **apart})
 

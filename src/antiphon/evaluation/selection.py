@@ -15,7 +15,7 @@ from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from antiphon.errors import ConfigError, DataError, closest, first_line
 from antiphon.evaluation.local_readers import OwnDocument
 from antiphon.evaluation.local_tasks import LocalData, LocalTask, find
-from antiphon.evaluation.probes import PREFIX, Context, Finding, Material, named
+from antiphon.evaluation.probes import PREFIX, Context, Material, ProbeResult, named
 from antiphon.evaluation.progress import characters
 from antiphon.evaluation.task_sets import SETS
 from antiphon.evaluation.tasks import local_task
@@ -43,7 +43,7 @@ class SelectedProbe:
     """A probe that was chosen."""
 
     name: str
-    run: Callable[[Context], Finding]
+    run: Callable[[Context], ProbeResult]
     material: Material
     metadata: None = None
 

@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import DataError
 from antiphon.evaluation.costs import cost_of
-from antiphon.evaluation.embedder import Embedder, Encode
+from antiphon.evaluation.embedder import CountingEmbedder, Encode
 from antiphon.evaluation.examples import predictions, sample_of
 from antiphon.evaluation.mteb_encoder import TaskEncoder
 from antiphon.evaluation.probes import Context
@@ -80,8 +80,8 @@ class Turns:
             write_score(self.cache, key, known)
         return known
 
-    def _embedder(self) -> Embedder:
-        return Embedder(self.encode, store=self.store, on_texts=self.on_texts, prepare=self.prepare)
+    def _embedder(self) -> CountingEmbedder:
+        return CountingEmbedder(self.encode, store=self.store, on_texts=self.on_texts, prepare=self.prepare)
 
     def _run(
         self, task: AbsTask, name: str, instruction: str, prompts: Mapping[Side, str], notes: tuple[str, ...]

@@ -12,10 +12,10 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import CheckpointError, ConfigError
 from antiphon.exporting import gguf_form, hub, onnx_form, portable
-from antiphon.exporting.onnx_form import INT8_LIMIT, Cost
+from antiphon.exporting.onnx_form import INT8_LIMIT, QualityCost
 from antiphon.exporting.readings import probes, readings
 from antiphon.exporting.stock_files import longest_sequence
-from antiphon.exporting.verified import GGUF, ONNX, PLAIN, Call, Settings, ask, check, reference
+from antiphon.exporting.verified import GGUF, ONNX, PLAIN, Call, FormSettings, ask, check, reference
 from antiphon.files import HeldFolder, held
 from antiphon.model.adapters import is_adapted, merge
 from antiphon.model.checkpoint import LAST
@@ -30,10 +30,10 @@ __all__ = ["FORMS", "Exported", "export"]
 class Form:
     """How a form is written, in which runtime it is checked, and how far it may be off."""
 
-    write: Callable[[SentenceTransformer, Path, Settings], dict[str, Call]]
+    write: Callable[[SentenceTransformer, Path, FormSettings], dict[str, Call]]
     program: str
     limit: float = LIMITS["float32"]
-    finish: Callable[[Mapping[str, Call]], Cost] | None = None
+    finish: Callable[[Mapping[str, Call]], QualityCost] | None = None
 
 
 FormName = Literal["portable", "hub", "onnx", "onnx-int8", "gguf", "gguf-bf16", "gguf-q8_0"]
@@ -60,7 +60,7 @@ class Exported:
     """The folder of every prompt; all the same where the caller puts prompts before the text."""
     parity: Parity
     """Of the worst prompt, both sides computed in float32."""
-    cost: Cost | None = None
+    cost: QualityCost | None = None
     """What 8 bits cost."""
     longest: int | None = None
     """Of a portable folder and a GGUF file: the most tokens of a sequence, which engines are told."""
@@ -110,7 +110,7 @@ def _written(
     dimensions: Sequence[int],
 ) -> Exported:
     opened = _opened(model)
-    settings = Settings(
+    settings = FormSettings(
         freeze_prompts=freeze_prompts,
         dimensions=_checked(dimensions, opened),
         source="" if isinstance(model, SentenceTransformer) else str(model),

@@ -16,9 +16,9 @@ from antiphon.errors import ModelError
 from antiphon.exporting.gguf_vocabulary import Vocabulary, vocabulary_of, write_vocabulary
 from antiphon.exporting.gguf_weights import family_of, library, tensors, write_settings
 from antiphon.exporting.portable import stock_mode
-from antiphon.exporting.readings import Reading, freeze, leaves_empty_bare, readings
+from antiphon.exporting.readings import ExportedReading, freeze, leaves_empty_bare, readings
 from antiphon.exporting.stock_files import cut_length, longest_sequence, write_text_tokenizer
-from antiphon.exporting.verified import Call, Settings
+from antiphon.exporting.verified import Call, FormSettings
 from antiphon.model.calibration import calibration_of
 from antiphon.model.variants import tokens
 from antiphon.training.card_usage import GgufUse, gguf_sections
@@ -28,13 +28,13 @@ POOLINGS = {"lasttoken": "LAST", "mean": "MEAN", "cls": "CLS"}
 """gguf's names of sentence-transformers' poolings."""
 
 
-def writes(weights: str) -> Callable[[SentenceTransformer, Path, Settings], dict[str, Call]]:
+def writes(weights: str) -> Callable[[SentenceTransformer, Path, FormSettings], dict[str, Call]]:
     """Return the function that writes a folder with weights of one of WEIGHT_TYPES.
 
     It raises ConfigError where gguf is missing and ModelError, with the way out, for what such a file cannot say.
     """
 
-    def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[str, Call]:
+    def write(model: SentenceTransformer, folder: Path, settings: FormSettings) -> dict[str, Call]:
         library()
         _check_modules(model)
         wanted = readings(model)
@@ -72,7 +72,7 @@ def _check_modules(model: SentenceTransformer) -> None:
 
 
 def _write_reading(
-    model: SentenceTransformer, folder: Path, reading: Reading, tokenizer: PreTrainedTokenizerBase
+    model: SentenceTransformer, folder: Path, reading: ExportedReading, tokenizer: PreTrainedTokenizerBase
 ) -> Call:
     place = folder / reading.folder
     place.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def _write_file(
         writer.close()
 
 
-def _is_plain(model: SentenceTransformer, reading: Reading) -> bool:
+def _is_plain(model: SentenceTransformer, reading: ExportedReading) -> bool:
     """Return whether a reading is a prefix and the text, so that a client may send it as a string."""
     bare, _ = tokens(model, "a text", reading.prompt, reading.side)
     backend = model.tokenizer.backend_tokenizer

@@ -11,14 +11,14 @@ from antiphon.errors import CheckpointError
 from antiphon.exporting import bundle
 from antiphon.exporting.readings import readings
 from antiphon.exporting.stock_files import NORMALIZE
-from antiphon.exporting.verified import Call, Settings, by_prompts
+from antiphon.exporting.verified import Call, FormSettings, by_prompts
 from antiphon.model.checkpoint import save
 from antiphon.modules import MODULES
 from antiphon.training.card_usage import use_sections
 from antiphon.training.model_card import write_card
 
 
-def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[str, Call]:
+def write(model: SentenceTransformer, folder: Path, settings: FormSettings) -> dict[str, Call]:
     """Write the folder; a model of stock modules needs no module file and gets none."""
     try:
         save(model, folder)

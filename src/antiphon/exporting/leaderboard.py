@@ -25,7 +25,7 @@ from mteb.types import Licenses
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError, ModelError
-from antiphon.evaluation.embedder import Embedder, ModelEncode
+from antiphon.evaluation.embedder import CountingEmbedder, ModelEncode
 from antiphon.evaluation.evaluation_run import SEED
 from antiphon.evaluation.instructions import prompts_for, takes_instruction
 from antiphon.evaluation.mteb_encoder import TaskEncoder
@@ -184,7 +184,7 @@ def _notes(scores: Scores, task: str) -> list[str]:
 
 def _mock_run(model: SentenceTransformer, meta: ModelMeta) -> str:
     """Return mteb's report on its small tasks; ModelError naming those that failed."""
-    embedder = Embedder(ModelEncode(model))
+    embedder = CountingEmbedder(ModelEncode(model))
     own = TaskEncoder(
         model, embedder, prompts_for(model, "", own=True), name=str(meta.name), revision=str(meta.revision)
     )

@@ -15,7 +15,7 @@ from antiphon.evaluation.statistics import Interval, bootstrap, ndcg
 from antiphon.exporting import onnx_graph as graph
 from antiphon.exporting.readings import freeze, readings
 from antiphon.exporting.stock_files import cut_length, link, write_text_tokenizer
-from antiphon.exporting.verified import ONNX, Call, Settings, ask
+from antiphon.exporting.verified import ONNX, Call, FormSettings, ask
 from antiphon.model.unit_vectors import unit
 from antiphon.model.variants import in_dtype
 
@@ -25,7 +25,7 @@ PAIRS = 200
 
 
 @dataclass(frozen=True)
-class Cost:
+class QualityCost:
     """What 8 bits cost: nDCG@10 of first lines of docstrings searching for the rest of theirs."""
 
     before: Interval
@@ -38,7 +38,7 @@ class Cost:
         return f"nDCG@10 over {self.pairs} docstrings: {change}"
 
 
-def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[str, Call]:
+def write(model: SentenceTransformer, folder: Path, settings: FormSettings) -> dict[str, Call]:
     """Write graph and tokenizer of every reading; the graph is one file, linked."""
     del settings
     graph.check(model)
@@ -59,7 +59,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
     return calls
 
 
-def write_small(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[str, Call]:
+def write_small(model: SentenceTransformer, folder: Path, settings: FormSettings) -> dict[str, Call]:
     """Write the same with an 8-bit graph beside the full one, which `finish` removes."""
     calls = write(model, folder, settings)
     first = next(iter(calls.values())).folder
@@ -70,7 +70,7 @@ def write_small(model: SentenceTransformer, folder: Path, settings: Settings) ->
     return {name: replace(call, file=graph.SMALL_GRAPH) for name, call in calls.items()}
 
 
-def finish(calls: Mapping[str, Call]) -> Cost:
+def finish(calls: Mapping[str, Call]) -> QualityCost:
     """Measure what 8 bits cost, and remove the full graph."""
     chosen = evenly(list(pairs(of_standard_library())), PAIRS)
     names = [pair.name for pair in chosen]
@@ -83,4 +83,4 @@ def finish(calls: Mapping[str, Call]) -> Cost:
         for full in call.folder.glob(f"{graph.GRAPH}*"):
             full.unlink()
     before, after = (np.asarray(ndcg(unit(queries[file], names) @ unit(documents[file], names).T)) for file in files)
-    return Cost(bootstrap(before), bootstrap(after), bootstrap(after - before), len(chosen))
+    return QualityCost(bootstrap(before), bootstrap(after), bootstrap(after - before), len(chosen))

@@ -25,7 +25,7 @@ OUTPUT = "sentence_embedding"
 _LARGEST_FILE = 2 << 30
 
 
-class Embedder(nn.Module):
+class TensorEmbedder(nn.Module):
     """All modules of a model as one function of tensors."""
 
     def __init__(self, model: SentenceTransformer) -> None:
@@ -83,7 +83,7 @@ def write_graph(model: SentenceTransformer, path: Path) -> None:
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if marks_span(model) else [])]
     # one tensor each: torch takes inputs that are the same object for one input
     examples = tuple(torch.ones(2, 5, dtype=torch.long, device=model.device) for _ in names)
-    embedder = Embedder(model).eval()
+    embedder = TensorEmbedder(model).eval()
     try:
         with torch.inference_mode(), quietly():
             program = torch.onnx.export(

@@ -8,9 +8,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
 
 from antiphon.errors import ModelError
-from antiphon.exporting.readings import Reading, freeze, kept, leaves_empty_bare, readings
+from antiphon.exporting.readings import ExportedReading, freeze, kept, leaves_empty_bare, readings
 from antiphon.exporting.stock_files import write_folder
-from antiphon.exporting.verified import Call, Settings, by_prompts
+from antiphon.exporting.verified import Call, FormSettings, by_prompts
 from antiphon.modules import SpanPooling
 from antiphon.text.template import fills_slots, template_of
 from antiphon.text.tokens import PieceTokenizer, sequences
@@ -23,7 +23,7 @@ _AS_STOCK = {"last": "lasttoken", "mean": "mean", "weighted_mean": "weightedmean
 _OUT = 'export it to "hub" or "onnx"'
 
 
-def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[str, Call]:
+def write(model: SentenceTransformer, folder: Path, settings: FormSettings) -> dict[str, Call]:
     """Write one folder where prompts stay a matter of the caller, one a reading where they are frozen.
 
     Raises ModelError, with the way out, where stock modules cannot say what the model does.
@@ -56,7 +56,7 @@ def write(model: SentenceTransformer, folder: Path, settings: Settings) -> dict[
     return calls
 
 
-def stock_mode(model: SentenceTransformer, wanted: list[Reading]) -> str:
+def stock_mode(model: SentenceTransformer, wanted: list[ExportedReading]) -> str:
     """Return the mode of stock pooling that does what the model does.
 
     Raises ModelError, with the way out, where there is none.
@@ -86,7 +86,7 @@ def stock_mode(model: SentenceTransformer, wanted: list[Reading]) -> str:
     return str(mode)
 
 
-def _pools_all(model: SentenceTransformer, reading: Reading) -> bool:
+def _pools_all(model: SentenceTransformer, reading: ExportedReading) -> bool:
     """Return whether the pooled span of a reading is the whole sequence."""
     template = template_of(model)
     if template is None:

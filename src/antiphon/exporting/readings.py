@@ -26,7 +26,7 @@ LONGEST_CUT = 2048
 
 
 @dataclass(frozen=True)
-class Reading:
+class ExportedReading:
     """One way in which a model reads a text."""
 
     name: str
@@ -38,20 +38,20 @@ class Reading:
     """Where it lives in the export: a sub-folder, or nothing where it is the only one."""
 
 
-def readings(model: SentenceTransformer) -> list[Reading]:
+def readings(model: SentenceTransformer) -> list[ExportedReading]:
     """Return the readings of a model that differ, the query's first; they are one where sides and prompts are alike."""
     prompts = {name: prompt or "" for name, prompt in (model.prompts or {}).items()}
     own = next((name for name in PROMPT_NAMES["document"] if name in prompts), "document")
-    found: dict[object, Reading] = {}
+    found: dict[object, ExportedReading] = {}
     for name in ["query", own, *(name for name in prompts if name not in ("query", own))]:
         side: Side = side_of(name) or "query"
-        reading = Reading(name, side, prompts[name] if name in prompts else prompt_of(model, side), name)
+        reading = ExportedReading(name, side, prompts[name] if name in prompts else prompt_of(model, side), name)
         found.setdefault(_words(model, reading), reading)
     kept = list(found.values())
-    return kept if len(kept) > 1 else [Reading(kept[0].name, kept[0].side, kept[0].prompt, "")]
+    return kept if len(kept) > 1 else [ExportedReading(kept[0].name, kept[0].side, kept[0].prompt, "")]
 
 
-def _words(model: SentenceTransformer, reading: Reading) -> object:
+def _words(model: SentenceTransformer, reading: ExportedReading) -> object:
     """Return something that two readings share where they say the same."""
     template = template_of(model)
     if template is None or not fills_slots(model):
@@ -59,7 +59,7 @@ def _words(model: SentenceTransformer, reading: Reading) -> object:
     return rendered(template.pieces(reading.side), reading.prompt), reading.prompt
 
 
-def freeze(model: SentenceTransformer, reading: Reading, *, mark_span: bool = False) -> PreTrainedTokenizerBase:
+def freeze(model: SentenceTransformer, reading: ExportedReading, *, mark_span: bool = False) -> PreTrainedTokenizerBase:
     """Return a copy of the model's tokenizer that says the reading by itself.
 
     `mark_span` gives the pooled tokens the type id 1. Raises ModelError where this tokenizer cannot say it exactly.
@@ -81,7 +81,7 @@ def freeze(model: SentenceTransformer, reading: Reading, *, mark_span: bool = Fa
     )
 
 
-def leaves_empty_bare(model: SentenceTransformer, reading: Reading, tokenizer: PreTrainedTokenizerBase) -> bool:
+def leaves_empty_bare(model: SentenceTransformer, reading: ExportedReading, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether a frozen prompt is not said before an empty text: a normalizer puts nothing before nothing."""
     return bool(tokenizer("")["input_ids"] != _ids(model, "", reading))
 
@@ -102,7 +102,7 @@ def kept(model: SentenceTransformer) -> PreTrainedTokenizerBase:
 
 
 def _with_slots(
-    model: SentenceTransformer, template: Template, reading: Reading, *, mark_span: bool
+    model: SentenceTransformer, template: Template, reading: ExportedReading, *, mark_span: bool
 ) -> PreTrainedTokenizerBase:
     tokenizer = copy.deepcopy(model.tokenizer)
     most = model.max_seq_length
@@ -146,7 +146,7 @@ def _framing(tokenizer: PreTrainedTokenizerBase, prefix: str) -> TemplateProcess
     )
 
 
-def _ids(model: SentenceTransformer, text: str, reading: Reading) -> list[int]:
+def _ids(model: SentenceTransformer, text: str, reading: ExportedReading) -> list[int]:
     features = model.preprocess([text], prompt=reading.prompt or None, task=reading.side)
     mask = features["attention_mask"][0].bool()
     ids: list[int] = features["input_ids"][0][mask].tolist()

@@ -14,7 +14,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ParityError
-from antiphon.exporting.readings import Reading
+from antiphon.exporting.readings import ExportedReading
 from antiphon.files import scratch
 from antiphon.model.parity import LIMITS, Parity, Vectors, check_finite, compare
 from antiphon.model.prompts import ENCODE_METHODS, encode_method
@@ -26,7 +26,7 @@ PYTHON = sys.executable
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class FormSettings:
     """What a form is told beside the model."""
 
     freeze_prompts: bool = False
@@ -50,7 +50,7 @@ class Call:
     """The graph or the GGUF file."""
 
 
-def by_prompts(folder: Path, wanted: Sequence[Reading], *, trust: bool = False) -> dict[str, Call]:
+def by_prompts(folder: Path, wanted: Sequence[ExportedReading], *, trust: bool = False) -> dict[str, Call]:
     """Return how a folder is asked for each reading whose prompt is handed over."""
     return {one.name: Call(folder, method=ENCODE_METHODS[one.side], prompt=one.prompt, trust=trust) for one in wanted}
 
@@ -81,7 +81,9 @@ def ask(program: str, calls: Mapping[str, Call], texts: Sequence[str]) -> dict[s
             return {name: np.asarray(arrays[name], dtype=np.float32) for name in arrays.files}
 
 
-def reference(model: SentenceTransformer, wanted: Sequence[Reading], texts: Sequence[str]) -> dict[str, Vectors]:
+def reference(
+    model: SentenceTransformer, wanted: Sequence[ExportedReading], texts: Sequence[str]
+) -> dict[str, Vectors]:
     """Return the model's own vectors in float32, by the names of the readings; ModelError where one is not finite."""
     with in_dtype(model, torch.float32):  # where an error cannot hide behind rounding
         found = {}

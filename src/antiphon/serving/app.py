@@ -13,7 +13,7 @@ from antiphon.serving import error_responses as errors
 from antiphon.serving import other_routes, playground, routes
 from antiphon.serving.limits import Doorkeeper
 from antiphon.serving.metrics import CountRequests
-from antiphon.serving.served_model import Reading
+from antiphon.serving.served_model import BatchKey
 from antiphon.serving.server_settings import ServerSettings
 from antiphon.serving.service import ClientGoneError, Service
 
@@ -32,7 +32,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.batcher.start()
         # a model that cannot embed shall fail here and not at the first client
-        service.batcher.embed(["A first text."], [8], Reading()).result()
+        service.batcher.embed(["A first text."], [8], BatchKey()).result()
         yield
         service.batcher.close()
 

@@ -14,7 +14,7 @@ from antiphon.serving.cutting import wished
 from antiphon.serving.other_schemas import CohereEmbedRequest, CohereEmbedResponse, TeiEmbedRequest
 from antiphon.serving.rerank_schema import RerankRequest, RerankResponse, TeiRanked
 from antiphon.serving.routes import base64_of, numbers, shortened, texts_of, wanted_width
-from antiphon.serving.schema import ERRORS, Document, Prompted
+from antiphon.serving.schema import ERRORS, Prompted, WrappedText
 from antiphon.serving.served_model import Vectors
 from antiphon.serving.service import Service
 
@@ -36,7 +36,7 @@ def _rerank(router: APIRouter, service: Service) -> None:
         service.check_model(body.model)
         field = "documents" if body.texts is None else "texts"
         given = body.documents if body.texts is None else body.texts
-        documents = [document.text if isinstance(document, Document) else document for document in given or ()]
+        documents = [document.text if isinstance(document, WrappedText) else document for document in given or ()]
         query = service.reading(Prompted(input_type="query", instruction=body.instruction))
         cutting = wished(
             truncation=body.truncation,

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, model_validator
 
-from antiphon.serving.schema import Body, Document, Limit, ModelName, Text, TruncationDirection, Usage
+from antiphon.serving.schema import Body, Limit, ModelName, Text, TruncationDirection, Usage, WrappedText
 
 
 class RerankRequest(Body):
     """A query and the documents to put in order, as `documents`, or as `texts` for an answer in TEI's shape."""
 
     query: Text
-    documents: Annotated[list[Text | Document], Field(min_length=1)] | None = None
+    documents: Annotated[list[Text | WrappedText], Field(min_length=1)] | None = None
     texts: Annotated[
         Annotated[list[Text], Field(min_length=1)] | None,
         Field(description="TEI's name for documents; the answer is in its shape then."),
@@ -55,7 +55,7 @@ class Ranked(BaseModel):
 
     index: int
     relevance_score: float
-    document: Document | None = None
+    document: WrappedText | None = None
 
 
 class VoyageRanked(BaseModel):

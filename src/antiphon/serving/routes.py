@@ -16,7 +16,7 @@ from antiphon.errors import DataError
 from antiphon.model.unit_vectors import unit
 from antiphon.serving.cutting import wished
 from antiphon.serving.error_responses import ApiError
-from antiphon.serving.schema import ERRORS, Document, EmbeddingRequest, EmbeddingResponse, ModelCard, ModelList
+from antiphon.serving.schema import ERRORS, EmbeddingRequest, EmbeddingResponse, ModelCard, ModelList, WrappedText
 from antiphon.serving.served_model import Vectors
 from antiphon.serving.service import Service
 
@@ -115,7 +115,7 @@ def texts_of(given: Any, service: Service, field: str) -> list[str]:
         return [given]
     if isinstance(given[0], str):
         return list(given)
-    if isinstance(given[0], Document):
+    if isinstance(given[0], WrappedText):
         return [document.text for document in given]
     arrays: list[list[int]] = [given] if isinstance(given[0], int) else given
     service.check_number(len(arrays), field)

@@ -51,7 +51,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Document(Body):
+class WrappedText(Body):
     """A text, as Cohere's and Jina's clients may wrap it."""
 
     text: Text
@@ -97,7 +97,7 @@ class EmbeddingRequest(Prompted):
         | Annotated[list[Text], Field(min_length=1)]
         | Ids
         | Annotated[list[Ids], Field(min_length=1)]
-        | Annotated[list[Document], Field(min_length=1)],
+        | Annotated[list[WrappedText], Field(min_length=1)],
         Field(description="A text, texts, the token ids of a text, or of texts. An empty text is refused."),
     ]
     model: ModelName = None

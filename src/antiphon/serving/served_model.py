@@ -29,7 +29,7 @@ EDGES = 4
 
 
 @dataclass(frozen=True)
-class Reading:
+class BatchKey:
     """How a text is read: the key by which texts go into one batch."""
 
     task: Side | None = None
@@ -42,7 +42,7 @@ class Reading:
     """Another template and pooling over the same weights, as `template/pooling`; empty is the model as it is."""
 
 
-class Embedder:
+class ServedModel:
     """A model and what is needed around it. `encode` belongs to one thread; everything else may run in any."""
 
     def __init__(self, model: SentenceTransformer, *, compile: Compile = False) -> None:
@@ -75,7 +75,7 @@ class Embedder:
         prompt_name: str | None = None,
         prompt: str | None = None,
         instruction: str | None = None,
-    ) -> Reading:
+    ) -> BatchKey:
         """Return how a request wants its texts read.
 
         A prompt's name that stands for documents picks that side where `side` does not say. A prompt is taken as it
@@ -85,9 +85,9 @@ class Embedder:
         if instruction is not None:
             prompt = prompt_of(self.model, side, instruction=instruction)
         prompt_of(self.model, side, prompt_name=prompt_name)
-        return Reading(side_of(prompt_name) if side is None else side, prompt_name, prompt)
+        return BatchKey(side_of(prompt_name) if side is None else side, prompt_name, prompt)
 
-    def space(self, reading: Reading) -> Space | None:
+    def space(self, reading: BatchKey) -> Space | None:
         """Return the room of a sequence, None without a limit; in the worker thread only.
 
         What stands beside the text is measured on a short one, with a few tokens more for what may join at its edges.
@@ -102,13 +102,13 @@ class Embedder:
         frame = int(features["attention_mask"].sum()) - copies * self.tokenizer.counts([SHORT])[0]
         return Space(longest=max(limit - frame - EDGES, 0), frame=frame, copies=copies)
 
-    def prompt(self, reading: Reading) -> str:
+    def prompt(self, reading: BatchKey) -> str:
         """Return the prompt that texts of a reading are read with."""
         if reading.prompt is not None:
             return reading.prompt
         return prompt_of(self.model, reading.task, prompt_name=reading.prompt_name)
 
-    def view(self, template: str, pooling: str) -> Reading:
+    def view(self, template: str, pooling: str) -> BatchKey:
         """Return the reading of a text under another template; ConfigError where that cannot be."""
         if template not in self.templates:
             raise ConfigError(
@@ -117,9 +117,9 @@ class Embedder:
             )
         if pooling not in POOLINGS:
             raise ConfigError(f"There is no pooling {pooling[:60]!r}; take one of {', '.join(POOLINGS)}.")
-        return Reading(view=f"{template}/{pooling}")
+        return BatchKey(view=f"{template}/{pooling}")
 
-    def costs(self, counts: Sequence[int], reading: Reading) -> list[int]:
+    def costs(self, counts: Sequence[int], reading: BatchKey) -> list[int]:
         """Return about how many tokens the sequences of texts have, from the tokens of the texts, N numbers."""
         most = self.model.max_seq_length or max(counts, default=1)
         template = template_of(self.model)
@@ -130,7 +130,7 @@ class Embedder:
         # frames and special tokens are a few tokens more, for which an exact number is not worth a second tokenising
         return [copies * min(count, most) + 16 for count in counts]
 
-    def encode(self, texts: list[str], reading: Reading) -> Vectors:
+    def encode(self, texts: list[str], reading: BatchKey) -> Vectors:
         """Return (N, D) float32 vectors of length 1; ModelError where one is broken. In the worker thread only."""
         if reading.view:
             raw = self._view(reading.view).encode(texts, show_progress_bar=False, convert_to_numpy=True)

@@ -19,7 +19,7 @@ from antiphon.serving.cutting import Cutting
 from antiphon.serving.error_responses import ApiError
 from antiphon.serving.metrics import Metrics
 from antiphon.serving.schema import Prompted
-from antiphon.serving.served_model import Embedder, Reading, Vectors
+from antiphon.serving.served_model import BatchKey, ServedModel, Vectors
 from antiphon.serving.server_settings import ServerSettings
 from antiphon.serving.upstream import UpstreamEmbedder
 
@@ -53,7 +53,7 @@ class Service:
         self.settings = settings
         self.embedder = _embedder(model, settings)
         self.metrics = Metrics(lambda: self.batcher.open_texts)
-        self.batcher: Batcher[Reading] = Batcher(
+        self.batcher: Batcher[BatchKey] = Batcher(
             self.embedder.encode,
             max_batch_tokens=settings.max_batch_tokens,
             max_queue=settings.max_queue,
@@ -63,7 +63,7 @@ class Service:
         )
 
     async def embed(
-        self, texts: Sequence[str], reading: Reading, request: Request, *, field: str, cutting: Cutting = UNASKED
+        self, texts: Sequence[str], reading: BatchKey, request: Request, *, field: str, cutting: Cutting = UNASKED
     ) -> Embedded:
         """Return (N, D) vectors of length 1 of the texts of a field.
 
@@ -96,7 +96,7 @@ class Service:
                 code="model_not_found",
             )
 
-    def reading(self, asked: Prompted) -> Reading:
+    def reading(self, asked: Prompted) -> BatchKey:
         """Return how a request's texts are read; a 400 for a prompt that there is not."""
         try:
             return self.embedder.reading(asked.side, asked.prompt_name, asked.prompt, asked.instruction)
@@ -126,9 +126,9 @@ class Service:
                 raise ApiError(400, f"Text {number} of {field} holds half of a surrogate pair.", param=field)
 
 
-def _embedder(model: SentenceTransformer, settings: ServerSettings) -> Embedder:
+def _embedder(model: SentenceTransformer, settings: ServerSettings) -> ServedModel:
     if settings.upstream is None:
-        return Embedder(model, compile=settings.compile)
+        return ServedModel(model, compile=settings.compile)
     return UpstreamEmbedder(model, Server(settings.upstream, settings.upstream_key))
 
 

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from sentence_transformers import SentenceTransformer
 
-from antiphon.encoding.tokenised import Reading as Prompted
-from antiphon.encoding.tokenised import token_ids
+from antiphon.encoding.tokenised import Reading, token_ids
 from antiphon.errors import ConfigError, DataError, ParityError
 from antiphon.model.beside import ById
 from antiphon.model.parity import compare, encode, unlike_texts
 from antiphon.model.server import Server
 from antiphon.model.unit_vectors import unit
 from antiphon.serving.error_responses import ApiError
-from antiphon.serving.served_model import Embedder, Reading, Vectors
+from antiphon.serving.served_model import BatchKey, ServedModel, Vectors
 
 ROUNDING = 0.35
 """An error of this many spreads at most may be rounding (blocks of 8 bits: 0.23 on SmolLM2); beyond it a server
 computes something else."""
 
 
-class UpstreamEmbedder(Embedder):
+class UpstreamEmbedder(ServedModel):
     """Reads texts as the model does and asks another server for the vectors; the model's own weights are used once.
 
     At the start both embed a few texts: a server of other weights, of another pooling, or without the model's
@@ -63,9 +62,9 @@ class UpstreamEmbedder(Embedder):
         """None: other templates need other weights' vectors, and these are elsewhere."""
         return []
 
-    def encode(self, texts: list[str], reading: Reading) -> Vectors:
+    def encode(self, texts: list[str], reading: BatchKey) -> Vectors:
         """Return (N, D) float32 vectors of length 1; a 502 where the other server fails. In the worker thread only."""
-        ids = token_ids(self.model, texts, Prompted(self.prompt(reading), reading.task))
+        ids = token_ids(self.model, texts, Reading(self.prompt(reading), reading.task))
         try:
             vectors = self._server.encode(ids)
         except (DataError, ParityError) as error:

@@ -48,7 +48,7 @@ class Watch(TrainerCallback):
                 )
 
 
-class Mark(TrainerCallback):
+class CheckpointMarker(TrainerCallback):
     """Complete each checkpoint with the untied head, and mark it when all processes have written their part."""
 
     def __init__(self, model: SentenceTransformer) -> None:

@@ -23,7 +23,7 @@ from antiphon.training.recipe_tables import (
     Data,
     Evaluation,
     Model,
-    Overlap,
+    OverlapTable,
     Stage,
     Strict,
     TemplateTable,
@@ -140,7 +140,7 @@ def _fields_at(place: list[Any]) -> list[str]:
     """Return the names that the table at this place takes."""
     tables: dict[str, type[BaseModel]] = {
         "model": Model, TABLE: TemplateTable, "data": Data, "stage": Stage, "lora": Lora, "evaluation": Evaluation,
-        "plan": Budget, "overlap": Overlap,
+        "plan": Budget, "overlap": OverlapTable,
     }  # fmt: skip
     names = [part for part in place if isinstance(part, str)]
     return list((tables[names[-1]] if names else Recipe).model_fields)

@@ -84,7 +84,7 @@ class Model(Strict):
         return template if self.eos is None else replace(template, eos=self.eos)
 
 
-class Overlap(Strict):
+class OverlapTable(Strict):
     """Texts that no training pair may hold."""
 
     texts: str
@@ -118,7 +118,7 @@ class Data(Strict):
     sampled: bool | None = None
     """Whether the sources are sampled already, so that no set's ratio is applied (the released echo-data is, its
     mixture says so); false applies them, to the full sets; the mixture's own word without it."""
-    overlap: Overlap | None = None
+    overlap: OverlapTable | None = None
     """Texts that training may not hold; nothing is looked for without it."""
 
     @property

@@ -36,7 +36,7 @@ from antiphon.training.losses.head import read_head, release_padding
 from antiphon.training.recipe import Recipe
 from antiphon.training.recipe_tables import Model, Stage
 from antiphon.training.record import StageRecord
-from antiphon.training.trainer import Job, make_trainer
+from antiphon.training.trainer import StageJob, make_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def run_stage(
     _tell_sets(rows, tell)
     instruct(model, spoken_instructions(model, rows.instructions, given=recipe.model.prompts))
     _attach(model, stage)
-    job = Job(recipe, stage, place.checkpoints, model, kind.build(model, settings), rows)
+    job = StageJob(recipe, stage, place.checkpoints, model, kind.build(model, settings), rows)
     trainer = make_trainer(job, kind.collator, settings, tell, step)
     checkpoint = last_checkpoint(place.checkpoints) if resume else None
     _train(trainer, stage, checkpoint)

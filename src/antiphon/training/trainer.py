@@ -23,7 +23,7 @@ from antiphon.data.processes import processes
 from antiphon.data.progress_bar import Progress
 from antiphon.data.sampling import KeepEpoch
 from antiphon.errors import ConfigError, first_line
-from antiphon.training.callbacks import Calls, Mark, Steps, Tell, Watch
+from antiphon.training.callbacks import Calls, CheckpointMarker, Steps, Tell, Watch
 from antiphon.training.dataset import Rows
 from antiphon.training.losses.kinds import Collate
 from antiphon.training.nothing_learned import NothingLearned, warn_of_data
@@ -68,7 +68,7 @@ class StageTrainer(SentenceTransformerTrainer):
 
 
 @dataclass(frozen=True)
-class Job:
+class StageJob:
     """What a trainer is made of."""
 
     recipe: Recipe
@@ -94,14 +94,20 @@ def batching(stage: Stage, processes: int) -> tuple[int, int]:
 
 
 def make_trainer(
-    job: Job, collate: Collate, settings: Any, tell: Callable[[str], None], step: Progress
+    job: StageJob, collate: Collate, settings: Any, tell: Callable[[str], None], step: Progress
 ) -> SentenceTransformerTrainer:
     """Return the trainer of a stage; `tell` is given a line for each entry of its log, `step` the number of each step.
 
     Raises ConfigError for a schedule, optimizer, precision or tracker that the trainer does not know or have.
     """
     stage = job.stage
-    callbacks: list[TrainerCallback] = [Watch(stage.name), Mark(job.model), Calls(job.loss), Tell(tell), KeepEpoch()]
+    callbacks: list[TrainerCallback] = [
+        Watch(stage.name),
+        CheckpointMarker(job.model),
+        Calls(job.loss),
+        Tell(tell),
+        KeepEpoch(),
+    ]
     callbacks += [Steps(step), NothingLearned(stage.name, job.loss)]
     if processes().is_main_process:
         warn_of_data(stage.name, job.loss, job.rows.datasets, batching(stage, processes().num_processes)[0])
@@ -126,7 +132,7 @@ def make_trainer(
     return trainer
 
 
-def _evaluator(job: Job) -> SentenceEvaluator | None:
+def _evaluator(job: StageJob) -> SentenceEvaluator | None:
     evaluation = job.stage.evaluation
     if evaluation is None:
         return None
@@ -137,7 +143,7 @@ def _evaluator(job: Job) -> SentenceEvaluator | None:
     )
 
 
-def _optimization(job: Job) -> dict[str, Any]:
+def _optimization(job: StageJob) -> dict[str, Any]:
     """Return the arguments that decide what is learned."""
     stage = job.stage
     device, accumulation = batching(stage, processes().num_processes)
@@ -163,7 +169,7 @@ def _optimization(job: Job) -> dict[str, Any]:
     }
 
 
-def _bookkeeping(job: Job, evaluator: SentenceEvaluator | None) -> dict[str, Any]:
+def _bookkeeping(job: StageJob, evaluator: SentenceEvaluator | None) -> dict[str, Any]:
     """Return the arguments that decide what is kept and told."""
     stage = job.stage
     every = stage.save_every or max(1, job.rows.steps(stage) // SAVES)

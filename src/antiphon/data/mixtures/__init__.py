@@ -4,7 +4,7 @@ Each set is a data set of its own in the trainer, so that every batch comes from
 """
 
 from antiphon.data.mixtures.mixing import Mixture, Part
-from antiphon.data.mixtures.mixture_plan import Plan, SetPlan, plan
+from antiphon.data.mixtures.mixture_plan import MixturePlan, SetPlan, plan
 from antiphon.data.mixtures.mixture_settings import PairSettings, read_settings, settings_of
 
-__all__ = ["Mixture", "PairSettings", "Part", "Plan", "SetPlan", "plan", "read_settings", "settings_of"]
+__all__ = ["Mixture", "MixturePlan", "PairSettings", "Part", "SetPlan", "plan", "read_settings", "settings_of"]

@@ -43,7 +43,7 @@ class SetPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MixturePlan:
     """An epoch over a mixture."""
 
     batch_size: int
@@ -66,7 +66,7 @@ class Plan:
 
 def plan(
     mixture: Mixture, batch_size: int, *, model: SentenceTransformer | None = None, seed: int | None = None
-) -> Plan:
+) -> MixturePlan:
     """Count an epoch over a mixture with global batches of `batch_size` rows; tokens too where a model is given.
 
     `seed` is the trainer's, the mixture's own without it. Raises DataError where no set fills a batch.
@@ -91,7 +91,9 @@ def plan(
     sets: dict[str, list[int]] = {}
     for number, part in enumerate(mixture.parts):
         sets.setdefault(part.settings.name, []).append(number)
-    return Plan(batch_size, tuple(_set_plan(mixture, name, draws, numbers, tokens) for name, numbers in sets.items()))
+    return MixturePlan(
+        batch_size, tuple(_set_plan(mixture, name, draws, numbers, tokens) for name, numbers in sets.items())
+    )
 
 
 def _set_plan(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.probes.context import Context, Finding
+from antiphon.evaluation.probes.context import Context, ProbeResult
 from antiphon.evaluation.probes.early_late import early_late, span
 from antiphon.evaluation.probes.halves import halves
 from antiphon.evaluation.probes.material import DOCSTRINGS, Material
@@ -18,7 +18,7 @@ from antiphon.evaluation.probes.sweeps import length, prompts
 from antiphon.evaluation.probes.vectors import geometry, reconstruction
 
 PREFIX = "probe:"
-PROBES: Mapping[str, Callable[[Context], Finding]] = {
+PROBES: Mapping[str, Callable[[Context], ProbeResult]] = {
     "early-late": early_late,
     "span": span,
     "halves": halves,
@@ -28,10 +28,10 @@ PROBES: Mapping[str, Callable[[Context], Finding]] = {
     "reconstruction": reconstruction,
 }
 
-__all__ = ["PREFIX", "PROBES", "Context", "Finding", "Material", "named"]
+__all__ = ["PREFIX", "PROBES", "Context", "Material", "ProbeResult", "named"]
 
 
-def named(task: str, *, limit: int | None, seed: int) -> tuple[Callable[[Context], Finding], Material]:
+def named(task: str, *, limit: int | None, seed: int) -> tuple[Callable[[Context], ProbeResult], Material]:
     """Return the probe of a task's name and its data; ConfigError for an unknown probe or a missing file."""
     name, _, source = task.removeprefix(PREFIX).partition("=")
     if name not in PROBES:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sentence_transformers import SentenceTransformer
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.embedder import Embedder, ModelEncode
+from antiphon.evaluation.embedder import CountingEmbedder, ModelEncode
 from antiphon.evaluation.probes.material import Material
 from antiphon.evaluation.statistics import Sample
 from antiphon.evaluation.vector_store import Vectors
@@ -26,7 +26,7 @@ class Context:
     """A model under a probe."""
 
     model: SentenceTransformer
-    embedder: Embedder
+    embedder: CountingEmbedder
     material: Material
 
     def embed(self, texts: Sequence[str], side: Side = "query") -> Vectors:
@@ -46,11 +46,11 @@ class Context:
         module = copy.copy(self.model[0])  # the parameters are shared
         module.template = template.to_dict()
         other = SentenceTransformer(modules=[module, *list(self.model)[1:]], device=str(self.model.device))
-        return Context(other, Embedder(ModelEncode(other)), self.material)
+        return Context(other, CountingEmbedder(ModelEncode(other)), self.material)
 
 
 @dataclass(frozen=True)
-class Finding:
+class ProbeResult:
     """What a probe found: its main figure, all figures, and the examples of the main one where it is their mean."""
 
     metric: str

@@ -16,7 +16,7 @@ import torch
 from sentence_transformers.util import batch_to_device
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.probes.context import Context, Finding, cosines
+from antiphon.evaluation.probes.context import Context, ProbeResult, cosines
 from antiphon.evaluation.probes.material import Triple
 from antiphon.evaluation.statistics import Numbers, Sample
 from antiphon.model.prompts import prompt_of
@@ -41,7 +41,7 @@ def texts_of(a: Triple, b: Triple) -> dict[str, tuple[str, str]]:
     }
 
 
-def early_late(context: Context) -> Finding:
+def early_late(context: Context) -> ProbeResult:
     """Return the accuracies on S1, S2 and their mixture; the mixture is the main figure."""
     every = [texts_of(*pair) for pair in joined(context.material.triples())]
     vectors = {role: context.embed([" ".join(texts[role]) for texts in every]) for role in every[0]}
@@ -50,11 +50,11 @@ def early_late(context: Context) -> Finding:
     return _finding(right)
 
 
-def _finding(right: dict[str, Numbers]) -> Finding:
+def _finding(right: dict[str, Numbers]) -> ProbeResult:
     both = np.concatenate(list(right.values()))
     ids = tuple(f"{name}-{number}" for name, values in right.items() for number in range(len(values)))
     metrics = {f"accuracy {name}": float(values.mean()) for name, values in right.items()}
-    return Finding(
+    return ProbeResult(
         "accuracy of the mixture",
         float(both.mean()),
         {"accuracy of the mixture": float(both.mean()), **metrics},
@@ -63,7 +63,7 @@ def _finding(right: dict[str, Numbers]) -> Finding:
     )
 
 
-def span(context: Context) -> Finding:
+def span(context: Context) -> ProbeResult:
     """Return the accuracy on S2 where only the early part of the pooled copy is pooled.
 
     Raises ConfigError where the model does not mark what is pooled.
@@ -77,7 +77,7 @@ def span(context: Context) -> Finding:
     sample = Sample("mean", tuple(map(str, range(len(right)))), right)
     words = "the second copy" if template.copies("query") > 1 else "the only copy, which cannot know of the late part"
     main = {"accuracy of the early span": sample.score()}
-    return Finding(*next(iter(main.items())), main, sample, (f"pooled: the early part of {words}; chance is 0.5",))
+    return ProbeResult(*next(iter(main.items())), main, sample, (f"pooled: the early part of {words}; chance is 0.5",))
 
 
 @torch.inference_mode()

@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
-from antiphon.evaluation.probes.context import Context, Finding, cosines
+from antiphon.evaluation.probes.context import Context, ProbeResult, cosines
 
 _SHARE = 0.1
 
 
-def halves(context: Context) -> Finding:
+def halves(context: Context) -> ProbeResult:
     """Return the mean excess of the predicted rank, in shares of all ranks, for both tenths, and their gap."""
     scored = context.material.scored()
     predicted = cosines(context.embed([one.first for one in scored]), context.embed([one.second for one in scored]))
@@ -27,7 +27,7 @@ def halves(context: Context) -> Finding:
         biases[f"bias of {name} halves"] = float(excess[chosen].mean())
     gap = biases["bias of first halves"] - biases["bias of second halves"]
     notes = (f"{max(int(_SHARE * len(scored)), 1)} of {len(scored)} pairs on each side; 0 is no bias",)
-    return Finding("gap between halves", gap, {"gap between halves": gap, **biases}, notes=notes)
+    return ProbeResult("gap between halves", gap, {"gap between halves": gap, **biases}, notes=notes)
 
 
 def _half(sentence: str, number: int) -> set[str]:

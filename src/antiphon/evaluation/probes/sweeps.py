@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from antiphon.errors import ConfigError
-from antiphon.evaluation.probes.context import Context, Finding
+from antiphon.evaluation.probes.context import Context, ProbeResult
 from antiphon.evaluation.statistics import Sample, ndcg
 from antiphon.model.flops import tokens_read
 from antiphon.model.prompts import prompt_of
@@ -18,7 +18,7 @@ PROMPTS = 12
 """As many echo prompts as the paper tries (appendix D)."""
 
 
-def length(context: Context) -> Finding:
+def length(context: Context) -> ProbeResult:
     """Return nDCG@10 of a search for documents cut to ever more words, the same documents at every length.
 
     The mean over lengths is the main figure.
@@ -37,10 +37,10 @@ def length(context: Context) -> Finding:
     main = {"nDCG@10 over lengths": float(each.mean())}
     sample = Sample("mean", tuple(map(str, range(len(each)))), each)
     note = f"{len(pairs)} documents; those that the model's max_tokens cut are no longer than it allows"
-    return Finding(*next(iter(main.items())), main | metrics, sample, (note,))
+    return ProbeResult(*next(iter(main.items())), main | metrics, sample, (note,))
 
 
-def prompts(context: Context) -> Finding:
+def prompts(context: Context) -> ProbeResult:
     """Return the spread of nDCG@10 over seeded prompts of the model's kind: echo where its template says a text twice.
 
     The standard deviation over prompts is the main figure (Echo, figure 3 and appendix D).
@@ -62,4 +62,4 @@ def prompts(context: Context) -> Finding:
         "highest nDCG@10": max(scores),
     }
     note = f"{PROMPTS} {kind} prompts of the seeded grammar, {len(pairs)} pairs"
-    return Finding(*next(iter(figures.items())), figures, notes=(note,), details={"scores": scores})
+    return ProbeResult(*next(iter(figures.items())), figures, notes=(note,), details={"scores": scores})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from antiphon.evaluation.probes.context import Context, Finding
+from antiphon.evaluation.probes.context import Context, ProbeResult
 from antiphon.model.prompts import prompt_of
 from antiphon.text.template import SIDES
 from antiphon.training.losses import information
@@ -12,7 +12,7 @@ from antiphon.training.losses import information
 _TEMPERATURE = 2.0
 
 
-def geometry(context: Context) -> Finding:
+def geometry(context: Context) -> ProbeResult:
     """Return alignment, uniformity (Wang and Isola, arXiv 2005.10242) and isotropy of the vectors of pairs.
 
     Alignment is the mean squared distance of the two sides of a pair, uniformity the logarithm of the mean of
@@ -31,10 +31,10 @@ def geometry(context: Context) -> Finding:
         "isotropy": float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum() / len(eigenvalues)),
         "mean cosine of unlike texts": float(unlike.mean()),
     }
-    return Finding(*next(iter(figures.items())), figures, notes=(f"{len(pairs)} pairs",))
+    return ProbeResult(*next(iter(figures.items())), figures, notes=(f"{len(pairs)} pairs",))
 
 
-def reconstruction(context: Context) -> Finding:
+def reconstruction(context: Context) -> ProbeResult:
     """Return what a vector tells of the other side of its pair, in nats for each token (losses.information).
 
     Negative where the vector disturbs the language model more than it tells, as before any training by reconstruction.
@@ -49,4 +49,4 @@ def reconstruction(context: Context) -> Finding:
         "query to document, nats a token": forth.nats,
         "document to query, nats a token": back.nats,
     }
-    return Finding(*next(iter(figures.items())), figures, notes=(f"{len(pairs)} pairs, {tokens} predicted tokens",))
+    return ProbeResult(*next(iter(figures.items())), figures, notes=(f"{len(pairs)} pairs, {tokens} predicted tokens",))

@@ -20,7 +20,7 @@ from antiphon.model.description import Description, describe
 from antiphon.modules import POOLINGS
 from antiphon.serving.error_responses import ApiError
 from antiphon.serving.schema import ERRORS, Body
-from antiphon.serving.served_model import Reading
+from antiphon.serving.served_model import BatchKey
 from antiphon.serving.service import Service
 from antiphon.text.template import Side
 
@@ -115,7 +115,7 @@ def _similarity(router: APIRouter, service: Service) -> None:
         service.check_texts(body.texts, "texts")
         embedder = service.embedder
         try:
-            readings = [embedder.view(name, body.pooling) if name else Reading() for name in body.templates]
+            readings = [embedder.view(name, body.pooling) if name else BatchKey() for name in body.templates]
         except AntiphonError as error:
             raise ApiError(400, str(error), param="templates") from None
         found = await asyncio.gather(

@@ -35,7 +35,7 @@ DECODE_FEATURES = (DECODE_IDS, DECODE_MASK, DECODE_TARGETS, DECODE_SEEN)
 
 
 @dataclass(frozen=True)
-class Layout:
+class PublishedLayout:
     """How a text is decoded; the defaults are Algorithm 1."""
 
     targets: Targets = "content"
@@ -44,11 +44,13 @@ class Layout:
     truncation: Truncation = "keep_eos"
 
 
-FORMULA, AS_PUBLISHED = Layout(), Layout("sequence", "content", "padded", "cut_eos")
+FORMULA, AS_PUBLISHED = PublishedLayout(), PublishedLayout("sequence", "content", "padded", "cut_eos")
 
 
 def reconstruction_collator(
-    model: SentenceTransformer, arguments: SentenceTransformerTrainingArguments | None, layout: Layout = FORMULA
+    model: SentenceTransformer,
+    arguments: SentenceTransformerTrainingArguments | None,
+    layout: PublishedLayout = FORMULA,
 ) -> SentenceTransformerDataCollator:
     """Return the trainer's `data_collator` for reconstruction: each text column also gets what is to be rebuilt.
 
@@ -73,7 +75,7 @@ class SequencePreprocessor:
     `decode_seen` what a decode may attend to.
     """
 
-    def __init__(self, model: SentenceTransformer, layout: Layout) -> None:
+    def __init__(self, model: SentenceTransformer, layout: PublishedLayout) -> None:
         if not isinstance(model[0], TemplateInput):
             raise ConfigError(
                 "What the published code decodes is told by a template's slots, and this model has a plain prefix or "
@@ -130,7 +132,7 @@ def published_cross_entropy(
     head: Head,
     anchor_BD: torch.Tensor,
     features: dict[str, Any],
-    layout: Layout,
+    layout: PublishedLayout,
     *,
     padding: int,
     chunk_size: int,

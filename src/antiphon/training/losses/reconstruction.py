@@ -22,8 +22,8 @@ from antiphon.training.losses.published_decode import (
     DECODE_FEATURES,
     FORMULA,
     Attended,
-    Layout,
     Place,
+    PublishedLayout,
     Targets,
     Truncation,
     published_cross_entropy,
@@ -69,7 +69,7 @@ class ReconstructionSettings:
     """What a text that is too long loses: some of its words ("keep_eos"), or the sequence's end ("cut_eos")."""
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> PublishedLayout:
         """How texts are decoded: the preset with the settings that are said."""
         names = ("targets", "decode_mask", "vector_place", "truncation")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
