@@ -23,7 +23,7 @@ from antiphon.errors import DataError
 from antiphon.files import clean, reason, write_whole
 from antiphon.model.fingerprint import cache_key
 from antiphon.model.prompts import encode_method, prompt_of
-from antiphon.model.unit_vectors import unit
+from antiphon.model.unit_vectors import is_unit, unit
 from antiphon.text.template import Side
 
 Vectors = npt.NDArray[np.float32]
@@ -71,7 +71,7 @@ class VectorSource:
         file = None if self.cache is None else self.cache / f"{self._digest(texts)}.npy"
         kept = None if file is None else read_kept(file, (len(texts), None))
         if file is not None and kept is not None:
-            if np.allclose(np.linalg.norm(kept, axis=1), 1, atol=1e-3):
+            if is_unit(kept, tolerance=1e-3):
                 return kept.astype(np.float32)
             logger.warning("%s holds no vectors of length 1 and is made anew.", file)
         raw = encode_method(self.encoder, self.side)(list(texts), prompt=self.prompt)

@@ -19,12 +19,11 @@ from antiphon.model.parity import FEWEST, LIMITS, Parity, Vectors, compare, dtyp
 from antiphon.model.rounding import MARGIN, Rounding, exact
 from antiphon.model.server import Endpoint
 from antiphon.model.trials import HALVES, Sides, Trial, trials
-from antiphon.model.unit_vectors import apart, unit
+from antiphon.model.unit_vectors import apart, is_unit, unit
 from antiphon.text.template import Side
 
 Progress = Callable[[int, int | None], None]
 
-_UNIT = 1e-2
 _LONGEST = 2048
 _TELLING = 4
 _HOPELESS = 2.0
@@ -229,10 +228,9 @@ def _from_server(server: Endpoint, texts: Sequence[str], uncut: int) -> tuple[Ve
 
 def _lengths(of_a: Vectors, of_b: Vectors, names: tuple[str, str]) -> list[str]:
     """Say where one side gives unit vectors and the other does not."""
-    unit = [bool(np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=_UNIT)) for vectors in (of_a, of_b)]
-    if unit[0] == unit[1]:
+    if is_unit(of_a) == is_unit(of_b):
         return []
-    normal, raw = names if unit[0] else names[::-1]
+    normal, raw = names if is_unit(of_a) else names[::-1]
     return [f"normalisation: {normal} gives vectors of length 1, {raw} does not; cosines agree, dot products do not"]
 
 

@@ -12,14 +12,13 @@ from antiphon.model.findings import Finding, wrong
 from antiphon.model.parity import Vectors
 from antiphon.model.remedies import remedy_of
 from antiphon.model.server import Endpoint
-from antiphon.model.unit_vectors import apart
+from antiphon.model.unit_vectors import apart, is_unit
 
 SHAKY = 0.25
 """A difference of this many spreads between answers for one text is more than rounding in 16 bits."""
 MOVED = 1e-3
 """A difference of this many spreads is more than nothing: what was changed was read."""
 WORDS = (16, 32, 64, 128, 256, 512, 1024, 2048)
-_UNIT = 1e-2
 _AS_LONG = 0.1
 
 
@@ -38,9 +37,9 @@ def as_long(own: Vectors, vectors: Vectors) -> bool:
 
 def length_of_vectors(vectors: Vectors, engine: str, *, wrong: bool) -> Finding | None:
     """Say where vectors are not of length 1, which is wrong unless the model's own are so."""
-    norms = np.linalg.norm(vectors, axis=1)
-    if np.allclose(norms, 1.0, atol=_UNIT):
+    if is_unit(vectors):
         return None
+    norms = np.linalg.norm(vectors, axis=1)
     sentence = f"vectors have lengths from {norms.min():.3g} to {norms.max():.3g} and not 1: a dot product is no cosine"
     return Finding("normalisation", sentence, wrong, remedy_of("normalisation", engine))
 

@@ -49,6 +49,16 @@ def unit(vectors_ND: Vectors, names: Sequence[str] | None = None) -> Vectors:
     return scaled
 
 
+def is_unit(vectors_ND: Vectors, *, tolerance: float = 1e-2) -> bool:
+    """Return whether all vectors (N, D) have length 1; the tolerance is wide enough for 16 bits.
+
+    Example:
+        >>> is_unit(np.array([[0.6, 0.8]], dtype=np.float32))
+        True
+    """
+    return bool(np.allclose(np.linalg.norm(vectors_ND, axis=1), 1.0, atol=tolerance))
+
+
 def apart(a_ND: Vectors, b_ND: Vectors) -> float:
     """Return the largest distance between a row of one set of vectors (N, D) and that of another, at length 1.
 

@@ -31,12 +31,9 @@ def filled_up(
     before, keys = key.shape[2] - width, mask.shape[-1]
     if missing := keys - key.shape[2]:
         key, value = F.pad(key, (0, 0, 0, missing)), F.pad(value, (0, 0, 0, missing))
-    step = QUERIES if causal and width >= 2 * QUERIES else width
-    out = query.new_empty(rows, width, heads, value.shape[3])
-    for start in range(0, width, step):
-        end = min(start + step, width)
-        seen = min(keys, -(-(before + end) // KEYS) * KEYS) if causal else keys
-        out[:, start:end] = F.scaled_dot_product_attention(
+
+    def asked(start: int, end: int, seen: int) -> torch.Tensor:
+        return F.scaled_dot_product_attention(
             query[:, :, start:end],
             key[:, :, :seen],
             value[:, :, :seen],
@@ -44,6 +41,13 @@ def filled_up(
             scale=scaling,
             enable_gqa=heads != key.shape[1],
         ).transpose(1, 2)
+
+    if not causal or width < 2 * QUERIES:
+        return asked(0, width, keys).contiguous()
+    out = query.new_empty(rows, width, heads, value.shape[3])
+    for start in range(0, width, QUERIES):
+        end = min(start + QUERIES, width)
+        out[:, start:end] = asked(start, end, min(keys, -(-(before + end) // KEYS) * KEYS))
     return out
 
 
