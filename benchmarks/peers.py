@@ -70,7 +70,9 @@ class Job:
     folder: Path
     """The saved embedder, which sentence-transformers with antiphon's modules reads."""
     portable: Path
-    """The same for stock sentence-transformers and the servers."""
+    """The same for stock sentence-transformers and the servers; under echo that of documents, whose weights serve ids."""
+    stock: Path
+    """What sentence-transformers loads: `portable`, and under echo `folder`, for an instruction needs our module there."""
     dtype: str
     threads: int
     texts: list[str]
@@ -78,7 +80,7 @@ class Job:
     ids: list[list[int]]
 
     def written(self) -> dict[str, Any]:
-        return {**self.__dict__, "folder": str(self.folder), "portable": str(self.portable)}
+        return {name: str(one) if isinstance(one, Path) else one for name, one in self.__dict__.items()}
 
 
 @dataclass
@@ -168,7 +170,7 @@ def loaded(name: str, job: dict[str, Any]) -> Callable[[Sequence[str], str], Any
 
     backend = next((one for one in ("onnx", "openvino") if one in name), "torch")
     kwargs = {"dtype": job["dtype"]} if backend == "torch" else {}
-    model = SentenceTransformer(job["portable"], device="cpu", backend=backend, model_kwargs=kwargs)
+    model = SentenceTransformer(job["stock"], device="cpu", backend=backend, model_kwargs=kwargs)
     if "compiled" in name:
         model[0].model = torch.compile(model[0].model, dynamic=True)
 
@@ -295,14 +297,17 @@ def prepared(
 
     place = options.work / template
     folder, portable, gguf = (place / name for name in ("saved", "portable", "gguf"))
-    if not folder.exists():
-        model = antiphon.build(options.model, template, pooling="last", dtype="float32", device="cpu")
-        antiphon.save(model, folder)
+    if not (folder / "modules.json").exists():  # a run that was ended may have left less
+        antiphon.save(antiphon.build(options.model, template, pooling="last", dtype="float32", device="cpu"), folder)
+    if not list(portable.rglob("modules.json")):
         antiphon.export(str(folder), to="portable", out=portable)
+    if not list(gguf.glob("*.gguf")):
         try:
             antiphon.export(str(folder), to="gguf", out=gguf)
         except Exception as why:  # llama.cpp alone needs it, and is listed with the reason
             print(f"no GGUF file of {template}: {why}")
+    sides = (portable / "document").is_dir()
+    stock, portable = (folder, portable / "document") if sides else (portable, portable)
     model = antiphon.load(folder, device="cpu", dtype="float32")
     median, spread, most = (5, 0.35, 16) if instructed else (70, 0.5, 250)
     number = options.queries if instructed else options.passages
@@ -313,7 +318,7 @@ def prepared(
         texts = [" ".join([f"{turn}:", *one[turn % len(one) :], *one[: turn % len(one)]]) for one in words]
         ids = [model.preprocess([text], prompt=prompt)["input_ids"][0].tolist() for text in texts]
         truth = np.asarray(model.encode(sample_of(texts), prompt=prompt, show_progress_bar=False))
-        found.append((Job(folder, portable, options.dtype, threads, texts, prompt, ids), truth))
+        found.append((Job(folder, portable, stock, options.dtype, threads, texts, prompt, ids), truth))
     return found
 
 
