@@ -70,9 +70,9 @@ class Job:
     folder: Path
     """The saved embedder, which sentence-transformers with antiphon's modules reads."""
     portable: Path
-    """The same for stock sentence-transformers and the servers; under echo that of documents, whose weights serve ids."""
+    """The same for stock sentence-transformers and the servers; under echo that of documents, which serves ids."""
     stock: Path
-    """What sentence-transformers loads: `portable`, and under echo `folder`, for an instruction needs our module there."""
+    """What sentence-transformers loads: `portable`, and under echo `folder`: an instruction needs our module there."""
     dtype: str
     threads: int
     texts: list[str]
