@@ -170,7 +170,12 @@ def loaded(name: str, job: dict[str, Any]) -> Callable[[Sequence[str], str], Any
 
     backend = next((one for one in ("onnx", "openvino") if one in name), "torch")
     kwargs = {"dtype": job["dtype"]} if backend == "torch" else {}
-    model = SentenceTransformer(job["stock"], device="cpu", backend=backend, model_kwargs=kwargs)
+    if job["stock"] == job["folder"]:  # sentence-transformers asks for trust in modules that are not its own
+        import antiphon
+
+        model = antiphon.load(job["folder"], device="cpu", dtype=job["dtype"])
+    else:
+        model = SentenceTransformer(job["stock"], device="cpu", backend=backend, model_kwargs=kwargs)
     if "compiled" in name:
         model[0].model = torch.compile(model[0].model, dynamic=True)
 
