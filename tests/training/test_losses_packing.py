@@ -15,6 +15,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from test_losses_contrastive import built, learned, same
 
 import antiphon
+from antiphon import compat
 from antiphon.encoding.layout import Group, lay_out, shared_beginning
 from antiphon.encoding.masks import PADDING, packed_mask
 from antiphon.training.losses.packer import Packer, _groups, width_of
@@ -156,6 +157,50 @@ def test_in_bf16(tiny_base):
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         under = Packer.of(model).embed(model, columns)
     assert torch.cosine_similarity(under[0], padded[0]).min() > 0.99
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_narrow_rows_in_16_bits_are_multiplied_out_and_the_gradients_stay(pooling, monkeypatch):
+    model = antiphon.build("nano", "classical", pooling=pooling, dtype="float32", device="cpu").train()
+    columns, packer = columns_of(model), Packer.of(model)
+    calls: list[str] = []
+    given = compat.set_attention
+    monkeypatch.setattr(compat, "set_attention", lambda config, name: (calls.append(name), given(config, name)))
+
+    def gradient():
+        vectors = packer.embed(model, columns)
+        return learned(model, weighed(vectors))
+
+    wanted = gradient()
+    assert calls == ["sdpa", "sdpa"]
+    with torch.autocast("cpu", torch.bfloat16):
+        narrow = gradient()
+        monkeypatch.setattr("antiphon.training.losses.packer.NARROW", 1)
+        wide = gradient()
+    assert calls[2:] == ["eager", "sdpa"] * 2 + ["sdpa", "sdpa"]  # the check of products is the first of them
+    assert compat.attention_of(model[0].model.config) == "sdpa"
+    norm = sum(gradient.norm() ** 2 for gradient in wanted.values())
+    off = [sum((one[name] - wanted[name]).norm() ** 2 for name in wanted) / norm for one in (narrow, wide)]
+    assert 0 < off[0] < 2 * off[1] < 0.01
+
+
+def test_products_that_are_farther_from_float32_are_not_taken(tiny_base, monkeypatch):
+    model = built(tiny_base)
+    columns, packer = columns_of(model), Packer.of(model)
+    monkeypatch.setattr("antiphon.training.losses.packer.TIMES", {"largest": 0.0, "typical": 0.0})
+    with torch.autocast("cpu", torch.bfloat16):
+        learned(model, weighed(packer.embed(model, columns)))
+    assert packer.products is False
+
+
+def test_layers_that_run_again_keep_their_attention(tiny_base, monkeypatch):
+    model = built(tiny_base)
+    model[0].model.gradient_checkpointing_enable({"use_reentrant": False})
+    columns, packer, calls = columns_of(model), Packer.of(model.train()), []
+    monkeypatch.setattr(compat, "set_attention", lambda config, name: calls.append(name))
+    with torch.autocast("cpu", torch.bfloat16):
+        learned(model, weighed(packer.embed(model, columns)))
+    assert set(calls) == {"sdpa"}
 
 
 def test_features_are_left_as_they_are(tiny_base):

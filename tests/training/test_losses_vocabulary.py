@@ -75,6 +75,7 @@ def test_under_autocast_with_fp32_weights():
     assert loss.dtype == torch.float32
     assert abs(loss - wanted) < 2e-2
     assert [part.dtype for part in gradients] == [torch.float32, torch.float32]
+    assert loss == linear_cross_entropy(hidden.bfloat16(), weight, targets, chunk_size=4)  # as the head's layer would
 
 
 @pytest.mark.parametrize("frozen", ["hidden", "weight"])

@@ -23,10 +23,11 @@ from sentence_transformers.util import batch_to_device
 from torch import nn
 
 from antiphon import compat
-from antiphon.encoding.check import Judge, Vectors
+from antiphon.encoding.check import CHECKED, TIMES, Distance, Judge, Vectors
 from antiphon.encoding.layout import Group, Layout, Numbers, lay_out, shared_beginning
 from antiphon.encoding.masks import Attention
 from antiphon.encoding.support import fault, is_supported, unsupported_in_training
+from antiphon.errors import ConfigError
 from antiphon.model.parity import unlike_texts
 from antiphon.modules import TemplateInput
 
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 READ = {"input_ids", "attention_mask", "pool_mask", "modality", "task", "prompt_length"}
 FEWEST_SHARED = 4
 """Tokens at the beginning of all texts that are worth being shared."""
+NARROW = 192
+"""Tokens of the widest row whose attention in 16 bits is multiplied out on a CPU: going back through PyTorch's own call
+takes 80 ms where products take 17, at 26 rows of 96 tokens of SmolLM2's heads, and as long as they at 256."""
 SHARED_PART = 8
 """A shared beginning takes at most one in so many places of a row."""
 
@@ -45,10 +49,13 @@ class Packer:
     """The packed forward of one model; `Packer.of` tells whether it has one."""
 
     def __init__(self, model: SentenceTransformer) -> None:
+        self.model = model
         self.module: Transformer = model[0]
         self.pooling: list[nn.Module] = list(model)[1:]
         self.attention = Attention.of(self.module.model.config.get_text_config())
         self.causal = self.attention.causal
+        self.products: bool | None = False
+        """Whether attention may be multiplied out under autocast; None where that is to be found out."""
         compat.hand_on(self.module, ("attention_mask", "use_cache"))
 
     @classmethod
@@ -59,6 +66,7 @@ class Packer:
             packer = cls(model)
             reason = packer._difference(model)
             if reason is None:
+                packer.products = None
                 return packer
         logger.warning("Texts are padded, not packed, in training: %s.", reason, extra={"once": True})
         return None
@@ -108,14 +116,58 @@ class Packer:
             # SpanPooling refuses to work without one, and nobody reads what it pools of a row
             features["pool_mask"] = torch.ones_like(positions_RW)
         config, dtype = self.module.model.config, self.module.model.dtype
+        own = compat.attention_of(config)
+        call = "eager" if self._by_products(rows) else own
         mask = replace(self.attention, causal=causal).masks(
             torch.from_numpy(layout.segment_RW),
             torch.from_numpy(layout.position_RW),
-            added=dtype if compat.attention_of(config) == "eager" else None,
+            added=dtype if call == "eager" else None,
             device=rows.device,
         )
-        states_RWD: torch.Tensor = model(features, attention_mask=mask, use_cache=False)["token_embeddings"]
+        compat.set_attention(config, call)
+        try:
+            states_RWD: torch.Tensor = model(features, attention_mask=mask, use_cache=False)["token_embeddings"]
+        finally:
+            compat.set_attention(config, own)
         return states_RWD.flatten(0, 1)
+
+    def _by_products(self, rows: torch.Tensor) -> bool:
+        """Return whether attention is multiplied out: under autocast on a CPU, where rows are narrow.
+
+        Not where layers are run again in the backward pass, which would come upon another call.
+        """
+        config = self.module.model.config
+        cast = rows.device.type == "cpu" and torch.is_autocast_enabled("cpu") and rows.shape[1] <= NARROW
+        usual = compat.attention_of(config) == "sdpa" and config.get_text_config() is config
+        again = any(getattr(one, "gradient_checkpointing", False) for one in self.module.model.modules())
+        if not cast or not usual or again:
+            return False
+        if self.products is None:
+            self.products = True  # for the passes of the check itself
+            self.products = self._products_are_near()
+        return self.products
+
+    @torch.no_grad()
+    def _products_are_near(self) -> bool:
+        """Return whether products in 16 bits are as near to float32 as the model's own attention in 16 bits is."""
+        was_training, dtype = self.model.training, torch.get_autocast_dtype("cpu")
+        self.model.eval()
+        try:
+            column = _column(self.model, CHECKED[:-1])  # narrow under echo too
+            with torch.autocast("cpu", enabled=False):
+                truth = _numbers(self.model(dict(column))["sentence_embedding"])
+            # weights that are cast here must not be kept for the step: they have no gradient
+            with torch.autocast("cpu", dtype, cache_enabled=False):
+                theirs = _numbers(self.model(dict(column))["sentence_embedding"])
+                packed = _numbers(self.embed(self.model, [column])[0])
+        except ConfigError:  # these texts are longer than the model may read
+            return False
+        finally:
+            self.model.train(was_training)
+        allowed = Distance.between(theirs, truth)
+        return Distance.between(packed, truth).within(
+            {"largest": TIMES["largest"] * allowed.largest, "typical": TIMES["typical"] * allowed.typical}
+        )
 
     def _pool(
         self, states_PD: torch.Tensor, places_N: Numbers, mask_BT: Truths, column: dict[str, Any]
@@ -151,15 +203,11 @@ class Packer:
             if not self.takes([first]):
                 return f"texts come to it as {', '.join(first)}"
 
-            def column(texts: Sequence[str]) -> dict[str, Any]:
-                return dict(batch_to_device(model.preprocess(list(texts)), model.device))
-
             def plain(model: SentenceTransformer, texts: Sequence[str]) -> Vectors:
-                vectors_BD = model(column(texts))["sentence_embedding"]
-                return np.asarray(vectors_BD.float().cpu().numpy(), dtype=np.float32)
+                return _numbers(model(_column(model, texts))["sentence_embedding"])
 
             def packed(texts: Sequence[str]) -> Vectors:
-                return np.asarray(self.embed(model, [column(texts)])[0].float().cpu().numpy(), dtype=np.float32)
+                return _numbers(self.embed(model, [_column(model, texts)])[0])
 
             check = Judge(model, plain, texts).check(packed)
         finally:
@@ -167,6 +215,14 @@ class Packer:
         if check.reason is None or not is_supported(model) or check.refused:
             return check.reason
         return f"{check.reason}, so steps take about twice as long; {fault(model)}"
+
+
+def _column(model: SentenceTransformer, texts: Sequence[str]) -> dict[str, Any]:
+    return dict(batch_to_device(model.preprocess(list(texts)), model.device))
+
+
+def _numbers(vectors_BD: torch.Tensor) -> Vectors:
+    return np.asarray(vectors_BD.float().cpu().numpy(), dtype=np.float32)
 
 
 def _groups(ids_N: Numbers, lengths: Numbers, counts: Sequence[int], *, share: bool) -> list[Group]:
