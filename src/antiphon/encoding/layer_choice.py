@@ -25,6 +25,7 @@ from antiphon.errors import ConfigError, DataError
 from antiphon.model.affine_maps import Moments, fit
 from antiphon.model.build import check_embedder
 from antiphon.model.calibration import uncalibrated
+from antiphon.model.evaluation_mode import evaluation_mode
 from antiphon.model.layers import layers_of
 from antiphon.model.prompts import prompt_of
 from antiphon.model.unit_vectors import unit
@@ -99,20 +100,15 @@ def layer_vectors(
     decoder = model[0].model
     number = len(layers_of(decoder))
     found: dict[int, list[torch.Tensor]] = {layers: [] for layers in range(1, number + 1)}
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for start in range(0, len(texts), _BATCH):
-                given = model.preprocess(list(texts[start : start + _BATCH]), prompt=prompt_of(model, side), task=side)
-                features = batch_to_device(dict(given), model.device)
-                with _kept(decoder) as outputs:
-                    found[number].append(model(dict(features))["sentence_embedding"])
-                for layers in range(1, number):
-                    with _replayed(decoder, outputs[layers - 1]):
-                        found[layers].append(model(dict(features))["sentence_embedding"])
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), torch.inference_mode():
+        for start in range(0, len(texts), _BATCH):
+            given = model.preprocess(list(texts[start : start + _BATCH]), prompt=prompt_of(model, side), task=side)
+            features = batch_to_device(dict(given), model.device)
+            with _kept(decoder) as outputs:
+                found[number].append(model(dict(features))["sentence_embedding"])
+            for layers in range(1, number):
+                with _replayed(decoder, outputs[layers - 1]):
+                    found[layers].append(model(dict(features))["sentence_embedding"])
     return {layers: torch.cat(parts).double().cpu().numpy() for layers, parts in found.items()}
 
 

@@ -15,6 +15,7 @@ from antiphon.evaluation.evaluation_run import SEED, EvaluationSettings, Tasks, 
 from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.scores import Scores
 from antiphon.evaluation.selection import Data, SelectedProbe, Selection, select
+from antiphon.model.evaluation_mode import evaluation_mode
 
 AVERAGE = "average"
 _NO_IDENTITY = "in training"
@@ -41,13 +42,9 @@ class TaskEvaluator(SentenceEvaluator):
         """Return the main score of every task and their average, with the evaluator's name before them."""
         if self._prepared is None or self._prepared[0] is not model:
             self._prepared = (model, ModelEncode(model, budget=self.settings.budget))
-        was_training = model.training
-        try:
-            with randomness.kept():
-                encode = self._prepared[1]
-                self.last = run(model, self.selected, self.settings, identity=_NO_IDENTITY, encode=encode)
-        finally:
-            model.train(was_training)
+        with evaluation_mode(model), randomness.kept():
+            encode = self._prepared[1]
+            self.last = run(model, self.selected, self.settings, identity=_NO_IDENTITY, encode=encode)
         figures = {AVERAGE: self.last.average} | {name: score.main for name, score in self.last.items()}
         metrics: dict[str, float] = self.prefix_name_to_metrics(figures, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)

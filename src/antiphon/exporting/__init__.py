@@ -19,6 +19,7 @@ from antiphon.exporting.verified import GGUF, ONNX, PLAIN, Call, FormSettings, a
 from antiphon.files import HeldFolder, held
 from antiphon.model.adapters import is_adapted, merge
 from antiphon.model.checkpoint import LAST
+from antiphon.model.evaluation_mode import evaluation_mode
 from antiphon.model.library_messages import hushed
 from antiphon.model.opening import open_model
 from antiphon.model.parity import LIMITS, Parity
@@ -116,9 +117,7 @@ def _written(
         source="" if isinstance(model, SentenceTransformer) else str(model),
     )
     form = FORMS[to]
-    was_training = opened.training
-    opened.eval()
-    try:
+    with evaluation_mode(opened):
         with place.filled(last=LAST) as temporary:
             calls = form.write(opened, temporary, settings)
             texts = probes(opened)
@@ -135,8 +134,6 @@ def _written(
                 file.chmod(0o755 if file.is_dir() else 0o644)
         if place.made:
             place.path.chmod(0o755)
-    finally:
-        opened.train(was_training)
     target = Path(place.name)
     places = {name: target / call.folder.relative_to(temporary) for name, call in calls.items()}
     return Exported(form=to, folder=target, prompts=places, parity=parity, cost=cost, longest=longest)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from antiphon import compat
 from antiphon.errors import ModelError
+from antiphon.model.evaluation_mode import evaluation_mode
 
 _TOKENS = 6
 _SAME = 1e-6
@@ -30,12 +31,8 @@ def make_bidirectional(model: PreTrainedModel) -> None:
 def check(model: PreTrainedModel) -> None:
     """Raise a ModelError unless attention is what the configuration says, with no mask, a full one and a padded one."""
     wanted = is_bidirectional(model)
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         looks_ahead = [_sees_later_token(model, mask) for mask in _masks(model.device)]
-    finally:
-        model.train(was_training)
     kind = model.config.model_type
     if wanted and not all(looks_ahead):
         raise ModelError(

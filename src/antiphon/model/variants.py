@@ -17,6 +17,7 @@ from sentence_transformers.base.modules import Dense
 
 from antiphon.errors import ConfigError
 from antiphon.model import parity
+from antiphon.model.evaluation_mode import evaluation_mode
 from antiphon.model.parity import Vectors
 from antiphon.model.prompts import prompt_of
 from antiphon.modules import POOL, SpanPooling
@@ -65,15 +66,10 @@ def encode(model: SentenceTransformer, texts: Sequence[str], side: Side, variant
     if variant == Variant(dtype=variant.dtype):  # in batches, whose rounding is what another tool's batches have
         with in_dtype(model, variant.dtype):
             return parity.encode(model, texts, side=side)
-    was_training = model.training
-    model.eval()
     side = variant.side or side
     prompt = prompt_of(model, side) if variant.prompt is None else variant.prompt
-    try:
-        with in_dtype(model, variant.dtype), _cut(model, variant.max_tokens):
-            rows = [_vector(model, text, prompt, side, variant) for text in texts]
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), in_dtype(model, variant.dtype), _cut(model, variant.max_tokens):
+        rows = [_vector(model, text, prompt, side, variant) for text in texts]
     return np.stack(rows)
 
 

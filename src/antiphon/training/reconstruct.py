@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from antiphon import compat
 from antiphon.errors import ConfigError, DataError
 from antiphon.model.causality import is_bidirectional
+from antiphon.model.evaluation_mode import evaluation_mode
 from antiphon.model.prompts import prompt_of
 from antiphon.text.template import Side
 from antiphon.training.losses.decoding import CAUSAL, prepare, vectors
@@ -45,16 +46,11 @@ def reconstruct(
         raise ConfigError(f"temperature is {temperature}; it is 0 for the likeliest token, or above.")
     if not text.strip():
         raise DataError("There is no text to make a vector of.")
-    was_training = model.training
     prepare(model)
-    model.eval()
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    try:
-        with borrowed_head(model) as head:
-            anchor_D = _vector(model, text, side, prompt)
-            ids = _decode(model, head, anchor_D, max_tokens, temperature, generator)
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), borrowed_head(model) as head:
+        anchor_D = _vector(model, text, side, prompt)
+        ids = _decode(model, head, anchor_D, max_tokens, temperature, generator)
     return str(model.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 

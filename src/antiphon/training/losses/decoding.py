@@ -18,6 +18,7 @@ from antiphon import compat
 from antiphon.encoding.layout import Group, lay_out
 from antiphon.errors import DataError, ModelError
 from antiphon.model.causality import is_bidirectional
+from antiphon.model.evaluation_mode import evaluation_mode
 from antiphon.modules import TemplateInput
 from antiphon.training.losses.head import Head, embedding_of, embedding_weight
 from antiphon.training.losses.packer import Packer
@@ -59,15 +60,11 @@ def _check_causal(model: SentenceTransformer) -> None:
     full_BT = torch.ones_like(ids_BT)
     padded_BT = full_BT.clone()
     padded_BT[0, 4:] = 0
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluation_mode(model):
         leaks = [
             not torch.equal(*(states(model, embedding(ids), mask, causal=True)[:, :3] for ids in (ids_BT, changed_BT)))
             for mask in (full_BT, padded_BT)
         ]
-    finally:
-        model.train(was_training)
     if any(leaks):
         raise ModelError(
             f"{model[0].model.config.model_type} stays bidirectional when a pass asks for causal attention and would "

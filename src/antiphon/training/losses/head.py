@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from antiphon import compat
 from antiphon.errors import CheckpointError, ModelError
+from antiphon.model.evaluation_mode import evaluation_mode
 from antiphon.model.weights import head_tensors
 
 HeadTraining = Literal["trained", "frozen"]
@@ -152,16 +153,12 @@ def _scale(config: object) -> float:
 def _check(head: Head, whole: PreTrainedModel) -> None:
     """Raise a ModelError unless the family's own causal LM, on our backbone and weight, gives our logits."""
     backbone = head.module.model
-    was_training = backbone.training
     setattr(whole, whole.base_model_prefix, backbone)
     whole.get_output_embeddings().weight = nn.Parameter(head.weight.detach(), requires_grad=False)
     ids_BT = torch.arange(4, device=backbone.device)[None]
-    backbone.eval()
-    try:
+    with evaluation_mode(backbone):
         wanted = whole(input_ids=ids_BT, use_cache=False).logits[0].float()
         states_TD = backbone(input_ids=ids_BT, use_cache=False).last_hidden_state[0]
-    finally:
-        backbone.train(was_training)
     logits_TV = (states_TD * head.scale @ head.weight.T).float()
     if head.softcap is not None:
         logits_TV = head.softcap * torch.tanh(logits_TV / head.softcap)

@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 
 from antiphon.errors import DataError
+from antiphon.model.evaluation_mode import evaluation_mode
 from antiphon.model.prompts import prompt_of
 from antiphon.text.template import SIDES, Side
 from antiphon.text.tokens import Specials
@@ -79,14 +80,9 @@ def information(
     if not pairs:
         raise DataError("There are no pairs to measure information on.")
     given = {side: prompt_of(model, side) if prompts is None else prompts.get(side, "") for side in SIDES}
-    was_training = model.training
     prepare(model)
-    model.eval()
-    try:
-        with borrowed_head(model) as head:
-            return _measure(model, head, _batches(model, pairs, given, batch_size))
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), borrowed_head(model) as head:
+        return _measure(model, head, _batches(model, pairs, given, batch_size))
 
 
 _Batch = dict[Side, dict[str, torch.Tensor]]

@@ -28,6 +28,7 @@ from antiphon.encoding.layout import Group, Layout, Numbers, lay_out, shared_beg
 from antiphon.encoding.masks import Attention
 from antiphon.encoding.support import fault, is_supported, unsupported_in_training
 from antiphon.errors import ConfigError
+from antiphon.model.evaluation_mode import evaluation_mode
 from antiphon.model.parity import unlike_texts
 from antiphon.modules import TemplateInput
 
@@ -150,20 +151,18 @@ class Packer:
     @torch.no_grad()
     def _products_are_near(self) -> bool:
         """Return whether products in 16 bits are as near to float32 as the model's own attention in 16 bits is."""
-        was_training, dtype = self.model.training, torch.get_autocast_dtype("cpu")
-        self.model.eval()
-        try:
-            column = _column(self.model, CHECKED[:-1])  # narrow under echo too
-            with torch.autocast("cpu", enabled=False):
-                truth = _numbers(self.model(dict(column))["sentence_embedding"])
-            # weights that are cast here must not be kept for the step: they have no gradient
-            with torch.autocast("cpu", dtype, cache_enabled=False):
-                theirs = _numbers(self.model(dict(column))["sentence_embedding"])
-                packed = _numbers(self.embed(self.model, [column])[0])
-        except ConfigError:  # these texts are longer than the model may read
-            return False
-        finally:
-            self.model.train(was_training)
+        dtype = torch.get_autocast_dtype("cpu")
+        with evaluation_mode(self.model):
+            try:
+                column = _column(self.model, CHECKED[:-1])  # narrow under echo too
+                with torch.autocast("cpu", enabled=False):
+                    truth = _numbers(self.model(dict(column))["sentence_embedding"])
+                # weights that are cast here must not be kept for the step: they have no gradient
+                with torch.autocast("cpu", dtype, cache_enabled=False):
+                    theirs = _numbers(self.model(dict(column))["sentence_embedding"])
+                    packed = _numbers(self.embed(self.model, [column])[0])
+            except ConfigError:  # these texts are longer than the model may read
+                return False
         allowed = Distance.between(theirs, truth)
         return Distance.between(packed, truth).within(
             {"largest": TIMES["largest"] * allowed.largest, "typical": TIMES["typical"] * allowed.typical}
@@ -196,9 +195,7 @@ class Packer:
     def _difference(self, model: SentenceTransformer) -> str | None:
         """Return in words how packed vectors differ from the model's own, None where they are the same."""
         texts = [f"The beginning that all of these share: {text}" for text in unlike_texts()]
-        was_training = model.training
-        model.eval()
-        try:
+        with evaluation_mode(model):
             first = model.preprocess(texts)
             if not self.takes([first]):
                 return f"texts come to it as {', '.join(first)}"
@@ -210,8 +207,6 @@ class Packer:
                 return _numbers(self.embed(model, [_column(model, texts)])[0])
 
             check = Judge(model, plain, texts).check(packed)
-        finally:
-            model.train(was_training)
         if check.reason is None or not is_supported(model) or check.refused:
             return check.reason
         return f"{check.reason}, so steps take about twice as long; {fault(model)}"
