@@ -78,6 +78,13 @@ def test_under_autocast_with_fp32_weights():
     assert loss == linear_cross_entropy(hidden.bfloat16(), weight, targets, chunk_size=4)  # as the head's layer would
 
 
+def test_autocast_leaves_float64_alone():
+    hidden, weight, targets = problem(torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = linear_cross_entropy(hidden, weight, targets, chunk_size=4)
+    torch.testing.assert_close(loss, reference(hidden, weight, targets))
+
+
 @pytest.mark.parametrize("frozen", ["hidden", "weight"])
 def test_gradient_only_where_it_is_wanted(frozen):
     hidden, weight, targets = problem(torch.float64)

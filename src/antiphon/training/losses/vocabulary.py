@@ -53,7 +53,8 @@ def linear_cross_entropy(
     if hidden_ND.is_cuda and hidden_ND.dtype != torch.float64 and len(targets_N) and find_spec("liger_kernel"):
         return _by_liger(hidden_ND, weight_VD, targets_N, reduction, softcap)
     device = hidden_ND.device.type
-    if torch.is_autocast_enabled(device):  # as the head itself would, which is a linear layer
+    # as the head itself would, which is a linear layer; autocast leaves float64 alone
+    if torch.is_autocast_enabled(device) and hidden_ND.dtype != torch.float64:
         hidden_ND = hidden_ND.to(torch.get_autocast_dtype(device))
     wants_gradient = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
     loss: torch.Tensor = _LinearCrossEntropy.apply(
