@@ -187,7 +187,7 @@ def test_narrow_rows_in_16_bits_are_multiplied_out_and_the_gradients_stay(poolin
 def test_products_that_are_farther_from_float32_are_not_taken(tiny_base, monkeypatch):
     model = built(tiny_base)
     columns, packer = columns_of(model), Packer.of(model)
-    monkeypatch.setattr("antiphon.training.losses.packer.TIMES", {"largest": 0.0, "typical": 0.0})
+    monkeypatch.setattr("antiphon.encoding.check.TIMES", {"largest": 0.0, "typical": 0.0})
     with torch.autocast("cpu", torch.bfloat16):
         learned(model, weighed(packer.embed(model, columns)))
     assert packer.products is False

@@ -63,6 +63,10 @@ class Distance:
         apart_N = np.linalg.norm(a_ND - b_ND, axis=1) / max(spread_of(b_ND), _LEAST_SPREAD)
         return cls(float(apart_N.max()), float(np.sqrt((apart_N**2).mean())))
 
+    def limits(self, least: float) -> dict[str, float]:
+        """Return how far another way may be where this is sentence-transformers' own distance; `least` is allowed."""
+        return {name: max(least, times * getattr(self, name)) for name, times in TIMES.items()}
+
     def within(self, limits: Mapping[str, float]) -> bool:
         """Return whether both figures are at most their limits."""
         return self.largest <= limits["largest"] and self.typical <= limits["typical"]
@@ -120,7 +124,7 @@ class Judge:
             return Check(None)  # a broken model's vectors are as broken here
         theirs = Distance.between(theirs_ND, truth_ND)
         distance = Distance.between(ours_ND, np.tile(truth_ND, (times, 1)))
-        limits = limits or self._limits(theirs)
+        limits = limits or theirs.limits(limit_of(self.model))
         if distance.within(limits):
             return Check(None, distance, theirs)
         reason = (
@@ -129,14 +133,6 @@ class Judge:
             f"sentence-transformers: {theirs.largest:.1e} and {theirs.typical:.1e})"
         )
         return Check(reason, distance, theirs)
-
-    def _limits(self, theirs: Distance) -> dict[str, float]:
-        """Return the limits: those of the dtype, wider where sentence-transformers itself is farther away."""
-        least = limit_of(self.model)
-        return {
-            "largest": max(least, TIMES["largest"] * theirs.largest),
-            "typical": max(least, TIMES["typical"] * theirs.typical),
-        }
 
     def _embeds(self) -> bool:
         try:

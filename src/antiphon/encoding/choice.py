@@ -62,11 +62,9 @@ class Choice:
     def known(self) -> CompileGain | None:
         """Return what was measured before, None where nothing was or it cannot be read."""
         found = self.kept.known()
-        return (
-            CompileGain(**found)
-            if found is not None and found.keys() == CompileGain.__dataclass_fields__.keys()
-            else None
-        )
+        if found is None or found.keys() != CompileGain.__dataclass_fields__.keys():
+            return None
+        return CompileGain(**found)
 
     def measure(self, compiled: Decoder, cost: float) -> CompileGain:
         """Return what a compiled view gains over this one, and keep it; a cache that cannot be written is no fault."""

@@ -15,7 +15,7 @@ from antiphon.encoding.decoder import Decoder
 from antiphon.encoding.layer import ForwardPass, Keys
 
 KEPT = 16
-"""PrefixCache that are kept; the one that was used longest ago goes."""
+"""Prefixes that are kept; the one that was used longest ago goes."""
 
 
 @dataclass(frozen=True)

@@ -228,9 +228,10 @@ def _from_server(server: Endpoint, texts: Sequence[str], uncut: int) -> tuple[Ve
 
 def _lengths(of_a: Vectors, of_b: Vectors, names: tuple[str, str]) -> list[str]:
     """Say where one side gives unit vectors and the other does not."""
-    if is_unit(of_a) == is_unit(of_b):
+    unit_a = is_unit(of_a)
+    if unit_a == is_unit(of_b):
         return []
-    normal, raw = names if is_unit(of_a) else names[::-1]
+    normal, raw = names if unit_a else names[::-1]
     return [f"normalisation: {normal} gives vectors of length 1, {raw} does not; cosines agree, dot products do not"]
 
 

@@ -1,7 +1,7 @@
 """What is wrong with an endpoint: what it does to texts by itself, and what it does otherwise than a folder says.
 
-Without a right answer at hand: are unlike texts told apart, is an answer repeated, does a companion change it, up to
-how far is a text read, how long are the vectors. Beside a model: the causes of `diagnose`, by the model's own rounding.
+Without a right answer at hand: are unlike texts told apart, is an answer repeated, does a companion change it, how
+far is a text read, how long are the vectors. Beside a model: the causes of `diagnose`, by the model's own rounding.
 N texts, D width.
 """
 

@@ -23,7 +23,7 @@ from sentence_transformers.util import batch_to_device
 from torch import nn
 
 from antiphon import compat
-from antiphon.encoding.check import CHECKED, TIMES, Distance, Judge, Vectors
+from antiphon.encoding.check import CHECKED, Distance, Judge, Vectors
 from antiphon.encoding.layout import Group, Layout, Numbers, lay_out, shared_beginning
 from antiphon.encoding.masks import Attention
 from antiphon.encoding.support import fault, is_supported, unsupported_in_training
@@ -138,10 +138,11 @@ class Packer:
         Not where layers are run again in the backward pass, which would come upon another call.
         """
         config = self.module.model.config
-        cast = rows.device.type == "cpu" and torch.is_autocast_enabled("cpu") and rows.shape[1] <= NARROW
-        usual = compat.attention_of(config) == "sdpa" and config.get_text_config() is config
-        again = any(getattr(one, "gradient_checkpointing", False) for one in self.module.model.modules())
-        if not cast or not usual or again:
+        if rows.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or rows.shape[1] > NARROW:
+            return False
+        if compat.attention_of(config) != "sdpa" or config.get_text_config() is not config:
+            return False
+        if any(getattr(one, "gradient_checkpointing", False) for one in self.module.model.modules()):
             return False
         if self.products is None:
             self.products = True  # for the passes of the check itself
@@ -163,10 +164,7 @@ class Packer:
                     packed = _numbers(self.embed(self.model, [column])[0])
             except ConfigError:  # these texts are longer than the model may read
                 return False
-        allowed = Distance.between(theirs, truth)
-        return Distance.between(packed, truth).within(
-            {"largest": TIMES["largest"] * allowed.largest, "typical": TIMES["typical"] * allowed.typical}
-        )
+        return Distance.between(packed, truth).within(Distance.between(theirs, truth).limits(least=0.0))
 
     def _pool(
         self, states_PD: torch.Tensor, places_N: Numbers, mask_BT: Truths, column: dict[str, Any]
