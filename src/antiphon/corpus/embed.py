@@ -6,8 +6,9 @@ What a folder looks like is index.py's business, how a source is read that of so
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -94,36 +95,53 @@ def embed(  # noqa: PLR0913  (the public surface)
     width = kept_width(model.get_embedding_dimension(), truncate_dim)
     workers = _checked(side, size, batch_size, precision, width, engine)
     job = CorpusJob.of(open_source(source, field=field, id_field=id_field, keep=keep, skipped=skipped), size, skipped)
-    settings = FolderSettings(
-        fingerprint(model), side, size, width, batch_tokens or BATCH_TOKENS, compile, Origin.of(model).to_dict(),
-        job.kept.described, precision, store,
-    )  # fmt: skip
+    settings = FolderSettings(fingerprint(model), side, size, width, batch_tokens or BATCH_TOKENS, compile,
+                              Origin.of(model).to_dict(), job.kept.described, precision, store)  # fmt: skip
     if verify:
         return _verified(Path(out), settings, job)
     with held(out, "embed") as place, telling("embedding", progress, on_progress) as tell:
-        encoding = EncodeSettings(side, batch_size, width, settings.batch_tokens, compile)
-        return _run(prepare(place, settings, force=force), job, model, encoding, workers, tell)
+        index = prepare(place, settings, force=force)
+        with _filling(index, job, model, batch_size, workers) as filling:
+            return _filled(filling, job, tell).folder
 
 
-def _run(
-    index: Index,
-    job: CorpusJob,
-    model: SentenceTransformer,
-    encoding: EncodeSettings,
-    workers: RaySettings | None,
-    tell: Progress,
-) -> Path:
-    """Return the folder of the complete index, filled by this process or by Ray's workers."""
+@dataclass(frozen=True)
+class _Filling:
+    """An index and what gives its shards their vectors."""
+
+    index: Index
+    encode: Encode
+    there: Container[int] | None = None
+    """The shards that are there, where that was looked up before."""
+
+
+@contextmanager
+def _filling(
+    index: Index, job: CorpusJob, model: SentenceTransformer, batch_size: int, workers: RaySettings | None
+) -> Iterator[_Filling]:
+    """Give what fills an index: this process, or Ray's workers, which read by themselves what is not there yet."""
+    made = index.settings
+    encoding = EncodeSettings(made.side, batch_size, made.dimensions, made.batch_tokens, made.compile)
     if workers is None:
-        return _filled(index, job, encoding.encoder(model), tell).folder
-    return _filled_by_ray(index, job, model, encoding, workers, tell).folder
+        yield _Filling(index, encoding.encoder(model))
+        return
+    if job.total is None:
+        raise ConfigError(
+            f"{job.source.name} is read only once, and Ray's workers read it by themselves; write it to a file, or "
+            "take the engine local."
+        )
+    there = _there(index, job)
+    work = Work(job.source, job.shard_size, job.total, there, _to_calibrate(index))
+    if len(there) == work.shards:
+        yield _Filling(index, encoding.encoder(model), there)
+        return
+    with ray_encoder(model, encoding, work, workers) as encode:
+        yield _Filling(index, encode, there)
 
 
-def _filled(index: Index, job: CorpusJob, encode: Encode, tell: Progress, there: Container[int] | None = None) -> Index:
-    """Return the index with every shard of the source, complete; then tell what was passed over.
-
-    `there` are the shards that are there, where that was looked up before.
-    """
+def _filled(filling: _Filling, job: CorpusJob, tell: Progress) -> Index:
+    """Return the index with every shard of the source, complete; then tell what was passed over."""
+    index, encode, there = filling.index, filling.encode, filling.there
     done = number = 0
     for number, records in enumerate(job.chunks):
         if not (index.holds(number, records, job.source.name) if there is None else number in there):
@@ -138,28 +156,6 @@ def _filled(index: Index, job: CorpusJob, encode: Encode, tell: Progress, there:
     finished = _finished(index, number + 1, job.source.name)
     job.skipped.tell(job.source.name)
     return finished
-
-
-def _filled_by_ray(
-    index: Index,
-    job: CorpusJob,
-    model: SentenceTransformer,
-    encoding: EncodeSettings,
-    settings: RaySettings,
-    tell: Progress,
-) -> Index:
-    """Return the complete index; the workers read by themselves what is not there yet, so the source must be a file."""
-    if job.total is None:
-        raise ConfigError(
-            f"{job.source.name} is read only once, and Ray's workers read it by themselves; write it to a file, or "
-            "take the engine local."
-        )
-    there = _there(index, job)
-    work = Work(job.source, job.shard_size, job.total, there, _to_calibrate(index))
-    if len(there) == work.shards:
-        return _filled(index, job, encoding.encoder(model), tell, there)
-    with ray_encoder(model, encoding, work, settings) as encode:
-        return _filled(index, job, encode, tell, there)
 
 
 def _there(index: Index, job: CorpusJob) -> frozenset[int]:

@@ -15,6 +15,7 @@ from antiphon.corpus.codec import Codec, Precision
 from antiphon.corpus.kept_columns import KeptColumns, as_text, read_back
 from antiphon.data.text_columns import Record
 from antiphon.model.unit_vectors import Vectors
+from antiphon.text.template import Side
 
 PARQUET, LANCE = "parquet", "lance"
 ROWS_AT_ONCE = 4096
@@ -26,7 +27,7 @@ class FolderSettings:
 
     model: str
     """The model's fingerprint."""
-    side: str
+    side: Side
     shard_size: int
     dimensions: int
     batch_tokens: int = 4096
