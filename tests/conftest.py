@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -213,6 +215,23 @@ def cluster() -> Iterator[None]:
     ray.init("local", num_cpus=2, object_store_memory=100_000_000, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip a test where there is no C++ compiler; what is built lies in the test's folder."""
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("there is no C++ compiler")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    if shutil.which("g++") and _knows_every_processor():
+        monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)
+
+
+def _knows_every_processor() -> bool:
+    """Whether the compiler takes the flags of new processors: torch tries them one by one, for ten seconds."""
+    flags = ("-mavx512vnni", "-mavx512bf16", "-mavx512fp16", "-mamx-tile", "-mamx-bf16", "-mamx-int8")
+    tried = subprocess.run(["g++", *flags, "-fsyntax-only", "-x", "c++", os.devnull], capture_output=True, check=False)
+    return tried.returncode == 0
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,8 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -126,9 +125,16 @@ def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
     return dict(module._modules)
 
 
-def set_child(module: nn.Module, name: str, child: nn.Module) -> None:
-    """Put a child of another type in the place of one; plain assignment is typed as the first one by some families."""
-    module.add_module(name, child)
+def run_compiled(module: nn.Module, when: Callable[[], bool], **settings: Any) -> None:
+    """Compile a module's calls, its hooks with them, for when `when()` says so; copies of it are not compiled."""
+    module.compile(**settings)
+    compiled: Callable[..., Any] = module._compiled_call_impl  # type: ignore[assignment]
+    module._compiled_call_impl = lambda *given, **named: (compiled if when() else module._call_impl)(*given, **named)
+
+
+def run_plainly(module: nn.Module) -> None:
+    """Have a module's calls be what they were before it was compiled."""
+    module._compiled_call_impl = None
 
 
 def version_of(tensor: torch.Tensor) -> int:
@@ -260,11 +266,6 @@ def checkpointing_arguments() -> dict[str, Any]:
 
 
 # --- torch: products
-
-
-def keep_compiled(folder: Path) -> None:
-    """Have what is compiled kept in a folder for later processes, unless the user named another place for it."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
 
 
 def multiplies(device: torch.device, dtype: torch.dtype) -> bool:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -25,21 +22,10 @@ def model(tiny_base) -> SentenceTransformer:
     return antiphon.build(tiny_base, "echo", pooling="mean", max_tokens=64, dtype="float32")
 
 
-def knows_every_processor() -> bool:
-    """Whether the compiler takes the flags of new processors: torch tries them one by one, for ten seconds."""
-    flags = ("-mavx512vnni", "-mavx512bf16", "-mavx512fp16", "-mamx-tile", "-mamx-bf16", "-mamx-int8")
-    tried = subprocess.run(["g++", *flags, "-fsyntax-only", "-x", "c++", os.devnull], capture_output=True, check=False)
-    return tried.returncode == 0
-
-
 @pytest.mark.slow
-def test_compiled_layers_give_the_same_vectors(model, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("compiler")
+def test_compiled_layers_give_the_same_vectors(model):
     """In float32, where the limit is strict, with the attention that 16 bits take."""
-    if shutil.which("g++") is None and shutil.which("clang++") is None:
-        pytest.skip("there is no C++ compiler")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    if shutil.which("g++") and knows_every_processor():
-        monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)
     compiled = Encoder(model, budget=512, attention="matmul", compile=True)
     assert compiled.reason is None
     assert compiled.compile_seconds > 0

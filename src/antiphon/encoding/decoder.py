@@ -7,7 +7,6 @@ D hidden width, K positions of a row that are kept.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,12 +19,11 @@ from antiphon import compat
 from antiphon.encoding.kernels import attention
 from antiphon.encoding.kernels.filled_up import KEYS, in_blocks
 from antiphon.encoding.kernels.linear import LINEARS
-from antiphon.encoding.kernels.products import RECOMPILED
 from antiphon.encoding.kernels.varlen import Spans
 from antiphon.encoding.layer import ForwardPass, Layer
 from antiphon.encoding.masks import Attention, moved
 from antiphon.encoding.widened import in_float32, is_narrow, looked_up
-from antiphon.files import cache_folder
+from antiphon.model.compiling import compiled, keep_compiled
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class Decoder:
         """Return a view of a model that has `layers`, sharing its weights, whose layers run as `execution` says."""
         attention.register()
         if execution.compiled:
-            compat.keep_compiled(cache_folder() / "inductor")
+            keep_compiled()
             execution = replace(execution, call=attention.FUSED.get(execution.call, execution.call))
         shown = _View(execution).of(model)
         config = shown.config
@@ -70,11 +68,11 @@ class Decoder:
                 number,
                 last=number == last,
                 reach=sees.reach(sliding=not kinds or kinds[number] == "sliding_attention"),
-                run=_compiled(layer) if execution.compiled else None,
+                run=compiled(layer) if execution.compiled else None,
             )
             for number, layer in enumerate(shown.layers)
         )
-        compat.set_child(shown, "layers", layers.eval())
+        shown.add_module("layers", layers.eval())
         return cls(shown, sees, execution)
 
     @property
@@ -121,15 +119,6 @@ class Decoder:
         return self.attention.masks(
             text_RW, position_RW, prefix=prefix, alone=alone, added=added, multiple=KEYS if blocks else 1, device=device
         )
-
-
-def _compiled(layer: nn.Module) -> Callable[..., Any]:
-    """Return a layer compiled for any number of rows, width and prefix; layers alike share what is built.
-
-    Models of one process share the limit too, so it is above PyTorch's 8.
-    """
-    run: Callable[..., Any] = torch.compile(layer, dynamic=True, recompile_limit=RECOMPILED)  # type: ignore[call-overload]
-    return run
 
 
 class _View:

@@ -178,9 +178,9 @@ def _replayed(decoder: PreTrainedModel, output: Any) -> Iterator[None]:
     number = config.num_hidden_layers
     only = compat.copied_module(layers[0], compat.children_of(layers[0]), forward=lambda *given, **named: output)
     try:
-        compat.set_child(decoder, "layers", nn.ModuleList([only]))
+        decoder.add_module("layers", nn.ModuleList([only]))
         config.num_hidden_layers = 1
         yield
     finally:
-        compat.set_child(decoder, "layers", layers)
+        decoder.add_module("layers", layers)
         config.num_hidden_layers = number

@@ -199,6 +199,9 @@ class Stage(Strict):
     """In which passes compute (autocast); the weights have the model's dtype. "bf16-pure" trains weights and AdamW's
     moments that are themselves bf16, without autocast, as Anchor's and LLM2Vec's trainers do; LoRA's adapters stay in
     float32. Most updates are then smaller than a weight can tell: at 4e-5 8 % of the weights move in a step."""
+    compile: bool = False
+    """Whether each layer's forward and backward are compiled: faster steps after a minute of building, which later
+    processes read back. Where that cannot be built, or is off from float32, layers run as they are, with a warning."""
     lora: Lora | None = None
     """All weights are trained without it."""
     adapter: Literal["merge", "keep"] | None = None

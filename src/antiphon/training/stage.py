@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from antiphon.model.fingerprint import fingerprint
 from antiphon.model.opening import ModelOptions, open_model
 from antiphon.model.prompts import has_place, instruct, side_of
 from antiphon.training.callbacks import last_checkpoint
+from antiphon.training.compiled_layers import compiled_layers
 from antiphon.training.dataset import Library, Rows, rows_of
 from antiphon.training.finishing import Ending, finish
 from antiphon.training.losses import LOSSES, LossKind
@@ -109,7 +111,8 @@ def run_stage(
     job = StageJob(recipe, stage, place.checkpoints, model, kind.build(model, settings), rows)
     trainer = make_trainer(job, kind.collator, settings, tell, step)
     checkpoint = last_checkpoint(place.checkpoints) if resume else None
-    _train(trainer, stage, checkpoint)
+    with _layers_for(job):
+        _train(trainer, stage, checkpoint)
     best = _take_best(trainer, stage)
     model.max_seq_length = most
     # or autocast would stay on the forward, and the vectors be those of bf16
@@ -203,6 +206,13 @@ def _take_off_normalize(model: SentenceTransformer) -> bool:
         del model[-1]
         return True
     return False
+
+
+def _layers_for(job: StageJob) -> AbstractContextManager[None]:
+    """Return what has the layers run as the stage asks for."""
+    if not job.stage.compile:
+        return nullcontext()
+    return compiled_layers(job.model, getattr(job.loss, "packer", None), job.stage.precision)
 
 
 def _train(trainer: SentenceTransformerTrainer, stage: Stage, checkpoint: Path | None) -> None:

@@ -11,9 +11,8 @@ from functools import cache
 import torch
 
 from antiphon.encoding.masks import additive
+from antiphon.model.compiling import compiled
 
-RECOMPILED = 64
-"""Variants of a piece of code that are compiled at most, in one process; others run as they are."""
 BLOCK = 64
 """Queries of a row that are multiplied at a time: the keys behind them are left out."""
 SCORES = 1 << 20
@@ -100,5 +99,4 @@ def _fused() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     def weights(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return (scores + mask).softmax(dim=-1)
 
-    compiled: Callable[..., torch.Tensor] = torch.compile(weights, dynamic=True, recompile_limit=RECOMPILED)  # type: ignore[call-overload]
-    return compiled
+    return compiled(weights)

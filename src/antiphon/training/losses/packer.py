@@ -155,13 +155,13 @@ class Packer:
         dtype = torch.get_autocast_dtype("cpu")
         with evaluation_mode(self.model):
             try:
-                column = _column(self.model, CHECKED[:-1])  # narrow under echo too
+                column = column_of(self.model, CHECKED[:-1])  # narrow under echo too
                 with torch.autocast("cpu", enabled=False):
-                    truth = _numbers(self.model(dict(column))["sentence_embedding"])
+                    truth = numbers_of(self.model(dict(column))["sentence_embedding"])
                 # weights that are cast here must not be kept for the step: they have no gradient
                 with torch.autocast("cpu", dtype, cache_enabled=False):
-                    theirs = _numbers(self.model(dict(column))["sentence_embedding"])
-                    packed = _numbers(self.embed(self.model, [column])[0])
+                    theirs = numbers_of(self.model(dict(column))["sentence_embedding"])
+                    packed = numbers_of(self.embed(self.model, [column])[0])
             except ConfigError:  # these texts are longer than the model may read
                 return False
         return Distance.between(packed, truth).within(Distance.between(theirs, truth).limits(least=0.0))
@@ -199,10 +199,10 @@ class Packer:
                 return f"texts come to it as {', '.join(first)}"
 
             def plain(model: SentenceTransformer, texts: Sequence[str]) -> Vectors:
-                return _numbers(model(_column(model, texts))["sentence_embedding"])
+                return numbers_of(model(column_of(model, texts))["sentence_embedding"])
 
             def packed(texts: Sequence[str]) -> Vectors:
-                return _numbers(self.embed(model, [_column(model, texts)])[0])
+                return numbers_of(self.embed(model, [column_of(model, texts)])[0])
 
             check = Judge(model, plain, texts).check(packed)
         if check.reason is None or not is_supported(model) or check.refused:
@@ -210,11 +210,13 @@ class Packer:
         return f"{check.reason}, so steps take about twice as long; {fault(model)}"
 
 
-def _column(model: SentenceTransformer, texts: Sequence[str]) -> dict[str, Any]:
+def column_of(model: SentenceTransformer, texts: Sequence[str]) -> dict[str, Any]:
+    """Return texts as a model reads them, padded, on its device."""
     return dict(batch_to_device(model.preprocess(list(texts)), model.device))
 
 
-def _numbers(vectors_BD: torch.Tensor) -> Vectors:
+def numbers_of(vectors_BD: torch.Tensor) -> Vectors:
+    """Return vectors (B, D) as numpy has them, in float32."""
     return np.asarray(vectors_BD.float().cpu().numpy(), dtype=np.float32)
 
 
