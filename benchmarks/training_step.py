@@ -1,13 +1,13 @@
 """A Stage I or Stage II step of a real model: its CPU seconds, what they go to, and its gradients.
 
     python benchmarks/training_step.py .cache/real/smollm2/*.gguf [--stage one two] [--pairs 8] [--rounds 3]
-        [--layers 6] [--autocast] [--full] [--cached 1024] [--profile] [--gradients FILE]
+        [--layers 6] [--autocast] [--compile] [--full] [--cached 1024] [--profile] [--gradients FILE]
 
 Pairs of docstrings, each side of at most 96 tokens; Stage II trains adapters of rank 16, or all weights with --full.
 The share of the ceiling is of what the tokens need (padding and a gradient cache's second forward not counted) at the
-rate of the product 1024 x 576 x 1536. --gradients keeps the gradients in FILE where there is none, and else says how
-far these are from those in it, against their norm: run it on two commits to see that a change of speed is one of speed
-only.
+rate of the product 1024 x 576 x 1536; a first step is not counted. --gradients keeps the gradients in FILE where there
+is none, and else says how far these are from those in it, against their norm: run it on two commits to see that a
+change of speed is one of speed only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from training import WORKLOADS, Features, batch_of, packed
 
 import antiphon
 from antiphon.model.flops import forward_flops, shape_of_decoder, vocabulary_flops
+from antiphon.training.compiled_layers import compiled_layers
 from antiphon.training.losses import ContrastiveLoss, ContrastiveSettings, ReconstructionLoss
 
 TOKENS, RANK = 96, 16
@@ -110,6 +112,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--autocast", action="store_true", help="compute in bf16")
+    parser.add_argument("--compile", action="store_true", help="compile the layers, as a stage's `compile` does")
     parser.add_argument("--full", action="store_true", help="train all weights in Stage II, no adapters")
     parser.add_argument("--cached", type=int, help="tokens of a mini-batch of Stage II's gradient cache")
     parser.add_argument("--profile", action="store_true")
@@ -121,21 +124,25 @@ def main() -> None:
         model, loss = made(stage, options)
         features = batch_of(WORKLOAD[stage], model, options.pairs)
         tokens = sum(int(column["attention_mask"].sum()) for column in features)
-        seconds = [step(loss, features, autocast=options.autocast) for _ in range(options.rounds)]
+        with ExitStack() as compiled:
+            if options.compile:
+                precision = "bf16" if options.autocast else "float32"
+                compiled.enter_context(compiled_layers(model, loss.packer, precision))
+            first, *seconds = [step(loss, features, autocast=options.autocast) for _ in range(1 + options.rounds)]
+            if options.profile:
+                with profile(activities=[ProfilerActivity.CPU], record_shapes=False) as found:
+                    step(loss, features, autocast=options.autocast)
+                print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=60))
         low, middle, high = min(seconds), statistics.median(seconds), max(seconds)
         top = ceiling(clock, "cpu", "bfloat16" if options.autocast else "float32", size=1024)
         share = needed(stage, options, model, features) / middle / top
         print(
-            f"stage {stage}: {tokens} tokens, {middle:.2f} CPU s a step ({low:.2f} to {high:.2f}), {share:.0%} of the "
-            f"ceiling ({top / 1e9:.0f} GFLOP/s)",
+            f"stage {stage}: {tokens} tokens, {middle:.2f} CPU s a step ({low:.2f} to {high:.2f}; the first {first:.1f}"
+            f"), {share:.0%} of the ceiling ({top / 1e9:.0f} GFLOP/s)",
             flush=True,
         )
         if options.gradients is not None:
             print(compared(loss, options.gradients.with_suffix(f".{stage}.safetensors")))
-        if options.profile:
-            with profile(activities=[ProfilerActivity.CPU], record_shapes=False) as found:
-                step(loss, features, autocast=options.autocast)
-            print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=60))
 
 
 if __name__ == "__main__":

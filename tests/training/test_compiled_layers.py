@@ -46,7 +46,7 @@ def built(monkeypatch):
     built, run_compiled = Built(), compat.run_compiled
 
     def built_by_us(layer, when, **settings):
-        run_compiled(layer, when, **settings, backend=built.backend)
+        run_compiled(layer, when, **{**settings, "options": None}, backend=built.backend)
 
     torch._dynamo.reset()
     monkeypatch.setattr(module.compat, "run_compiled", built_by_us)
@@ -140,6 +140,7 @@ def apart(base, tmp_path, table):
 def test_traced_steps_are_the_same_steps(tiny_base, tmp_path, caplog, monkeypatch):
     """What the compiler is given, run as it is: Stage I, then LoRA with a gradient cache and recomputed activations."""
     monkeypatch.setitem(module.COMPILED, "backend", "aot_eager")
+    monkeypatch.setattr(module, "_OPTIONS", None)
     table = recipe(tiny_base, tmp_path)
     table["stage"][1] |= {"settings": {"mini_batch_size": 4}, "gradient_checkpointing": True}
     with caplog.at_level(logging.INFO, logger="antiphon"):

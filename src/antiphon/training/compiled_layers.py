@@ -28,6 +28,8 @@ from antiphon.training.losses.packer import Packer, column_of, numbers_of
 
 AUTOCAST: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """What a stage's passes compute in, by its precision, where that is not the weights' own dtype."""
+_OPTIONS = {"fallback_random": True}
+"""Dropout draws the numbers that it would draw without the compiler, whose own take three times as long on a CPU."""
 _TEXTS = CHECKED[:-1]
 """Without the longest, so that under echo too attention is what it is in short texts."""
 _GRADIENT: Mapping[bool, float] = {False: 1e-3, True: 0.25}
@@ -54,7 +56,7 @@ def compiled_layers(model: SentenceTransformer, packer: Packer | None, precision
     keep_compiled()
     passes, began = _Passes(model, packer, AUTOCAST.get(precision)), perf_counter()
     for layer in layers:
-        compat.run_compiled(layer, _when(passes, layer), **COMPILED)
+        compat.run_compiled(layer, _when(passes, layer), **COMPILED, options=_OPTIONS)
     try:
         reason = passes.difference()
         if reason is None:

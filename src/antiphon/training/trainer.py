@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,11 @@ class StageTrainer(SentenceTransformerTrainer):
             self.schedule_horizon or num_training_steps, optimizer
         )
         return scheduler
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> AbstractContextManager[None]:
+        """Return what has all of a loss computed in the stage's precision: by itself only the model's forward is."""
+        autocast: AbstractContextManager[None] = self.accelerator.autocast()
+        return autocast
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add nothing: a run's card is made where it is exported, and statistics of the data are for another one."""

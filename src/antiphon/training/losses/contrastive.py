@@ -6,7 +6,7 @@ Shapes: B pairs of this process, N pairs of the global batch, C document columns
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,6 +181,7 @@ class ContrastiveLoss(CachedMultipleNegativesRankingLoss):
         self.uses_gradient_cache = settings.mini_batch_size is not None or settings.mini_batch_tokens is not None
         release_padding(model)
         self.packer = Packer.of(model) if settings.packed else None
+        self._precision: AbstractContextManager[None] = nullcontext()
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: torch.Tensor | None = None) -> torch.Tensor:
         """Return the loss of one batch.
@@ -193,6 +194,9 @@ class ContrastiveLoss(CachedMultipleNegativesRankingLoss):
         texts = self._texts(columns, labels)
         features = [{key: value for key, value in column.items() if key != TEXT_KEY} for column in columns]
         if self.uses_gradient_cache:
+            device = self.model.device.type
+            narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+            self._precision = nullcontext() if narrow is None else torch.autocast(device, narrow)
             loss: torch.Tensor = self.forward_cached(features, texts)
             return loss
         return self.calculate_loss([[vectors] for vectors in self._embed(features)], texts)
@@ -215,9 +219,14 @@ class ContrastiveLoss(CachedMultipleNegativesRankingLoss):
     ) -> tuple[torch.Tensor, RandContext | None]:
         """Return the vectors of rows `begin` to `end` of a column, and the state of the generators before them."""
         column = compat.rows_of_column(sentence_feature, begin, end)
-        with random_state or nullcontext(), torch.set_grad_enabled(with_grad and torch.is_grad_enabled()):
+        learns = with_grad and torch.is_grad_enabled()
+        # the second pass is made by the backward, where what the first one computed in is no longer said
+        with random_state or nullcontext(), self._precision, torch.set_grad_enabled(learns):
             before = RandContext(*column.values()) if copy_random_state else None
-            return self._embed([column])[0], before
+            vectors_BD = self._embed([column])[0]
+            if not learns:
+                torch.clear_autocast_cache()  # weights that were cast here have no gradient
+            return vectors_BD, before
 
     def calculate_loss(
         self, reps: list[list[torch.Tensor]], labels: Texts | None = None, *, with_backward: bool = False

@@ -147,6 +147,7 @@ class Packer:
         if self.products is None:
             self.products = True  # for the passes of the check itself
             self.products = self._products_are_near()
+            torch.clear_autocast_cache()  # weights that were cast for it have no gradient
         return self.products
 
     @torch.no_grad()
@@ -158,8 +159,7 @@ class Packer:
                 column = column_of(self.model, CHECKED[:-1])  # narrow under echo too
                 with torch.autocast("cpu", enabled=False):
                     truth = numbers_of(self.model(dict(column))["sentence_embedding"])
-                # weights that are cast here must not be kept for the step: they have no gradient
-                with torch.autocast("cpu", dtype, cache_enabled=False):
+                with torch.autocast("cpu", dtype):
                     theirs = numbers_of(self.model(dict(column))["sentence_embedding"])
                     packed = numbers_of(self.embed(self.model, [column])[0])
             except ConfigError:  # these texts are longer than the model may read

@@ -50,12 +50,13 @@ def linear_cross_entropy(
         raise ConfigError(f"chunk_size is {chunk_size}; at least 1 token has to be in a chunk.")
     if reduction not in ("mean", "sum"):
         raise ConfigError(f"There is no reduction {reduction!r}; take 'mean' or 'sum'.")
+    device = hidden_ND.device.type
+    # as the head itself would, a linear layer; autocast leaves float64 alone, and for float16 slopes are too small
+    if torch.is_autocast_enabled(device) and hidden_ND.dtype != torch.float64:
+        narrow = torch.get_autocast_dtype(device)
+        hidden_ND = hidden_ND.to(narrow if narrow == torch.bfloat16 else torch.float32)
     if hidden_ND.is_cuda and hidden_ND.dtype != torch.float64 and len(targets_N) and find_spec("liger_kernel"):
         return _by_liger(hidden_ND, weight_VD, targets_N, reduction, softcap)
-    device = hidden_ND.device.type
-    # as the head itself would, which is a linear layer; autocast leaves float64 alone
-    if torch.is_autocast_enabled(device) and hidden_ND.dtype != torch.float64:
-        hidden_ND = hidden_ND.to(torch.get_autocast_dtype(device))
     wants_gradient = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
     loss: torch.Tensor = _LinearCrossEntropy.apply(
         hidden_ND, weight_VD, targets_N, _Plan(chunk_size, reduction, softcap, wants_gradient)
