@@ -15,6 +15,7 @@ from antiphon import compat
 from antiphon.errors import ConfigError
 from antiphon.training import compiled_layers as module
 from antiphon.training.compiled_layers import compiled_layers
+from antiphon.training.losses import ContrastiveLoss
 from antiphon.training.losses.packer import Packer
 
 pytestmark = pytest.mark.usefixtures("warm_checks")
@@ -156,6 +157,24 @@ def test_compiled_steps_are_the_same_steps(tiny_base, tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="antiphon"):
         assert apart(tiny_base, tmp_path, table) < 1e-2
     assert caplog.text.count("The layers are compiled, after") == 1
+
+
+def test_all_of_a_loss_is_computed_in_the_stages_precision(tmp_path, monkeypatch):
+    """The trainer's own autocast is around the model's forward alone, where nothing asks what to compute in."""
+    seen = []
+    forward = ContrastiveLoss.forward
+
+    def observed(self, *given):
+        value = forward(self, *given)
+        seen.append((torch.is_autocast_enabled("cpu"), self.packer.products))
+        return value
+
+    monkeypatch.setattr(ContrastiveLoss, "forward", observed)
+    for precision in ("bf16", "float32"):
+        table = recipe("nano", tmp_path, precision=precision, steps=1)
+        table["stage"] = table["stage"][1:]
+        antiphon.train({**table, "out": str(tmp_path / precision)})
+    assert seen == [(True, True), (False, None)]
 
 
 @pytest.mark.slow

@@ -235,6 +235,36 @@ def test_scores_are_in_fp32_under_autocast(tiny_base):
     assert under.item() == loss.calculate_loss(vectors).item()
 
 
+@pytest.mark.parametrize("within", [False, True])
+def test_under_autocast_both_passes_of_the_cache_are_one(tiny_base, within):
+    """With the model's forward wrapped and the backward outside, as the trainer does it, and as it may be done.
+
+    The first pass casts weights without a gradient; the second has to compute in what the first did.
+    """
+    gradients, passes = {}, {}
+    for name in ("plain", "sized", "tokens"):
+        model = built(tiny_base)
+        loss = ContrastiveLoss(model, ContrastiveSettings(**CACHES[name]))
+        model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
+        chosen, by_products = [], loss.packer._by_products
+        loss.packer.products = True
+        loss.packer._by_products = lambda rows, ask=by_products, said=chosen: said.append(ask(rows)) or said[-1]
+        with torch.autocast("cpu", torch.bfloat16):
+            value = loss(features_of(model), None)
+            if within:
+                value.backward()
+        if not within:
+            value.backward()
+        parameters = dict(model.named_parameters())
+        gradients[name] = torch.cat([one.grad.flatten() for one in parameters.values() if one.grad is not None])
+        passes[name] = chosen
+    for name in ("sized", "tokens"):
+        assert len(passes[name]) > 2
+        assert all(passes[name]), passes[name]
+        apart = (gradients[name] - gradients["plain"]).norm() / gradients["plain"].norm()
+        assert apart < 0.05, (name, apart)
+
+
 def test_nothing_is_learned_without_gradients(tiny_base):
     model = built(tiny_base).eval()
     for options in CACHES.values():

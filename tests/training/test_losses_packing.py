@@ -159,8 +159,10 @@ def test_in_bf16(tiny_base):
     assert torch.cosine_similarity(under[0], padded[0]).min() > 0.99
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("pooling", ["last", "mean"])
-def test_narrow_rows_in_16_bits_are_multiplied_out_and_the_gradients_stay(pooling, monkeypatch):
+def test_narrow_rows_in_16_bits_are_multiplied_out_and_the_gradients_stay(pooling, wrapped, monkeypatch):
+    """Also with a forward that is under autocast by itself, as the trainer's is."""
     model = antiphon.build("nano", "classical", pooling=pooling, dtype="float32", device="cpu").train()
     columns, packer = columns_of(model), Packer.of(model)
     calls: list[str] = []
@@ -173,6 +175,8 @@ def test_narrow_rows_in_16_bits_are_multiplied_out_and_the_gradients_stay(poolin
 
     wanted = gradient()
     assert calls == ["sdpa", "sdpa"]
+    if wrapped:
+        model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
     with torch.autocast("cpu", torch.bfloat16):
         narrow = gradient()
         monkeypatch.setattr("antiphon.training.losses.packer.NARROW", 1)

@@ -85,6 +85,16 @@ def test_autocast_leaves_float64_alone():
     torch.testing.assert_close(loss, reference(hidden, weight, targets))
 
 
+def test_slopes_are_too_small_for_float16():
+    """Every gradient comes out, also one that half precision would have made 0."""
+    hidden, weight, targets = problem(torch.float32)
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss = linear_cross_entropy(hidden.half(), weight * 1e-6, targets, chunk_size=4) * 1e-3
+    gradients = torch.autograd.grad(loss, [weight])
+    wanted = torch.autograd.grad(reference(hidden.half().float(), weight * 1e-6, targets) * 1e-3, [weight])
+    torch.testing.assert_close(gradients, wanted, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("frozen", ["hidden", "weight"])
 def test_gradient_only_where_it_is_wanted(frozen):
     hidden, weight, targets = problem(torch.float64)

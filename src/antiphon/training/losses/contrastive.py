@@ -219,14 +219,14 @@ class ContrastiveLoss(CachedMultipleNegativesRankingLoss):
     ) -> tuple[torch.Tensor, RandContext | None]:
         """Return the vectors of rows `begin` to `end` of a column, and the state of the generators before them."""
         column = compat.rows_of_column(sentence_feature, begin, end)
-        learns = with_grad and torch.is_grad_enabled()
         # the second pass is made by the backward, where what the first one computed in is no longer said
-        with random_state or nullcontext(), self._precision, torch.set_grad_enabled(learns):
+        with (
+            random_state or nullcontext(),
+            self._precision,
+            torch.set_grad_enabled(with_grad and torch.is_grad_enabled()),
+        ):
             before = RandContext(*column.values()) if copy_random_state else None
-            vectors_BD = self._embed([column])[0]
-            if not learns:
-                torch.clear_autocast_cache()  # weights that were cast here have no gradient
-            return vectors_BD, before
+            return self._embed([column])[0], before
 
     def calculate_loss(
         self, reps: list[list[torch.Tensor]], labels: Texts | None = None, *, with_backward: bool = False

@@ -147,7 +147,6 @@ class Packer:
         if self.products is None:
             self.products = True  # for the passes of the check itself
             self.products = self._products_are_near()
-            torch.clear_autocast_cache()  # weights that were cast for it have no gradient
         return self.products
 
     @torch.no_grad()
@@ -158,7 +157,8 @@ class Packer:
             try:
                 column = column_of(self.model, CHECKED[:-1])  # narrow under echo too
                 with torch.autocast("cpu", enabled=False):
-                    truth = numbers_of(self.model(dict(column))["sentence_embedding"])
+                    # the class's own forward: the trainer has put one under autocast in its place
+                    truth = numbers_of(type(self.model).forward(self.model, dict(column))["sentence_embedding"])
                 with torch.autocast("cpu", dtype):
                     theirs = numbers_of(self.model(dict(column))["sentence_embedding"])
                     packed = numbers_of(self.embed(self.model, [column])[0])
