@@ -141,8 +141,9 @@ def test_bf16_and_gradient_checkpointing(place, tmp_path):  # noqa: F811
     assert all(torch.isfinite(torch.tensor(stage["history"][0]["loss"])) for stage in stages)
 
 
-def test_the_best_checkpoint_is_taken_and_training_stops_early(place, tmp_path):  # noqa: F811
-    """Selected by a task of its own data, through the evaluator; a rate this high only makes it worse."""
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_best_checkpoint_is_taken_and_training_stops_early(place, tmp_path, precision):  # noqa: F811
+    """Selected by a task of its own data, through the evaluator, in the weights' dtype; a rate this high is no good."""
     tasks = tmp_path / "toy"
     (tasks / "qrels").mkdir(parents=True)
     from test_training import phrase
@@ -160,6 +161,7 @@ def test_the_best_checkpoint_is_taken_and_training_stops_early(place, tmp_path):
     evaluation = {"tasks": [str(tasks)], "every": 1, "best": True, "patience": 2, "instructions": {"toy": ""}}
     table["stage"] = [
         {**table["stage"][0], "steps": 30, "learning_rate": 0.3, "save_every": None, "evaluation": evaluation}
+        | {"precision": precision}
     ]
     folder = antiphon.train(table)
     (stage,) = record(folder)["stages"]

@@ -15,7 +15,7 @@ from antiphon.evaluation.evaluation_run import SEED, EvaluationSettings, Tasks, 
 from antiphon.evaluation.instructions import Instructions
 from antiphon.evaluation.scores import Scores
 from antiphon.evaluation.selection import Data, SelectedProbe, Selection, select
-from antiphon.model.evaluation_mode import evaluation_mode
+from antiphon.model.evaluation_mode import evaluation_mode, own_forward
 
 AVERAGE = "average"
 _NO_IDENTITY = "in training"
@@ -39,10 +39,13 @@ class TaskEvaluator(SentenceEvaluator):
     def __call__(
         self, model: SentenceTransformer, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Return the main score of every task and their average, with the evaluator's name before them."""
+        """Return the main score of every task and their average, with the evaluator's name before them.
+
+        Vectors are in the weights' dtype, as `evaluate` has them, whatever training computes in.
+        """
         if self._prepared is None or self._prepared[0] is not model:
             self._prepared = (model, ModelEncode(model, budget=self.settings.budget))
-        with evaluation_mode(model), randomness.kept():
+        with evaluation_mode(model), own_forward(model), randomness.kept():
             encode = self._prepared[1]
             self.last = run(model, self.selected, self.settings, identity=_NO_IDENTITY, encode=encode)
         figures = {AVERAGE: self.last.average} | {name: score.main for name, score in self.last.items()}

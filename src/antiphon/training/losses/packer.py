@@ -28,7 +28,7 @@ from antiphon.encoding.layout import Group, Layout, Numbers, lay_out, shared_beg
 from antiphon.encoding.masks import Attention
 from antiphon.encoding.support import fault, is_supported, unsupported_in_training
 from antiphon.errors import ConfigError
-from antiphon.model.evaluation_mode import evaluation_mode
+from antiphon.model.evaluation_mode import evaluation_mode, own_forward
 from antiphon.model.parity import unlike_texts
 from antiphon.modules import TemplateInput
 
@@ -156,9 +156,8 @@ class Packer:
         with evaluation_mode(self.model):
             try:
                 column = column_of(self.model, CHECKED[:-1])  # narrow under echo too
-                with torch.autocast("cpu", enabled=False):
-                    # the class's own forward: the trainer has put one under autocast in its place
-                    truth = numbers_of(type(self.model).forward(self.model, dict(column))["sentence_embedding"])
+                with own_forward(self.model), torch.autocast("cpu", enabled=False):
+                    truth = numbers_of(self.model(dict(column))["sentence_embedding"])
                 with torch.autocast("cpu", dtype):
                     theirs = numbers_of(self.model(dict(column))["sentence_embedding"])
                     packed = numbers_of(self.embed(self.model, [column])[0])
