@@ -24,6 +24,7 @@ from antiphon.evaluation.scores import SCORES, Scores
 from antiphon.files import write_whole
 from antiphon.model.library_messages import quiet
 from antiphon.training.plan import plan
+from antiphon.training.recipe_tables import Stage
 from experiments.experiment import Experiment
 
 RUN, JOB, INSIDE = "run.json", "job.json", "evaluation"
@@ -55,7 +56,7 @@ class Job:
         """Return whether its records are there; ConfigError where they are those of another recipe or evaluation."""
         if not (self.kept / JOB).exists():
             return False
-        before = json.loads((self.kept / JOB).read_text(encoding="utf-8"))["asked"]
+        before = _with_defaults(json.loads((self.kept / JOB).read_text(encoding="utf-8"))["asked"])
         if before != self.asked():
             now = self.asked()
             different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
@@ -83,6 +84,14 @@ class Job:
             asked["data"] = None if recipe.data is None else recipe.data.model_dump(exclude_none=True)
         plain: dict[str, Any] = json.loads(json.dumps(asked))
         return plain
+
+
+def _with_defaults(asked: dict[str, Any]) -> dict[str, Any]:
+    """Return what was asked for with the settings of a stage that came later, as they are by themselves."""
+    if "stages" not in asked:
+        return asked
+    stages = [Stage.model_validate(stage).model_dump(exclude_none=True, mode="json") for stage in asked["stages"]]
+    return {**asked, "stages": stages}
 
 
 def run(job: Job) -> str:

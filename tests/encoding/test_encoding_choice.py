@@ -37,7 +37,7 @@ def compiled(monkeypatch) -> list[str]:
         done.append("a layer")
         return layer
 
-    monkeypatch.setattr("antiphon.encoding.decoder._compiled", run)
+    monkeypatch.setattr("antiphon.encoding.decoder.compiled", run)
     return done
 
 
@@ -120,7 +120,7 @@ def test_a_compiler_that_is_missing_is_no_fault_of_auto(model, monkeypatch, capl
     def fails(layer):
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr("antiphon.encoding.decoder._compiled", fails)
+    monkeypatch.setattr("antiphon.encoding.decoder.compiled", fails)
     with caplog.at_level(logging.WARNING, logger="antiphon"):
         encoder = Encoder(model, compile="auto")
         assert encoder.expect(10**6, TEXTS) is False

@@ -198,6 +198,8 @@ def test_nothing_is_trained_over(place, whole):
         antiphon.train(table)
     with pytest.raises(ConfigError, match=r"another recipe: stage\.0\.learning_rate \(was 0.01, is 0.5\)"):
         antiphon.train(table, overrides={"stage.reconstruction.learning_rate": 0.5}, resume=True)
+    (folder / "run.json").write_text((folder / "run.json").read_text().replace('"compile": false,', ""))
+    assert "compile" not in record(folder)["recipe"]["stage"][0]  # as a release wrote it that did not know the setting
     before = (folder / "run.json").read_bytes()
     lines = []
     antiphon.train(table, resume=True, on_step=lines.append)  # all is done: nothing happens

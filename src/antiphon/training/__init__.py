@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from antiphon import compat
 from antiphon.data.processes import processes
@@ -135,5 +138,13 @@ def _opened(recipe: Recipe, folder: Path, *, resume: bool, begins: bool, process
         raise CheckpointError(
             f"A run stands in {folder}; go on with it by --resume, or set out to another folder. Nothing was written."
         )
-    record.check_same(found, content, folder)
+    record.check_same(replace(found, recipe=_with_defaults(found.recipe)), content, folder)
     return found
+
+
+def _with_defaults(recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded recipe with the settings that came later, as they are by themselves."""
+    try:
+        return Recipe.model_validate(recorded).model_dump(exclude_none=True, mode="json")
+    except ValidationError:  # it has a setting that there no longer is, which is told as a difference
+        return recorded
