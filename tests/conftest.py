@@ -218,13 +218,19 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture
-def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Skip a test where there is no C++ compiler; what is built lies in the test's folder."""
     if shutil.which("g++") is None and shutil.which("clang++") is None:
         pytest.skip("there is no C++ compiler")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    from torch._inductor import config
+
+    # not by monkeypatch: after other tests of a process torch says that there is no such setting until one is made
+    before = getattr(config.cpp, "vec_isa_ok", None)
     if shutil.which("g++") and _knows_every_processor():
-        monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)
+        config.cpp.vec_isa_ok = True
+    yield
+    config.cpp.vec_isa_ok = before
 
 
 def _knows_every_processor() -> bool:
