@@ -22,6 +22,17 @@ def model(tiny_base) -> SentenceTransformer:
     return antiphon.build(tiny_base, "echo", pooling="mean", max_tokens=64, dtype="float32")
 
 
+@pytest.fixture
+def no_compiler(tmp_path):
+    """Let torch find no compiler; monkeypatch would leave its settings without this one."""
+    from torch._inductor import config
+
+    before = config.cpp.cxx
+    config.cpp.cxx = (str(tmp_path / "no-such-compiler"),)
+    yield
+    config.cpp.cxx = before
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_compiled_layers_give_the_same_vectors(model):
@@ -37,9 +48,8 @@ def test_compiled_layers_give_the_same_vectors(model):
 
 
 @pytest.mark.slow
-def test_without_a_compiler_the_layers_run_as_they_are(model, tmp_path, monkeypatch, caplog):
+def test_without_a_compiler_the_layers_run_as_they_are(model, tmp_path, monkeypatch, no_compiler, caplog):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (str(tmp_path / "no-such-compiler"),))
     torch._dynamo.reset()
     with caplog.at_level(logging.WARNING, logger="antiphon"):
         encoder = Encoder(model, compile=True)
