@@ -24,12 +24,14 @@ from antiphon.evaluation.scores import SCORES, Scores
 from antiphon.files import write_whole
 from antiphon.model.library_messages import quiet
 from antiphon.training.plan import plan
-from antiphon.training.recipe_tables import Stage
-from experiments.experiment import Experiment
+from antiphon.training.recipe_tables import Data, Model, Stage, Strict, with_defaults
+from experiments.experiment import Evaluation, Experiment
 
 RUN, JOB, INSIDE = "run.json", "job.json", "evaluation"
 _DIGITS = 6
 """Of each example's figure, which keeps the files small."""
+_TABLES: dict[str, type[Strict]] = {"model": Model, "data": Data, "evaluation": Evaluation}
+"""What was asked for, beside the stages, that has settings of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,7 @@ class Job:
         if not (self.kept / JOB).exists():
             return False
         before = _with_defaults(json.loads((self.kept / JOB).read_text(encoding="utf-8"))["asked"])
-        if before != self.asked():
-            now = self.asked()
+        if before != (now := _with_defaults(self.asked())):
             different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
             raise ConfigError(
                 f"{self.kept} was run with another {', '.join(different)}; remove that folder to run it anew, or give "
@@ -87,11 +88,11 @@ class Job:
 
 
 def _with_defaults(asked: dict[str, Any]) -> dict[str, Any]:
-    """Return what was asked for with the settings of a stage that came later, as they are by themselves."""
-    if "stages" not in asked:
-        return asked
-    stages = [Stage.model_validate(stage).model_dump(exclude_none=True, mode="json") for stage in asked["stages"]]
-    return {**asked, "stages": stages}
+    """Return what was asked for with the settings that came later, as they are by themselves."""
+    made = {**asked, **{name: with_defaults(table, asked[name]) for name, table in _TABLES.items() if asked.get(name)}}
+    if "stages" in asked:
+        made["stages"] = [with_defaults(Stage, stage) for stage in asked["stages"]]
+    return made
 
 
 def run(job: Job) -> str:

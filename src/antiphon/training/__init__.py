@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from antiphon import compat
 from antiphon.data.processes import processes
 from antiphon.errors import CheckpointError, ConfigError
@@ -24,7 +22,7 @@ from antiphon.model.library_messages import hushed
 from antiphon.training import record
 from antiphon.training.plan import Plan, plan
 from antiphon.training.recipe import Recipe, read
-from antiphon.training.recipe_tables import Stage
+from antiphon.training.recipe_tables import Stage, with_defaults
 from antiphon.training.run import RunningJob
 from antiphon.training.stage import settings_of
 from antiphon.training.trainer import batching
@@ -138,13 +136,5 @@ def _opened(recipe: Recipe, folder: Path, *, resume: bool, begins: bool, process
         raise CheckpointError(
             f"A run stands in {folder}; go on with it by --resume, or set out to another folder. Nothing was written."
         )
-    record.check_same(replace(found, recipe=_with_defaults(found.recipe)), content, folder)
+    record.check_same(replace(found, recipe=with_defaults(Recipe, found.recipe)), content, folder)
     return found
-
-
-def _with_defaults(recorded: dict[str, Any]) -> dict[str, Any]:
-    """Return a recorded recipe with the settings that came later, as they are by themselves."""
-    try:
-        return Recipe.model_validate(recorded).model_dump(exclude_none=True, mode="json")
-    except ValidationError:  # it has a setting that there no longer is, which is told as a difference
-        return recorded

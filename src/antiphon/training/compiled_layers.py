@@ -18,20 +18,18 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from antiphon import compat
-from antiphon.encoding.check import CHECKED, TIMES, Distance, Judge, Vectors
+from antiphon.encoding.check import TIMES, Distance, Judge, Vectors
 from antiphon.errors import ConfigError, ModelError
 from antiphon.model.compiling import COMPILED, keep_compiled
 from antiphon.model.evaluation_mode import evaluation_mode
 from antiphon.model.layers import layers_of
 from antiphon.model.parity import limit_of
-from antiphon.training.losses.packer import Packer, column_of, numbers_of
+from antiphon.training.losses.packer import SHORT_TEXTS, Packer, column_of, numbers_of, padded_vectors
 
 AUTOCAST: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """What a stage's passes compute in, by its precision, where that is not the weights' own dtype."""
 _OPTIONS = {"fallback_random": True}
 """Dropout draws the numbers that it would draw without the compiler, whose own take three times as long on a CPU."""
-_TEXTS = CHECKED[:-1]
-"""Without the longest, so that under echo too attention is what it is in short texts."""
 _GRADIENT: Mapping[bool, float] = {False: 1e-3, True: 0.25}
 """How far a gradient may be from that in float32 in any case, in its norm, by whether passes compute in 16 bits: there
 SmolLM2's own layers are off by 0.03 to 0.22, by the texts, and compiled ones by 0.03 to 0.12; a fault is near 1."""
@@ -90,12 +88,11 @@ class _Passes:
     def difference(self) -> str | None:
         """Return in words why compiled layers cannot be taken, None where they can."""
         with evaluation_mode(self.model):
-            theirs_ND = self._vectors(_TEXTS)  # first, for a packer looks for its attention in its first pass
             limits = None
-            if self.dtype is not None:
-                theirs = Distance.between(theirs_ND, self._plain(self.model, _TEXTS))
+            if self.dtype is not None:  # before compiled ones, for a packer looks for its attention in its first pass
+                theirs = Distance.between(self._vectors(SHORT_TEXTS), padded_vectors(self.model, SHORT_TEXTS))
                 limits = theirs.limits(limit_of(self.model))
-            check = Judge(self.model, self._plain, _TEXTS).check(self._compiled_vectors, limits=limits)
+            check = Judge(self.model, padded_vectors, SHORT_TEXTS).check(self._compiled_vectors, limits=limits)
             if check.reason is not None:
                 return check.reason
             return self._difference_of_gradients()
@@ -111,31 +108,28 @@ class _Passes:
         truth = plain if self.dtype is None else self._gradients(exact=True)
         theirs = _apart(plain, truth)
         del plain
-        self.compiled = True
-        try:
+        with self._compiled():
             apart = _apart(self._gradients(), truth)
-        finally:
-            self.compiled = False
         limit = max(_GRADIENT[self.dtype is not None], TIMES["largest"] * theirs)
         if apart <= limit:
             return None
         own = f"limit {limit:.0e}; the layers as they are: {theirs:.1e}"
         return f"their gradient is off from that in float32 by {apart:.1e} of its norm ({own})"
 
-    def _compiled_vectors(self, texts: Sequence[str]) -> Vectors:
+    @contextmanager
+    def _compiled(self) -> Iterator[None]:
         self.compiled = True
         try:
-            return self._vectors(texts)
+            yield
         finally:
             self.compiled = False
 
+    def _compiled_vectors(self, texts: Sequence[str]) -> Vectors:
+        with self._compiled():
+            return self._vectors(texts)
+
     def _vectors(self, texts: Sequence[str]) -> Vectors:
         return numbers_of(self._embedded(texts).detach())
-
-    @staticmethod
-    @torch.no_grad()
-    def _plain(model: SentenceTransformer, texts: Sequence[str]) -> Vectors:
-        return numbers_of(model(column_of(model, texts))["sentence_embedding"])
 
     def _embedded(self, texts: Sequence[str], *, exact: bool = False) -> torch.Tensor:
         """Return vectors (N, D) with a gradient, as a step makes them, or, `exact`, in the weights' dtype."""
@@ -150,7 +144,7 @@ class _Passes:
 
     def _gradients(self, *, exact: bool = False) -> list[torch.Tensor | None]:
         """Return the gradient of what is trained, for a fixed direction of every vector."""
-        vectors_ND = self._embedded(_TEXTS, exact=exact).float()
+        vectors_ND = self._embedded(SHORT_TEXTS, exact=exact).float()
         directions_ND = torch.cos(torch.arange(vectors_ND.numel(), device=vectors_ND.device)).view_as(vectors_ND)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         found: Any = torch.autograd.grad((vectors_ND * directions_ND).sum(), trained, allow_unused=True)

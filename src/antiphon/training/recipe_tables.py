@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from antiphon.model.adapters import Lora
 from antiphon.modules import PoolingMode
@@ -23,6 +23,14 @@ class Strict(BaseModel):
     """A table of a recipe: frozen, and nothing in it that is not named here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+def with_defaults(table: type[Strict], recorded: dict[str, Any]) -> dict[str, Any]:
+    """Return a table that was recorded with the settings that came later, as they are by themselves."""
+    try:
+        return table.model_validate(recorded).model_dump(exclude_none=True, mode="json")
+    except ValidationError:  # it has a setting that there no longer is, which is for the caller to tell
+        return recorded
 
 
 class TemplateTable(Strict):

@@ -194,7 +194,7 @@ class ContrastiveLoss(CachedMultipleNegativesRankingLoss):
         texts = self._texts(columns, labels)
         features = [{key: value for key, value in column.items() if key != TEXT_KEY} for column in columns]
         if self.uses_gradient_cache:
-            device = self.model.device.type
+            device = features[0]["input_ids"].device.type  # of tensors: a wrapped model may not tell
             narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
             self._precision = nullcontext() if narrow is None else torch.autocast(device, narrow)
             loss: torch.Tensor = self.forward_cached(features, texts)

@@ -42,6 +42,8 @@ FEWEST_SHARED = 4
 NARROW = 192
 """Tokens of the widest row whose attention in 16 bits is multiplied out on a CPU: going back through PyTorch's own call
 takes 80 ms where products take 17, at 26 rows of 96 tokens of SmolLM2's heads, and as long as they at 256."""
+SHORT_TEXTS = CHECKED[:-1]
+"""Texts to judge by whose rows are narrow under echo too."""
 SHARED_PART = 8
 """A shared beginning takes at most one in so many places of a row."""
 
@@ -155,12 +157,11 @@ class Packer:
         dtype = torch.get_autocast_dtype("cpu")
         with evaluation_mode(self.model):
             try:
-                column = column_of(self.model, CHECKED[:-1])  # narrow under echo too
                 with own_forward(self.model), torch.autocast("cpu", enabled=False):
-                    truth = numbers_of(self.model(dict(column))["sentence_embedding"])
+                    truth = padded_vectors(self.model, SHORT_TEXTS)
                 with torch.autocast("cpu", dtype):
-                    theirs = numbers_of(self.model(dict(column))["sentence_embedding"])
-                    packed = numbers_of(self.embed(self.model, [column])[0])
+                    theirs = padded_vectors(self.model, SHORT_TEXTS)
+                    packed = numbers_of(self.embed(self.model, [column_of(self.model, SHORT_TEXTS)])[0])
             except ConfigError:  # these texts are longer than the model may read
                 return False
         return Distance.between(packed, truth).within(Distance.between(theirs, truth).limits(least=0.0))
@@ -197,13 +198,10 @@ class Packer:
             if not self.takes([first]):
                 return f"texts come to it as {', '.join(first)}"
 
-            def plain(model: SentenceTransformer, texts: Sequence[str]) -> Vectors:
-                return numbers_of(model(column_of(model, texts))["sentence_embedding"])
-
             def packed(texts: Sequence[str]) -> Vectors:
                 return numbers_of(self.embed(model, [column_of(model, texts)])[0])
 
-            check = Judge(model, plain, texts).check(packed)
+            check = Judge(model, padded_vectors, texts).check(packed)
         if check.reason is None or not is_supported(model) or check.refused:
             return check.reason
         return f"{check.reason}, so steps take about twice as long; {fault(model)}"
@@ -217,6 +215,12 @@ def column_of(model: SentenceTransformer, texts: Sequence[str]) -> dict[str, Any
 def numbers_of(vectors_BD: torch.Tensor) -> Vectors:
     """Return vectors (B, D) as numpy has them, in float32."""
     return np.asarray(vectors_BD.float().cpu().numpy(), dtype=np.float32)
+
+
+@torch.no_grad()
+def padded_vectors(model: SentenceTransformer, texts: Sequence[str]) -> Vectors:
+    """Return the vectors of texts (B, D), padded, by the model's own forward."""
+    return numbers_of(model(column_of(model, texts))["sentence_embedding"])
 
 
 def _groups(ids_N: Numbers, lengths: Numbers, counts: Sequence[int], *, share: bool) -> list[Group]:
