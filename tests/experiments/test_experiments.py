@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -125,6 +126,26 @@ def test_runs_are_done_once_and_reported(tmp_path: Path, experiment: Experiment,
     changed = experiment.model_copy(update={"evaluation": experiment.evaluation.model_copy(update={"limit": 5})})
     with pytest.raises(ConfigError, match="another evaluation"):
         replace(first, experiment=changed).is_done()
+
+
+def test_a_record_of_before_a_setting_existed_is_that_of_its_run(tmp_path: Path):
+    """In each of its tables; one with a setting that is none any more is not."""
+    experiment = read_experiment(HERE / "anchor-smollm2.toml")
+    shutil.copytree(HERE / "results" / "anchor-smollm2" / "anchor-1", tmp_path / "anchor-1")
+    one = Job(experiment=experiment, arm="anchor", seed=1, work=tmp_path, results=tmp_path)
+    file = one.kept / "job.json"
+    kept = json.loads(file.read_text())
+    asked = kept["asked"]
+    for table, setting in {"model": "prompts", "data": "only", "evaluation": "drop_overlap"}.items():
+        del asked[table][setting]
+    for stage in asked["stages"]:
+        del stage["gradient_clip"]
+    file.write_text(json.dumps(kept))
+    assert one.is_done()
+    asked["stages"][0]["of_old"] = 1
+    file.write_text(json.dumps(kept))
+    with pytest.raises(ConfigError, match="another stages"):
+        one.is_done()
 
 
 def test_a_mistake_is_a_sentence_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
