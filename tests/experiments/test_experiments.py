@@ -14,6 +14,8 @@ import pytest
 
 from antiphon.errors import ConfigError
 from antiphon.evaluation.scores import load_scores
+from antiphon.training.stage import opened
+from antiphon.training.trial import try_losses
 from experiments import job
 from experiments.experiment import Contrast, Experiment, read_experiment
 from experiments.job import Job
@@ -73,6 +75,20 @@ def test_every_file_names_runs_that_its_recipe_has(path: Path):
                 assert all(names(look.tasks) <= set(look.instructions) for look in looks)
             else:
                 assert chosen.model_of(arm).base
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_arm_has_losses_that_its_model_can_be_trained_by(path: Path):
+    read = read_experiment(path)
+    tried: list[object] = []
+    for arm in read.arm:
+        if not read.arm[arm].stages:
+            continue
+        recipe = read.recipe_of(arm, 1, out=Path("x"), texts=None)
+        asked = [recipe.model.model_dump(), *((stage.loss, stage.settings) for stage in recipe.stage)]
+        if asked not in tried:
+            tried.append(asked)
+            try_losses(opened(recipe.model, "nano"), recipe.stage)
 
 
 def test_an_arm_that_trains_nothing_is_run_once(experiment: Experiment):

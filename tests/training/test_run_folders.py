@@ -42,6 +42,24 @@ def recipe(tiny_base, tmp_path):
     return make
 
 
+@pytest.mark.parametrize(
+    ("later", "said"),
+    [
+        ({"loss": "contrastive", "settings": {"matryoshka": [4096]}}, "matryoshka has 4096 and a vector of this model"),
+        ({"loss": "reconstruction", "settings": {"preset": "as_published"}}, "is told by a template's slots"),
+        ({"loss": "mntp"}, "is for bidirectional attention and this model is causal"),
+    ],
+    ids=["width", "template", "attention"],
+)
+def test_what_a_later_stage_cannot_work_with_is_said_before_the_first_step(recipe, tmp_path, later, said):
+    table = recipe()
+    table["stage"].append({"name": "two", "steps": 2, "batch_size": 4, "learning_rate": 1e-2, **later})
+    with pytest.raises(ConfigError, match=said) as raised:
+        antiphon.train(table)
+    assert str(raised.value).startswith(f"stage.two ({later['loss']}): ")
+    assert not (tmp_path / "run").exists()
+
+
 def test_stock_sentence_transformers_reads_the_run_and_the_card_says_what_it_is(recipe):
     run = antiphon.train(recipe())
     model = antiphon.load(run, device="cpu")

@@ -26,7 +26,7 @@ from antiphon.training.recipe_tables import Stage, with_defaults
 from antiphon.training.run import RunningJob
 from antiphon.training.stage import settings_of
 from antiphon.training.trainer import batching
-from antiphon.training.trial import try_ending
+from antiphon.training.trial import try_run
 
 __all__ = ["Plan", "plan", "train"]
 
@@ -83,7 +83,7 @@ def train(  # noqa: PLR0913  (the public surface)
         is_new = not (folder / RUN).exists()
         state.wait_for_everyone()  # all have seen the folder as it was
         if state.is_main_process and is_new:  # a run that is resumed has shown it
-            try_ending(read_recipe, stages, read_recipe.model.base, folder)
+            try_run(read_recipe, stages, read_recipe.model.base, folder)
             record.write(run, folder)
         state.wait_for_everyone()
         job = RunningJob(

@@ -99,7 +99,7 @@ def run_stage(
     model = opened(recipe.model, place.base)
     base_fingerprint = fingerprint(model)
     _round_weights(model, stage)
-    normalize = _take_off_normalize(model)
+    normalize = take_off_normalize(model)
     most = model.max_seq_length
     if stage.max_tokens is not None:
         model.max_seq_length = stage.max_tokens
@@ -200,7 +200,7 @@ def _attach(model: SentenceTransformer, stage: Stage) -> None:
                 parameter.data = parameter.data.float()
 
 
-def _take_off_normalize(model: SentenceTransformer) -> bool:
+def take_off_normalize(model: SentenceTransformer) -> bool:
     """Take Normalize off the end, if it is there: Stage I needs the raw vector, and cosine does without."""
     if isinstance(model[-1], Normalize):
         del model[-1]

@@ -1,6 +1,6 @@
-"""What a run needs at its end, tried before its first step: all stages' adapters, and a save that reads back the same.
+"""What a run needs later on, tried before its first step: all stages' adapters, the losses, a save that reads back.
 
-Hours of training must not end in a model that cannot be written.
+Hours of training must not end in a model that cannot be written, nor in a stage that cannot begin.
 """
 
 from __future__ import annotations
@@ -12,22 +12,55 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from antiphon import compat
-from antiphon.errors import CheckpointError, ModelError
+from antiphon.errors import AntiphonError, CheckpointError, ModelError
 from antiphon.files import OURS
 from antiphon.model.adapters import attach, merge
+from antiphon.model.layers import keep_layers
 from antiphon.model.weights import head_tensors
 from antiphon.training.finishing import compared_vectors, saved_and_read
 from antiphon.training.recipe import Recipe
 from antiphon.training.recipe_tables import Stage
-from antiphon.training.stage import opened
+from antiphon.training.stage import loss_kind, opened, settings_of, take_off_normalize
 
 TRIAL = f"{OURS}-trial"
 WHOLE_BELOW = 2 << 30
 """Bytes of weights up to which the model is really written and read; above, what a save needs is looked at only."""
 
 
-def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path) -> None:
+def try_run(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path) -> None:
+    """Try what no stage could do without, in a temporary place in the folder; raise what it would raise hours later.
+
+    Raises as `try_ending` and `try_losses` do.
+    """
+    model = try_ending(recipe, stages, base, folder)
+    try_losses(model, stages[1:])
+
+
+def try_losses(model: SentenceTransformer, stages: Sequence[Stage]) -> None:
+    """Make the losses and collators of stages on the model's first layer; the model is of no use behind it.
+
+    Raises an error of the loss's own kind that names the stage: for a width or a vocabulary head that the model has
+    not, for a template or an attention that the loss cannot work with.
+    """
+    if not stages:
+        return
+    take_off_normalize(model)
+    keep_layers(model[0].model, 1)
+    most = model.max_seq_length
+    for stage in stages:
+        kind, settings = loss_kind(stage), settings_of(stage)
+        model.max_seq_length = stage.max_tokens or most
+        try:
+            kind.build(model, settings)
+            kind.collator(model, None, settings)
+        except AntiphonError as error:
+            raise type(error)(f"stage.{stage.name} ({stage.loss}): {error} Nothing was trained.") from error
+
+
+def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path) -> SentenceTransformer:
     """Attach and merge the adapters of every stage and save the untouched model, in a temporary place in the folder.
+
+    Returns the model, whose adapters are merged.
 
     Raises ConfigError for adapters that cannot be attached, CheckpointError for a head that is not there or a disk that
     is too small, ModelError where the model that is read back is not the one that was written.
@@ -40,7 +73,7 @@ def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path)
     _check_disk_space(folder, weights)
     if weights > WHOLE_BELOW:
         _check_head(model)
-        return
+        return model
     before = compared_vectors(model)
     place = folder / TRIAL
     try:
@@ -52,6 +85,7 @@ def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path)
             f"{base} cannot be trained here: saved and read back untouched it gives other vectors ({same}). Nothing "
             "was trained; report it with the model's config.json."
         )
+    return model
 
 
 def _check_disk_space(folder: Path, weights: int) -> None:

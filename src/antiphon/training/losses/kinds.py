@@ -13,7 +13,7 @@ from torch import nn
 
 Build = Callable[[SentenceTransformer, Any], nn.Module]
 Collate = Callable[
-    [SentenceTransformer, SentenceTransformerTrainingArguments, Any], SentenceTransformerDataCollator | None
+    [SentenceTransformer, SentenceTransformerTrainingArguments | None, Any], SentenceTransformerDataCollator | None
 ]
 
 
