@@ -17,6 +17,8 @@ from antiphon.errors import ConfigError
 from antiphon.model import parity
 from antiphon.model.base import stored_dtype
 from antiphon.training.recipe import read
+from antiphon.training.stage import opened
+from antiphon.training.trial import try_losses
 
 LORA = {"lora": {"rank": 2, "dropout": 0.0}}
 needs_lora = pytest.mark.skipif(lora_unavailable() is not None, reason=str(lora_unavailable()))
@@ -58,6 +60,15 @@ def test_what_a_later_stage_cannot_work_with_is_said_before_the_first_step(recip
         antiphon.train(table)
     assert str(raised.value).startswith(f"stage.two ({later['loss']}): ")
     assert not (tmp_path / "run").exists()
+
+
+def test_losses_are_tried_on_a_model_whose_layers_cannot_be_left_off(recipe):
+    asked = read(recipe())
+    model = opened(asked.model, asked.model.base)
+    layers = len(model[0].model.layers)
+    model[0].model.config.num_kv_shared_layers = 1  # as Gemma 3n has
+    try_losses(model, asked.stage)
+    assert len(model[0].model.layers) == layers > 1
 
 
 def test_stock_sentence_transformers_reads_the_run_and_the_card_says_what_it_is(recipe):

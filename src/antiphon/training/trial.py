@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
@@ -45,7 +46,8 @@ def try_losses(model: SentenceTransformer, stages: Sequence[Stage]) -> None:
     if not stages:
         return
     take_off_normalize(model)
-    keep_layers(model[0].model, 1)
+    with suppress(ModelError):  # layers that cannot be left off are tried whole, which takes longer
+        keep_layers(model[0].model, 1)
     most = model.max_seq_length
     for stage in stages:
         kind, settings = loss_kind(stage), settings_of(stage)
