@@ -33,7 +33,8 @@ def try_run(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path) ->
 
     Raises as `try_ending` and `try_losses` do.
     """
-    model = try_ending(recipe, stages, base, folder)
+    model = opened(recipe.model, base)
+    try_ending(model, stages, base, folder)
     try_losses(model, stages[1:])
 
 
@@ -59,15 +60,12 @@ def try_losses(model: SentenceTransformer, stages: Sequence[Stage]) -> None:
             raise type(error)(f"stage.{stage.name} ({stage.loss}): {error} Nothing was trained.") from error
 
 
-def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path) -> SentenceTransformer:
+def try_ending(model: SentenceTransformer, stages: Sequence[Stage], base: str, folder: Path) -> None:
     """Attach and merge the adapters of every stage and save the untouched model, in a temporary place in the folder.
-
-    Returns the model, whose adapters are merged.
 
     Raises ConfigError for adapters that cannot be attached, CheckpointError for a head that is not there or a disk that
     is too small, ModelError where the model that is read back is not the one that was written.
     """
-    model = opened(recipe.model, base)
     for lora in {stage.lora for stage in stages if stage.lora is not None}:
         attach(model, lora)
         merge(model)
@@ -75,7 +73,7 @@ def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path)
     _check_disk_space(folder, weights)
     if weights > WHOLE_BELOW:
         _check_head(model)
-        return model
+        return
     before = compared_vectors(model)
     place = folder / TRIAL
     try:
@@ -87,7 +85,6 @@ def try_ending(recipe: Recipe, stages: Sequence[Stage], base: str, folder: Path)
             f"{base} cannot be trained here: saved and read back untouched it gives other vectors ({same}). Nothing "
             "was trained; report it with the model's config.json."
         )
-    return model
 
 
 def _check_disk_space(folder: Path, weights: int) -> None:
