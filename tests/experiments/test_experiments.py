@@ -12,6 +12,7 @@ from statistics import mean, stdev
 
 import pytest
 
+from antiphon.cli.report.svg import drawing
 from antiphon.errors import ConfigError
 from antiphon.evaluation.scores import load_scores
 from antiphon.training.stage import opened
@@ -20,7 +21,7 @@ from experiments import job
 from experiments.experiment import Contrast, Experiment, read_experiment
 from experiments.job import Job
 from experiments.run import main, report, run_all
-from experiments.tables import TABLE, read_results, tables_of
+from experiments.tables import CHART, TABLE, chart_of, read_results, tables_of
 
 HERE = Path(job.__file__).resolve().parent
 FILES = sorted(HERE.glob("*.toml"))
@@ -199,9 +200,11 @@ def test_a_contrast_takes_several_arms_for_one_system_and_leaves_out_what_is_not
 
 
 @pytest.mark.parametrize("folder", RESULTS, ids=lambda path: path.name)
-def test_tables_come_out_of_the_records_beside_them(folder: Path):
+def test_tables_and_charts_come_out_of_the_records_beside_them(folder: Path):
     experiment = read_experiment(HERE / f"{folder.name}.toml")
     runs = experiment.runs()
     jobs = [Job(experiment=experiment, arm=arm, seed=seed, work=folder, results=folder) for arm, seed in runs]
     begun = [one for one in jobs if one.is_done() or one.is_trained()]
-    assert f"{tables_of(experiment, *read_results(begun), begun)}\n" == (folder / TABLE).read_text()
+    outcome, curves = read_results(begun)
+    assert f"{tables_of(experiment, outcome, curves, begun)}\n" == (folder / TABLE).read_text()
+    assert drawing(chart_of(experiment, outcome, curves)) == (folder / CHART).read_text()
