@@ -11,6 +11,7 @@ from conftest import make_base
 
 import antiphon
 from antiphon.encoding import Encoder
+from antiphon.encoding.kernels import tiles
 from antiphon.encoding.kernels.attention import candidates
 from antiphon.encoding.kernels.varlen import Spans
 from antiphon.model.parity import compare, unlike_texts
@@ -44,6 +45,7 @@ def naive_kernel(query, key, value, ends_q, ends_k, longest_q, longest_k, *, sca
 @pytest.fixture
 def kernel(monkeypatch):
     monkeypatch.setattr("antiphon.encoding.kernels.varlen.varlen_attn", naive_kernel)
+    monkeypatch.setattr("antiphon.encoding.kernels.varlen.in_tiles", lambda device: False)
 
 
 CELLS = [
@@ -71,7 +73,7 @@ def test_the_kernel_is_handed_what_makes_the_models_own_vectors(
         assert same.equal, same
 
 
-def test_spans_lay_the_prefix_before_each_text():
+def test_spans_lay_the_prefix_before_each_text(kernel):
     spans = Spans.of([3, 2], 2, torch.device("cpu"))
     assert spans.queries.tolist() == [0, 3, 5]
     assert spans.keys.tolist() == [0, 5, 9]
@@ -81,9 +83,15 @@ def test_spans_lay_the_prefix_before_each_text():
     assert spans.last().longest_query == 1
 
 
+def as_on_a_gpu(monkeypatch) -> None:
+    """Let the calls be those of a GPU, which are not timed."""
+    monkeypatch.setattr("antiphon.encoding.runner.candidates", lambda device, dtype: ("varlen", "sdpa"))
+    monkeypatch.setattr("antiphon.encoding.runner.fastest_first", lambda calls, model, dtype: calls)
+
+
 def test_what_the_kernel_cannot_do_takes_the_next_call(tmp_path, kernel, monkeypatch):
     """Gemma 2 caps its scores; and without a GPU the real kernel does not run at all."""
-    monkeypatch.setattr("antiphon.encoding.runner.candidates", lambda device, dtype: ("varlen", "sdpa"))
+    as_on_a_gpu(monkeypatch)
     capped = antiphon.build(
         make_base(tmp_path / "gemma2", "gemma2"), "echo", pooling="mean", max_tokens=64, dtype="float32"
     )
@@ -91,7 +99,7 @@ def test_what_the_kernel_cannot_do_takes_the_next_call(tmp_path, kernel, monkeyp
     assert encoder.reason is None
     assert encoder.mode == "sdpa"
     monkeypatch.undo()
-    monkeypatch.setattr("antiphon.encoding.runner.candidates", lambda device, dtype: ("varlen", "sdpa"))
+    as_on_a_gpu(monkeypatch)
     plain = antiphon.build(make_base(tmp_path / "llama"), "echo", pooling="mean", max_tokens=64, dtype="float32")
     encoder = Encoder(plain)
     assert encoder.reason is None
@@ -103,5 +111,6 @@ def test_calls_by_device_and_dtype():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert candidates(gpu, torch.bfloat16) == ("varlen", "sdpa")
     assert candidates(gpu, torch.float32) == ("sdpa",)
-    assert candidates(cpu, torch.bfloat16) == ("matmul", "sdpa")
+    assert candidates(cpu, torch.bfloat16)[-2:] == ("matmul", "sdpa")
+    assert ("varlen" in candidates(cpu, torch.bfloat16)) == (tiles.missing() is None)
     assert candidates(cpu, torch.float32) == ("sdpa",)

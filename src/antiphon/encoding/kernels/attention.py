@@ -131,7 +131,7 @@ def candidates(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         return "varlen", "sdpa"
     if device.type == "cpu" and dtype == torch.bfloat16:
-        return "matmul", "sdpa"
+        return (*(["varlen"] if varlen.in_tiles(device) else []), "matmul", "sdpa")
     return ("sdpa",)
 
 

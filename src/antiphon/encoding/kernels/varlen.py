@@ -1,6 +1,7 @@
-"""Attention over texts laid end to end in one row, by PyTorch's flash kernel for texts of any lengths: no mask at all.
+"""Attention over texts laid end to end in one row, by a kernel for texts of any lengths: no mask at all.
 
-The kernel needs a GPU and 16 bits. N texts, T tokens of the row, P tokens of the shared prefix, S = N x P + T keys.
+PyTorch's flash kernel on a GPU, our own on a processor with tiles (tiles.py), both in 16 bits. N texts, T tokens of the
+row, P tokens of the shared prefix, S = N x P + T keys.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from itertools import accumulate
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
+
+from antiphon.encoding.kernels import tiles
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,19 @@ class Spans:
     """The same of their keys, the prefix before each, (N + 1,) int32."""
     longest_query: int
     longest_key: int
-    order: torch.Tensor | None
-    """Which of prefix and row each key is, (S,); None without a prefix."""
+    prefix: int = 0
+    """P."""
+    tiled: bool = False
+    """Whether the kernel is the one for a processor's tiles."""
+    order: torch.Tensor | None = None
+    """Which of prefix and row each key is, (S,); None without a prefix, and where the kernel finds that by itself."""
 
     @classmethod
     def of(cls, lengths: Sequence[int], prefix: int, device: torch.device) -> Spans:
         """Return the spans of texts with these numbers of tokens, prefix not counted."""
         starts = [0, *accumulate(lengths)]
-        order = None
-        if prefix:
+        order, tiled = None, in_tiles(device)
+        if prefix and not tiled:
             own = (torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=False))
             order = torch.cat([part for each in own for part in (torch.arange(prefix), each + prefix)]).to(device)
         return cls(
@@ -39,6 +46,8 @@ class Spans:
             _offsets([prefix + length for length in lengths], device),
             max(lengths),
             prefix + max(lengths),
+            prefix,
+            tiled,
             order,
         )
 
@@ -49,6 +58,11 @@ class Spans:
         )
 
 
+def in_tiles(device: torch.device) -> bool:
+    """Return whether there is a kernel for a processor's tiles for this device."""
+    return device.type == "cpu" and tiles.missing() is None
+
+
 def attend(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -57,10 +71,16 @@ def attend(
     reach: tuple[int, int],
     scaling: float | None,
 ) -> torch.Tensor:
-    """Return attention (1, T, H, d) of queries (1, H, T, d) over keys (1, K, S, d).
+    """Return attention (1, T, H, d) of queries (1, H, T, d) over keys (1, K, S, d), or (1, K, P + T, d) in tiles.
 
     `reach` is how many tokens before and after a query are seen, -1 is all; a text's last query stands at its last key.
     """
+    if spans.tiled:
+        scale = float(query.shape[3] ** -0.5) if scaling is None else scaling
+        found: torch.Tensor = tiles.attend_in_tiles(
+            query, key, value, spans.queries, spans.keys, spans.prefix, *reach, scale
+        )
+        return found
     out = varlen_attn(
         query[0].transpose(0, 1),
         key[0].transpose(0, 1),

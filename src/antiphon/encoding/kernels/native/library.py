@@ -1,0 +1,97 @@
+"""Builds the C files beside it where the processor and a compiler allow, and loads them; kept in the user's cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from antiphon.files import cache_folder, write_whole
+
+FOLDER = Path(__file__).parent
+FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-fopenmp")
+COMPILERS = ("cc", "gcc", "clang")
+LONGEST_BUILD = 120
+"""Seconds."""
+OPTIONS = {"avx512_bf16": "avx512bf16", "amx_tile": "amx-tile", "amx_bf16": "amx-bf16"}
+"""What a compiler calls a feature of the processor, where Linux calls it otherwise."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NativeSource:
+    """A C file of this folder, and what Linux must say that the processor has for it."""
+
+    name: str
+    features: tuple[str, ...]
+
+    def missing(self) -> str | None:
+        """Return why it cannot be run here, as the end of a sentence; None where it can. Builds it if need be.
+
+        Example:
+            >>> NativeSource("attention", ("a_feature_of_no_processor",)).missing()
+            'the processor has no a_feature_of_no_processor'
+        """
+        if absent := [feature for feature in self.features if feature not in _features()]:
+            return f"the processor has no {' and no '.join(absent)}"
+        try:
+            _loaded(self)
+        except (OSError, subprocess.SubprocessError) as error:
+            said = str(getattr(error, "stderr", None) or error).strip()
+            return f"its C code cannot be built or loaded: {' '.join(said.split())}"
+        return None
+
+    @property
+    def library(self) -> ctypes.CDLL:
+        """The functions of the file. Raises OSError or SubprocessError where it cannot be built or loaded."""
+        return _loaded(self)
+
+
+@cache
+def _loaded(source: NativeSource) -> ctypes.CDLL:
+    """Return the library, from the user's cache where it is there."""
+    path = FOLDER / f"{source.name}.c"
+    words = [*_compiler(), *FLAGS, *(f"-m{OPTIONS.get(feature, feature)}" for feature in source.features)]
+    digest = hashlib.sha256(repr((path.read_bytes(), words)).encode()).hexdigest()
+    kept = cache_folder() / "native" / f"{source.name}-{digest}.so"
+    if kept.is_file():
+        return ctypes.CDLL(str(kept))
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / kept.name
+        command = [*words, str(path), "-o", str(made)]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=LONGEST_BUILD)
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(kept, made.read_bytes())
+        except OSError as error:
+            logger.info("%s could not be written (%s), so it is built anew in every process.", kept, error)
+        return ctypes.CDLL(str(made))
+
+
+def _compiler() -> list[str]:
+    """Return the words that call the C compiler: $CC, else what is there. Raises OSError where there is none."""
+    if named := os.environ.get("CC"):
+        return shlex.split(named)
+    found = next((path for name in COMPILERS if (path := shutil.which(name))), None)
+    if found is None:
+        raise OSError(f"there is no C compiler: $CC is not set, and none of {', '.join(COMPILERS)} is installed")
+    return [found]
+
+
+@cache
+def _features() -> frozenset[str]:
+    """Return what Linux says of the processor, nothing elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
