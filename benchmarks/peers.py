@@ -134,7 +134,7 @@ def peers() -> list[Peer]:
         Peer("llama.cpp", tuple(llama_script.PINS), "xllamacpp", llama_cpp),
         Peer("infinity", tuple(infinity_script.PINS), "infinity-emb", infinity, "strings", infinity_script.VARIABLES),
         Peer(f"{OURS} plain"),
-        Peer(f"{OURS} compiled, prepacked"),
+        Peer(f"{OURS} compiled"),
     ]
 
 
@@ -160,9 +160,12 @@ def worker(name: str, file: Path) -> None:
 def loaded(name: str, job: dict[str, Any]) -> Callable[[Sequence[str], str], Any]:
     if name.startswith(OURS):
         import antiphon
+        from antiphon.encoding.execution import packs
 
         model = antiphon.load(job["folder"], device="cpu", dtype=job["dtype"])
-        options: dict[str, Any] = {"compile": True, "linear": "prepacked"} if "compiled" in name else {}
+        options: dict[str, Any] = {"compile": True} if "compiled" in name else {}
+        if options and packs(model):  # as `compile="auto"` does
+            options["linear"] = "prepacked"
         encoder = antiphon.Encoder(model, **options).require_fast()
         return lambda texts, prompt: encoder.encode(list(texts), prompt=prompt)
     import torch

@@ -20,7 +20,7 @@ import antiphon
 from antiphon.encoding import Encoder, runner
 from antiphon.encoding.decoder import Decoder
 from antiphon.encoding.masks import packed_mask
-from antiphon.encoding.packing import ALONE, batches
+from antiphon.encoding.packing import ALONE, batches, end_to_end
 from antiphon.encoding.prefix import KEPT, PrefixCache
 from antiphon.encoding.tokenised import Reading, common, shared_by_probes
 from antiphon.model.parity import compare, unlike_texts
@@ -33,9 +33,10 @@ def model(tiny_base) -> SentenceTransformer:
     return antiphon.build(tiny_base, "echo", pooling="mean", max_tokens=64, dtype="float32")
 
 
+@pytest.mark.parametrize("laid", [batches, end_to_end])
 @given(lengths=st.lists(st.integers(1, ALONE + 300), min_size=1, max_size=60), budget=st.integers(1, 4096))
-def test_batches_hold_every_text_once_within_the_budget(lengths, budget):
-    made = list(batches(lengths, budget))
+def test_batches_hold_every_text_once_within_the_budget(laid, lengths, budget):
+    made = list(laid(lengths, budget))
     assert sorted(text for batch in made for text in batch.texts) == list(range(len(lengths)))
     for batch in made:
         assert batch.rows * batch.width <= budget or len(batch.placed) == 1
@@ -45,6 +46,7 @@ def test_batches_hold_every_text_once_within_the_budget(lengths, budget):
             assert place.start + place.length <= batch.width
             taken[place.row, place.start : place.start + place.length] += 1
         assert taken.max() == 1
+        assert laid is batches or (taken == 1).all()
 
 
 def test_rows_are_nearly_full():
@@ -52,6 +54,9 @@ def test_rows_are_nearly_full():
     for budget in (1024, 4096):
         room = sum(batch.rows * batch.width for batch in batches(lengths, budget))
         assert sum(lengths) / room > 0.9
+        made = list(end_to_end(lengths, budget))
+        assert sum(batch.width for batch in made) == sum(lengths)
+        assert len(made) == -(-sum(lengths) // budget)  # no more forward passes than it takes
     short = [7] * 1000
     assert sum(short) / sum(batch.rows * batch.width for batch in batches(short, 2048)) > 0.95
 

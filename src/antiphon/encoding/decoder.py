@@ -18,6 +18,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from antiphon import compat
 from antiphon.encoding.kernels import attention
 from antiphon.encoding.kernels.filled_up import KEYS, in_blocks
+from antiphon.encoding.kernels.gated import GatedLayer, is_gated
 from antiphon.encoding.kernels.linear import LINEARS
 from antiphon.encoding.kernels.varlen import Spans
 from antiphon.encoding.layer import ForwardPass, Layer
@@ -128,6 +129,7 @@ class _View:
         self.execution = execution
         self._seen: dict[int, nn.Module] = {}
         self._configs: dict[int, PretrainedConfig] = {}
+        self._gated: dict[type[nn.Module], bool] = {}
 
     def of(self, module: nn.Module) -> Any:
         """Return the copy of a module."""
@@ -149,6 +151,9 @@ class _View:
             own["config"] = self._configs[id(config)]
         children = compat.children_of(module)
         shown = {name: None if child is None else self.of(child) for name, child in children.items()}
+        if not self.execution.wide and self._is_gated(module):
+            self._seen[id(module)] = GatedLayer(shown).eval()
+            return
         wide = module
         if self.execution.wide and is_narrow(module):
             if isinstance(module, nn.Embedding):
@@ -156,3 +161,9 @@ class _View:
             else:
                 wide = in_float32(module)
         self._seen[id(module)] = compat.copied_module(wide, shown, **own)
+
+    def _is_gated(self, module: nn.Module) -> bool:
+        """Return whether the layers of a module's class are gated ones, by the first of them."""
+        if type(module) not in self._gated:
+            self._gated[type(module)] = is_gated(module)
+        return self._gated[type(module)]

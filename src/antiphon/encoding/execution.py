@@ -14,6 +14,7 @@ from antiphon.encoding.check import ROUNDED, Check, Judge, Vectors
 from antiphon.encoding.finished import finished
 from antiphon.encoding.kernels.attention import CALLS
 from antiphon.encoding.kernels.linear import LINEARS
+from antiphon.encoding.kernels.native.library import has
 from antiphon.encoding.runner import Runner
 from antiphon.encoding.tokenised import Reading
 from antiphon.errors import ConfigError
@@ -70,5 +71,9 @@ def check_layers(runner: Runner, judge: Judge) -> Check:
 
 
 def packs(model: SentenceTransformer) -> bool:
-    """Return whether packed weights are what layers gain from: 16 bits on a processor that multiplies them."""
-    return model.device.type == "cpu" and model.dtype == torch.bfloat16 and multiplies(model.device, model.dtype)
+    """Return whether packed weights are what layers gain from: 16 bits on a processor that multiplies them.
+
+    One with tiles reads plain weights as fast, and a compiler calls plain products itself.
+    """
+    narrow = model.device.type == "cpu" and model.dtype == torch.bfloat16
+    return narrow and multiplies(model.device, model.dtype) and not has("amx_bf16")

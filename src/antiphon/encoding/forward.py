@@ -50,7 +50,6 @@ def vectors_of(
 ) -> torch.Tensor:
     """Return the vectors (B, D) of a batch, in the order of its places; `texts` is what its numbers index."""
     before = 0 if prefix is None else len(prefix)
-    batch = batch.flat() if decoder.flat else batch
     rule = PooledTokens(model)
     pooled = PooledPositions.of(batch, [rule.of(texts[place.text]) for place in batch.placed], before)
     ids_RW, text_RW, position_RW = _packed(batch, texts, before)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 
 SHORTEST_ROW = 64
 """Texts shorter than this share a row: matrix products of a few rows are slow."""
@@ -67,12 +66,6 @@ class Batch:
         """The texts, in the order of their places."""
         return [place.text for place in self.placed]
 
-    def flat(self) -> Batch:
-        """Return the same texts end to end in one row."""
-        starts = accumulate((place.length for place in self.placed), initial=0)
-        placed = [replace(place, row=0, start=start) for place, start in zip(self.placed, starts, strict=False)]
-        return Batch(sum(place.length for place in self.placed), 1, placed)
-
     def renumber(self, numbers: Sequence[int]) -> None:
         """Give the texts other numbers: text `n` becomes `numbers[n]`."""
         self.placed = [replace(place, text=numbers[place.text]) for place in self.placed]
@@ -97,6 +90,28 @@ def batches(lengths: Sequence[int], budget: int) -> Iterator[Batch]:
         placed.append(Placed(text, *place, length))
     if placed:
         yield Batch(rows.width, rows.count, placed)
+
+
+def end_to_end(lengths: Sequence[int], budget: int) -> Iterator[Batch]:
+    """Yield batches of one row each, in which texts with these numbers of tokens stand end to end, the longest first.
+
+    A row has at most `budget` tokens, except for a single text that is longer. No token is seen from another text, so
+    which texts stand together is all the same.
+    """
+    rows, made = BestFitRows(budget), list[Batch]()
+    for text in sorted(range(len(lengths)), key=lambda text: -lengths[text]):
+        length = lengths[text]
+        if length > budget:
+            yield Batch(length, 1, [Placed(text, 0, 0, length)])
+            continue
+        place = rows.place(length)
+        assert place is not None  # as many rows as it takes
+        number, start = place
+        if number == len(made):
+            made.append(Batch(0, 1))
+        made[number].placed.append(Placed(text, 0, start, length))
+        made[number].width = start + length
+    yield from made
 
 
 def _width(longest: int, budget: int) -> int:

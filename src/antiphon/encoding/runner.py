@@ -19,7 +19,7 @@ from antiphon.encoding.budget import budget
 from antiphon.encoding.decoder import Decoder, ExecutionMode
 from antiphon.encoding.forward import vectors_of
 from antiphon.encoding.kernels.attention import candidates
-from antiphon.encoding.packing import Batch, batches
+from antiphon.encoding.packing import Batch, batches, end_to_end
 from antiphon.encoding.prefix import Prefix, PrefixCache
 from antiphon.encoding.tokenised import Reading, Tokens, common, read, shared_by_probes
 from antiphon.model.process_memory import keep_few_kernels, keep_heap
@@ -178,9 +178,12 @@ class Runner:
         lengths = [len(row.ids) - before for row in rows]
         if self.budget is None and sum(lengths) >= PROBE_FROM:
             self.budget = budget(self._decoder)
-        for batch in batches(lengths, self.budget or BEFORE_PROBE):
+        for batch in self._batches(lengths, self.budget or BEFORE_PROBE):
             for part, vectors in self._run(batch, rows, prefix):
                 yield [numbers[row] for row in part.texts], vectors
+
+    def _batches(self, lengths: Sequence[int], budget: int) -> Iterator[Batch]:
+        return (end_to_end if self._decoder.flat else batches)(lengths, budget)
 
     def _without_tokens(self, texts: Sequence[str], reading: Reading) -> torch.Tensor:
         """Return what sentence-transformers makes of texts without a token, beside one that has some."""
@@ -204,7 +207,7 @@ class Runner:
         if not outgrown:
             self.budget = max(1, size // 2)
         numbers = batch.texts
-        for part in batches([place.length for place in batch.placed], self.budget or 1):
+        for part in self._batches([place.length for place in batch.placed], self.budget or 1):
             part.renumber(numbers)
             yield from self._run(part, texts, prefix)
 

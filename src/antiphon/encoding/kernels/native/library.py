@@ -41,7 +41,7 @@ class NativeSource:
             >>> NativeSource("attention", ("a_feature_of_no_processor",)).missing()
             'the processor has no a_feature_of_no_processor'
         """
-        if absent := [feature for feature in self.features if feature not in _features()]:
+        if absent := [feature for feature in self.features if not has(feature)]:
             return f"the processor has no {' and no '.join(absent)}"
         try:
             _loaded(self)
@@ -54,6 +54,11 @@ class NativeSource:
     def library(self) -> ctypes.CDLL:
         """The functions of the file. Raises OSError or SubprocessError where it cannot be built or loaded."""
         return _loaded(self)
+
+
+def has(feature: str) -> bool:
+    """Return whether Linux says that the processor has a feature; elsewhere it says nothing."""
+    return feature in _features()
 
 
 @cache
