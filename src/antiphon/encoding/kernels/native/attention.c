@@ -5,14 +5,12 @@
    Weights are relative to the largest score so far, as in FlashAttention (Dao et al., 2022), so memory does not grow
    with the square of a text. A tile is 16 rows of 64 bytes: 16 float32 or 16 pairs of bfloat16. */
 
-#include <immintrin.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-typedef uint16_t bfloat16;
+#include "numbers.h"
 
 enum {
   SIDE = 16,           /* rows of a tile, and float32 of one of its rows */
@@ -23,7 +21,6 @@ enum {
   MOST_PARTS = 8,
 };
 
-static const float LOG2_E = 1.44269504f;
 static const float NO_SCORE = -1e30f; /* finite, so that a difference of two is a number */
 
 typedef struct {
@@ -99,16 +96,6 @@ static void multiply(const bfloat16 *left, long left_step, const uint32_t *right
         _tile_stored(3, lower + SIDE, sums_step * 4);
       }
     }
-}
-
-/* 2^x for x of at most 0: Taylor's polynomial between two whole powers, to 2e-6. */
-static __m512 power_of_two(__m512 x) {
-  static const float TERMS[] = {0.00961812911f, 0.0555041087f, 0.240226507f, 0.693147181f, 1.0f};
-  const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const __m512 rest = _mm512_sub_ps(x, whole);
-  __m512 sum = _mm512_set1_ps(0.00133335581f);
-  for (int term = 0; term < 5; term++) sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(TERMS[term]));
-  return _mm512_scalef_ps(sum, whole);
 }
 
 /* Makes weights of a query's scores, 0 outside of `from` to before `to`; returns by what its earlier sums fade. */

@@ -1,24 +1,9 @@
 /* What stands between the products of a gated feed-forward layer: swish of the gate times up, in bfloat16, at the pace of
    the memory. PyTorch's and the compiler's exponential are exact to the last bit of float32, which bfloat16 does not hold. */
 
-#include <immintrin.h>
-#include <stdint.h>
-
-typedef uint16_t bfloat16;
+#include "numbers.h"
 
 enum { LANES = 16, PIECE = 1 << 14 /* numbers that a thread takes at a time */ };
-
-static const float LOG2_E = 1.44269504f;
-
-/* 2^x: Taylor's polynomial between two whole powers, to 2e-6. */
-static __m512 power_of_two(__m512 x) {
-  static const float TERMS[] = {0.00961812911f, 0.0555041087f, 0.240226507f, 0.693147181f, 1.0f};
-  const __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const __m512 rest = _mm512_sub_ps(x, whole);
-  __m512 sum = _mm512_set1_ps(0.00133335581f);
-  for (int term = 0; term < 5; term++) sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(TERMS[term]));
-  return _mm512_scalef_ps(sum, whole);
-}
 
 static __m512 widened(const bfloat16 *numbers, __mmask16 there) {
   const __m256i narrow = _mm256_maskz_loadu_epi16(there, numbers);

@@ -66,7 +66,8 @@ def _loaded(source: NativeSource) -> ctypes.CDLL:
     """Return the library, from the user's cache where it is there."""
     path = FOLDER / f"{source.name}.c"
     words = [*_compiler(), *FLAGS, *(f"-m{OPTIONS.get(feature, feature)}" for feature in source.features)]
-    digest = hashlib.sha256(repr((path.read_bytes(), words)).encode()).hexdigest()
+    read = [file.read_bytes() for file in (path, *sorted(FOLDER.glob("*.h")))]
+    digest = hashlib.sha256(repr((read, words)).encode()).hexdigest()
     kept = cache_folder() / "native" / f"{source.name}-{digest}.so"
     if kept.is_file():
         return ctypes.CDLL(str(kept))
