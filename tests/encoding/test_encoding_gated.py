@@ -12,6 +12,7 @@ from torch import nn
 import antiphon
 from antiphon.encoding import Encoder
 from antiphon.encoding.kernels.gated import SOURCE, GatedLayer, gated, is_gated
+from antiphon.encoding.kernels.native import library
 
 needs_it = pytest.mark.skipif(SOURCE.missing() is not None, reason=f"{SOURCE.missing()}")
 
@@ -100,4 +101,6 @@ def test_the_encoder_takes_them_and_the_model_keeps_its_own(tmp_path, shape, tak
 
 def test_where_it_cannot_be_built_layers_are_the_models_own(monkeypatch):
     monkeypatch.setattr("antiphon.encoding.kernels.native.library._features", frozenset)
+    library._reason.cache_clear()
     assert not is_gated(Layer())
+    library._reason.cache_clear()

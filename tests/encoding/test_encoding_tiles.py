@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from antiphon.model.parity import unlike_texts
 
 CPU = torch.device("cpu")
 needs_tiles = pytest.mark.skipif(tiles.missing() is not None, reason=f"{tiles.missing()}")
+KEPT = (library._loaded, library._reason, tiles.missing)
 TEXTS = [*unlike_texts()[:33], "word " * 60]
 
 
@@ -164,10 +167,10 @@ def unbuilt(monkeypatch, tmp_path):
     """As if nothing had been built or asked yet, on a processor that has it all."""
     monkeypatch.setenv("ANTIPHON_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(library, "_features", lambda: frozenset(tiles.SOURCE.features))
-    for kept in (library._loaded, tiles.missing):
+    for kept in KEPT:
         kept.cache_clear()
     yield tmp_path
-    for kept in (library._loaded, tiles.missing):
+    for kept in KEPT:
         kept.cache_clear()
 
 
@@ -178,15 +181,18 @@ def test_without_a_compiler_the_other_calls_are_taken(unbuilt, monkeypatch):
     assert candidates(CPU, torch.bfloat16) == ("matmul", "sdpa")
 
 
-def test_a_compiler_that_fails_is_quoted(unbuilt, monkeypatch):
+def test_a_compiler_that_fails_is_quoted_once(unbuilt, monkeypatch, caplog):
     failing = unbuilt / "cc"
     failing.write_text("#!/bin/sh\necho 'no such option' >&2\nexit 1\n", encoding="utf-8")
     failing.chmod(0o755)
     monkeypatch.setenv("CC", str(failing))
-    assert tiles.missing() == "its C code cannot be built or loaded: no such option"
+    with caplog.at_level(logging.INFO, logger="antiphon"):
+        assert tiles.missing() == "its C code cannot be built or loaded: no such option"
+        assert tiles.SOURCE.missing() == tiles.missing()
+    assert caplog.text.count("is not there, because its C code cannot be built or loaded: no such option.") == 1
 
 
-def test_a_processor_without_it_is_named(monkeypatch):
+def test_a_processor_without_it_is_named(unbuilt, monkeypatch):
     monkeypatch.setattr(library, "_features", lambda: frozenset(tiles.SOURCE.features) - {"amx_bf16"})
     assert tiles.SOURCE.missing() == "the processor has no amx_bf16"
 
@@ -196,11 +202,23 @@ def test_it_is_built_once_and_kept(unbuilt, monkeypatch):
     assert tiles.missing() is None
     [kept] = (unbuilt / "cache" / "native").iterdir()
     before = kept.stat().st_mtime_ns
-    for cached in (library._loaded, tiles.missing):
+    for cached in KEPT:
         cached.cache_clear()
     monkeypatch.setattr(library.subprocess, "run", None)
     assert tiles.missing() is None
     assert kept.stat().st_mtime_ns == before
+
+
+@needs_tiles
+def test_a_kept_file_that_cannot_be_loaded_is_built_again(unbuilt):
+    assert tiles.missing() is None
+    [kept] = (unbuilt / "cache" / "native").iterdir()
+    kept.unlink()  # or the file that this process has mapped would change under it
+    kept.write_bytes(b"no library")
+    for cached in KEPT:
+        cached.cache_clear()
+    assert tiles.missing() is None
+    assert kept.read_bytes().startswith(b"\x7fELF")
 
 
 @needs_tiles

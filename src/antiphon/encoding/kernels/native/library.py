@@ -41,14 +41,7 @@ class NativeSource:
             >>> NativeSource("attention", ("a_feature_of_no_processor",)).missing()
             'the processor has no a_feature_of_no_processor'
         """
-        if absent := [feature for feature in self.features if not has(feature)]:
-            return f"the processor has no {' and no '.join(absent)}"
-        try:
-            _loaded(self)
-        except (OSError, subprocess.SubprocessError) as error:
-            said = str(getattr(error, "stderr", None) or error).strip()
-            return f"its C code cannot be built or loaded: {' '.join(said.split())}"
-        return None
+        return _reason(self)
 
     @property
     def library(self) -> ctypes.CDLL:
@@ -62,6 +55,21 @@ def has(feature: str) -> bool:
 
 
 @cache
+def _reason(source: NativeSource) -> str | None:
+    """Return why a source cannot be run; it is asked once, and said where the processor is not to blame."""
+    if absent := [feature for feature in source.features if not has(feature)]:
+        return f"the processor has no {' and no '.join(absent)}"
+    try:
+        _loaded(source)
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", None) or error).strip()
+        why = f"its C code cannot be built or loaded: {' '.join(said.split())}"
+        logger.info("What is faster on this processor (%s) is not there, because %s.", source.name, why)
+        return why
+    return None
+
+
+@cache
 def _loaded(source: NativeSource) -> ctypes.CDLL:
     """Return the library, from the user's cache where it is there."""
     path = FOLDER / f"{source.name}.c"
@@ -70,7 +78,10 @@ def _loaded(source: NativeSource) -> ctypes.CDLL:
     digest = hashlib.sha256(repr((read, words)).encode()).hexdigest()
     kept = cache_folder() / "native" / f"{source.name}-{digest}.so"
     if kept.is_file():
-        return ctypes.CDLL(str(kept))
+        try:
+            return ctypes.CDLL(str(kept))
+        except OSError as error:
+            logger.info("%s cannot be loaded (%s); it is built again.", kept, error)
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / kept.name
         command = [*words, str(path), "-o", str(made)]
