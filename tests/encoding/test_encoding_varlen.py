@@ -14,6 +14,7 @@ from antiphon.encoding import Encoder
 from antiphon.encoding.kernels import tiles
 from antiphon.encoding.kernels.attention import candidates
 from antiphon.encoding.kernels.varlen import Spans
+from antiphon.encoding.tokenised import Reading
 from antiphon.model.parity import compare, unlike_texts
 
 TEXTS = [*unlike_texts()[:33], "word " * 60]
@@ -79,8 +80,27 @@ def test_spans_lay_the_prefix_before_each_text(kernel):
     assert spans.keys.tolist() == [0, 5, 9]
     assert spans.order.tolist() == [0, 1, 2, 3, 4, 0, 1, 5, 6]
     assert (spans.longest_query, spans.longest_key) == (3, 5)
-    assert spans.last().queries.tolist() == [0, 1, 2]
-    assert spans.last().longest_query == 1
+    assert spans.asked([1, 2]).queries.tolist() == [0, 1, 3]
+    assert spans.asked([1, 2]).longest_query == 2
+
+
+@pytest.mark.parametrize(
+    ("template", "pooling", "fewer"), [("echo", "mean", 1), ("echo", "last", 1), ("classical", "mean", 0)]
+)
+def test_the_last_layer_asks_only_what_is_pooled(tmp_path, kernel, monkeypatch, template, pooling, fewer):
+    asked: list[tuple[int, int]] = []
+
+    def watched(query, key, *given, **named):
+        asked.append((len(query), len(key)))
+        return naive_kernel(query, key, *given, **named)
+
+    monkeypatch.setattr("antiphon.encoding.kernels.varlen.varlen_attn", watched)
+    model = antiphon.build(make_base(tmp_path / "base"), template, pooling=pooling, max_tokens=48, dtype="float32")
+    encoder = Encoder(model, attention="varlen")
+    asked.clear()
+    encoder._runner.run([f"{number} words " * 20 for number in range(3)], Reading("", None), share=False)
+    layers = model[0].model.config.num_hidden_layers
+    assert [queries < keys for queries, keys in asked] == [False] * (layers - fewer) + [True] * fewer
 
 
 def as_on_a_gpu(monkeypatch) -> None:
