@@ -20,15 +20,11 @@ needs_it = pytest.mark.skipif(SOURCE.missing() is not None, reason=f"{SOURCE.mis
 @needs_it
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (1, 7, 31), (2, 33, 1536), (40_000,)])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_it_is_swish_times_up_to_one_rounding(size, threads):
+def test_it_is_swish_times_up_to_one_rounding(size, threads, set_threads):
     torch.manual_seed(0)
     gate, up = (torch.randn(size).mul(6).bfloat16(), torch.randn(size).bfloat16())
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads)
-        found = gated(gate, up)
-    finally:
-        torch.set_num_threads(before)
+    set_threads(threads)
+    found = gated(gate, up)
     right = F.silu(gate.double()) * up.double()
     assert found.shape == gate.shape
     assert ((found.double() - right).abs() <= 2**-8 * right.abs() + 1e-30).all()
@@ -100,7 +96,7 @@ def test_the_encoder_takes_them_and_the_model_keeps_its_own(tmp_path, shape, tak
 
 
 def test_where_it_cannot_be_built_layers_are_the_models_own(monkeypatch):
-    monkeypatch.setattr("antiphon.encoding.kernels.native.library._features", frozenset)
+    monkeypatch.setattr(library, "has", lambda feature: False)
     library._reason.cache_clear()
     assert not is_gated(Layer())
     library._reason.cache_clear()

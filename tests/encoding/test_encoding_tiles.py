@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_base
+from test_encoding_varlen import CELLS
 
 import antiphon
 from antiphon.encoding import Encoder
@@ -105,16 +106,12 @@ def test_lengths_of_all_kinds_and_scores_of_all_sizes():
 
 @needs_tiles
 @pytest.mark.parametrize("lengths", [[40, 3, 700], [1500]])
-def test_threads_give_the_same_bits(lengths):
+def test_threads_give_the_same_bits(lengths, set_threads):
     query, key, value = (states_of(heads, sum(lengths), 64, by_token=True) for heads in (9, 3, 3))
-    before = torch.get_num_threads()
     found = []
-    try:
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
-            found.append(attend(query, key, value, Spans.of(lengths, 0, CPU), (-1, 0), None))
-    finally:
-        torch.set_num_threads(before)
+    for threads in (1, 2, 5):
+        set_threads(threads)
+        found.append(attend(query, key, value, Spans.of(lengths, 0, CPU), (-1, 0), None))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
@@ -137,19 +134,10 @@ def test_other_numbers_than_bfloat16_are_refused():
         attend(query, key, value, Spans.of([6], 0, CPU), (-1, 0), None)
 
 
-CELLS = [
-    ("llama", "echo", "mean", False, {}),
-    ("llama", "classical", "last", False, {}),
-    ("llama", "classical", "mean", True, {}),
-    ("mistral", "classical", "last", False, {"sliding_window": 12}),
-    ("qwen3", "echo", "mean", False, {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1}),
-    ("qwen2", "echo", "last", True, {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1}),
-    ("gemma3", "classical", "mean", True, {"sliding_window": 12}),
-]
-
-
 @needs_tiles
-@pytest.mark.parametrize(("shape", "template", "pooling", "bidirectional", "options"), CELLS)
+@pytest.mark.parametrize(
+    ("shape", "template", "pooling", "bidirectional", "options"), [*CELLS, ("llama", "classical", "last", False, {})]
+)
 def test_the_encoders_vectors_are_as_near_to_float32_as_the_other_calls(
     tmp_path, shape, template, pooling, bidirectional, options
 ):
@@ -170,7 +158,7 @@ def test_the_encoders_vectors_are_as_near_to_float32_as_the_other_calls(
 def unbuilt(monkeypatch, tmp_path):
     """As if nothing had been built or asked yet, on a processor that has it all."""
     monkeypatch.setenv("ANTIPHON_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(library, "_features", lambda: frozenset(tiles.SOURCE.features))
+    monkeypatch.setattr(library, "has", lambda feature: True)
     for kept in KEPT:
         kept.cache_clear()
     yield tmp_path
@@ -197,7 +185,7 @@ def test_a_compiler_that_fails_is_quoted_once(unbuilt, monkeypatch, caplog):
 
 
 def test_a_processor_without_it_is_named(unbuilt, monkeypatch):
-    monkeypatch.setattr(library, "_features", lambda: frozenset(tiles.SOURCE.features) - {"amx_bf16"})
+    monkeypatch.setattr(library, "has", lambda feature: feature != "amx_bf16")
     assert tiles.SOURCE.missing() == "the processor has no amx_bf16"
 
 

@@ -18,7 +18,7 @@ from sentence_transformers.util import quantize_embeddings
 
 from antiphon.encoding.check import Check, Judge, Vectors
 from antiphon.encoding.choice import Choice
-from antiphon.encoding.execution import Attention, Precision, check_layers, check_settings, choose_attention, packs
+from antiphon.encoding.execution import Attention, Precision, check_layers, check_settings, choose_attention, linear_for
 from antiphon.encoding.finished import distinct, finished, plain
 from antiphon.encoding.runner import Runner
 from antiphon.encoding.support import fault, is_supported, unsupported_reason
@@ -98,7 +98,7 @@ class Encoder:
         if compile is True or linear != "plain":
             self._take_other_layers(runner(compiled=compile is True, linear=linear))
         if compile == "auto":
-            self._later = runner(compiled=True, linear="prepacked" if linear == "plain" and packs(model) else linear)
+            self._later = runner(compiled=True, linear=linear_for(model) if linear == "plain" else linear)
 
     def require_fast(self) -> Encoder:
         """Return the Encoder itself; raise a ModelError where its `fault` says that something faster is off.

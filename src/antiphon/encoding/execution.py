@@ -14,7 +14,7 @@ from antiphon.encoding.check import ROUNDED, Check, Judge, Vectors
 from antiphon.encoding.finished import finished
 from antiphon.encoding.kernels.attention import CALLS
 from antiphon.encoding.kernels.linear import LINEARS
-from antiphon.encoding.kernels.native.library import has
+from antiphon.encoding.processor import has
 from antiphon.encoding.runner import Runner
 from antiphon.encoding.tokenised import Reading
 from antiphon.errors import ConfigError
@@ -70,10 +70,11 @@ def check_layers(runner: Runner, judge: Judge) -> Check:
     return max(checks, key=lambda check: (check.reason is not None, check.error or 0.0))
 
 
-def packs(model: SentenceTransformer) -> bool:
-    """Return whether packed weights are what layers gain from: 16 bits on a processor that multiplies them.
+def linear_for(model: SentenceTransformer) -> str:
+    """Return the linear layers that go best with compiled ones: packed where a CPU multiplies 16 bits, without tiles.
 
-    One with tiles reads plain weights as fast, and a compiler calls plain products itself.
+    A CPU with tiles reads plain weights as fast, and a compiler calls plain products itself.
     """
     narrow = model.device.type == "cpu" and model.dtype == torch.bfloat16
-    return narrow and multiplies(model.device, model.dtype) and not has("amx_bf16")
+    packs = narrow and multiplies(model.device, model.dtype) and not has("amx_bf16")
+    return "prepacked" if packs else "plain"

@@ -54,8 +54,9 @@ def vectors_of(
     pooled = PooledPositions.of(batch, [rule.of(texts[place.text]) for place in batch.placed], before)
     ids_RW, text_RW, position_RW = _packed(batch, texts, before)
     # without a mask a text's queries are its last tokens, so they can be fewer only where those are what is pooled
-    ends = pooled.at_ends if decoder.flat else []
-    prune = pooled.most < PRUNE_BELOW * batch.width and bool(ends or not decoder.flat)
+    few = pooled.most < PRUNE_BELOW * batch.width
+    ends = pooled.at_ends if few and decoder.flat else []
+    prune = few and bool(ends or not decoder.flat)
     kept_RK = moved(torch.tensor(pooled.kept_columns()), decoder.model.device) if prune else None
     run = ForwardPass(() if prefix is None else prefix.keys, kept_RK, ends)
     states = decoder(ids_RW, text_RW, position_RW, run)

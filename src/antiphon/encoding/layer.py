@@ -110,23 +110,18 @@ class Layer(nn.Module):
             given = {**given, "spans": spans, "reach": self.reach}
         order = None if spans is None else spans.order
         if self.last and run.kept_RK is not None:
-            asked = None if spans is None else spans.asked(run.kept)
-            return self._pruned(hidden_RWD, _LayerKeys(prefix, order=order), run.kept_RK, cache, given, asked)
+            return self._pruned(hidden_RWD, _LayerKeys(prefix, order=order), run, cache, given)
         keys = None if prefix is None and recorded is None else _LayerKeys(prefix, recorded, order=order)
         # a size of 1 and recorded keys would each be compiled anew: they run as they are
         general = recorded is None and hidden_RWD.shape[1] > 1 and (len(hidden_RWD) > 1 or spans is not None)
         return (self._run if general else self.layer)(hidden_RWD, **{cache: keys}, **given)
 
     def _pruned(
-        self,
-        hidden_RWD: torch.Tensor,
-        before: _LayerKeys,
-        kept_RK: torch.Tensor,
-        cache: str,
-        given: dict[str, Any],
-        asked: Spans | None,
+        self, hidden_RWD: torch.Tensor, before: _LayerKeys, run: ForwardPass, cache: str, given: dict[str, Any]
     ) -> Any:
         """Run the layer up to its keys and values, then again from its start at the kept positions only."""
+        kept_RK = run.kept_RK
+        assert kept_RK is not None
         try:
             self.layer(hidden_RWD, **{cache: replace(before, stop=True)}, **given)
         except _Kept as kept:
@@ -139,8 +134,8 @@ class Layer(nn.Module):
         mask = given.get("attention_mask")
         if mask is not None:
             given["attention_mask"] = mask.gather(2, kept_RK[:, None, :, None].expand(-1, 1, -1, mask.shape[3]))
-        if asked is not None:
-            given["spans"] = asked
+        if run.spans is not None:
+            given["spans"] = run.spans.asked(run.kept)
         return self.layer(_at(hidden_RWD, kept_RK), **{cache: _LayerKeys(replayed=keys)}, **given)
 
 

@@ -7,12 +7,12 @@ import json
 import logging
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from antiphon.files import cache_folder, write_whole
+from antiphon.encoding.processor import described
+from antiphon.files import cache_folder, keep
 
 logger = logging.getLogger(__name__)
 
@@ -39,11 +39,7 @@ class Measured:
 
     def keep(self, figures: Mapping[str, float]) -> None:
         """Keep what was measured; a cache that cannot be written is no fault."""
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self.path, json.dumps(dict(figures)).encode())
-        except OSError as error:
-            logger.info("%s could not be written (%s).", self.path, error)
+        keep(self.path, json.dumps(dict(figures)).encode())
 
 
 def shape_of(config: Any, *names: str) -> dict[str, Any]:
@@ -53,9 +49,4 @@ def shape_of(config: Any, *names: str) -> dict[str, Any]:
 
 def _processor() -> str:
     """Return the processor's name and what PyTorch uses of it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # no Linux
-        lines = []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{named or platform.processor()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{described('model name') or platform.processor()} {torch.backends.cpu.get_cpu_capability()}"

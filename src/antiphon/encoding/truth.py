@@ -26,7 +26,7 @@ from sentence_transformers import SentenceTransformer
 
 from antiphon import compat
 from antiphon.encoding.widened import widened
-from antiphon.files import cache_folder, write_whole
+from antiphon.files import cache_folder, keep
 from antiphon.model.fingerprint import cache_key
 
 FORM = 1
@@ -92,8 +92,4 @@ def _write(path: Path, kept: Truth) -> None:
     """Keep vectors; a cache that cannot be written to is no reason to fail."""
     buffer = io.BytesIO()
     np.savez(buffer, float32=kept.float32, theirs=kept.theirs)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, buffer.getvalue())
-    except OSError as error:
-        logger.info("%s could not be written (%s).", path, error)
+    keep(path, buffer.getvalue())

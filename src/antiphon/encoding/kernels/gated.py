@@ -63,10 +63,12 @@ def is_gated(layer: nn.Module) -> bool:
     A layer that multiplies by a constant as well has the same parts and other numbers.
     """
     children = compat.children_of(layer)
-    if set(children) != set(PARTS) or None in children.values() or SOURCE.missing() is not None:
+    if set(children) != set(PARTS) or None in children.values():
         return False
     weight = getattr(children["gate_proj"], "weight", None)
     if not torch.is_tensor(weight) or weight.dtype != torch.bfloat16 or weight.device.type != "cpu":
+        return False
+    if SOURCE.missing() is not None:  # asked last, since it may build
         return False
     gate, up, down, _ = (layer.get_submodule(name) for name in PARTS)
     states = torch.linspace(-2, 2, _TRIED * weight.shape[1], dtype=weight.dtype).view(_TRIED, -1)

@@ -41,6 +41,7 @@ typedef struct {
 } Job;
 
 typedef struct {
+  void *memory; /* that all of these lie in, NULL where there was none */
   uint32_t *keys, *values;
   bfloat16 *queries, *weights;
   float *scores, *sums, *tops, *totals;
@@ -227,28 +228,22 @@ static void attend_text(const Job *job, const Room *room, long text, long head, 
 
 static Room make_room(const Job *job, long keys) {
   const long rows = rounded(most(ROWS, job->heads / job->shared), 2 * SIDE);
-  const long sizes[] = {keys * job->wide * 2,
-                        keys * job->wide * 2,
-                        rows * job->wide * 2,
-                        rows * (job->columns + DEPTH) * 2,
-                        rows * (job->columns + SIDE) * 4,
-                        rows * job->wide * 4,
-                        rows * 4,
-                        rows * 4};
-  void *found[8];
-  for (int piece = 0; piece < 8; piece++) found[piece] = aligned_alloc(64, rounded(sizes[piece], 64));
-  const Room room = {found[0], found[1], found[2], found[3], found[4], found[5], found[6], found[7]};
+  const long laid = keys * job->wide / 2 * sizeof(uint32_t), queries = rows * job->wide * sizeof(bfloat16);
+  const long weights = rows * (job->columns + DEPTH) * sizeof(bfloat16), figures = rows * sizeof(float);
+  const long scores = figures * (job->columns + SIDE), sums = figures * job->wide;
+  /* each is a multiple of 64 bytes, since rows, columns and widths are of 32 numbers */
+  char *at = aligned_alloc(64, 2 * laid + queries + weights + scores + sums + 2 * figures);
+  Room room = {.memory = at};
+  if (!at) return room;
+  room.keys = (uint32_t *)at;
+  room.values = (uint32_t *)(at += laid);
+  room.queries = (bfloat16 *)(at += laid);
+  room.weights = (bfloat16 *)(at += queries);
+  room.scores = (float *)(at += weights);
+  room.sums = (float *)(at += scores);
+  room.tops = (float *)(at += sums);
+  room.totals = (float *)(at += figures);
   return room;
-}
-
-static int is_whole(const Room *room) {
-  return room->keys && room->values && room->queries && room->weights && room->scores && room->sums && room->tops &&
-         room->totals;
-}
-
-static void free_room(Room *room) {
-  free(room->keys), free(room->values), free(room->queries), free(room->weights);
-  free(room->scores), free(room->sums), free(room->tops), free(room->totals);
 }
 
 /* Whether Linux lets this process use the tiles; it has to be asked once. */
@@ -284,9 +279,8 @@ int antiphon_attend(const bfloat16 *query, const bfloat16 *key, const bfloat16 *
   int failed = 0;
 #pragma omp parallel num_threads(threads)
   {
-    Room room = make_room(&job, keys);
-    const int enough = is_whole(&room);
-    if (enough) {
+    const Room room = make_room(&job, keys);
+    if (room.memory) {
       struct {
         uint8_t palette, first_row, reserved[14];
         uint16_t bytes[SIDE];
@@ -302,9 +296,9 @@ int antiphon_attend(const bfloat16 *query, const bfloat16 *key, const bfloat16 *
     for (long text = 0; text < texts; text++)
       for (long head = 0; head < shared; head++)
         for (long part = 0; part < parts; part++)
-          if (enough) attend_text(&job, &room, text, head, part, parts);
-    if (enough) _tile_release();
-    free_room(&room);
+          if (room.memory) attend_text(&job, &room, text, head, part, parts);
+    if (room.memory) _tile_release();
+    free(room.memory);
   }
   return failed;
 }

@@ -9,12 +9,13 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from antiphon.files import cache_folder, write_whole
+from antiphon.encoding.processor import has
+from antiphon.errors import DataError
+from antiphon.files import cache_folder, keep, scratch
 
 FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-fopenmp")
@@ -49,11 +50,6 @@ class NativeSource:
         return _loaded(self)
 
 
-def has(feature: str) -> bool:
-    """Return whether Linux says that the processor has a feature; elsewhere it says nothing."""
-    return feature in _features()
-
-
 @cache
 def _reason(source: NativeSource) -> str | None:
     """Return why a source cannot be run; it is asked once, and said where the processor is not to blame."""
@@ -61,7 +57,7 @@ def _reason(source: NativeSource) -> str | None:
         return f"the processor has no {' and no '.join(absent)}"
     try:
         _loaded(source)
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, subprocess.SubprocessError, DataError) as error:
         said = str(getattr(error, "stderr", None) or error).strip()
         why = f"its C code cannot be built or loaded: {' '.join(said.split())}"
         logger.info("What is faster on this processor (%s) is not there, because %s.", source.name, why)
@@ -82,15 +78,11 @@ def _loaded(source: NativeSource) -> ctypes.CDLL:
             return ctypes.CDLL(str(kept))
         except OSError as error:
             logger.info("%s cannot be loaded (%s); it is built again.", kept, error)
-    with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / kept.name
+    with scratch() as folder:
+        made = folder / kept.name
         command = [*words, str(path), "-o", str(made)]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=LONGEST_BUILD)
-        try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(kept, made.read_bytes())
-        except OSError as error:
-            logger.info("%s could not be written (%s), so it is built anew in every process.", kept, error)
+        keep(kept, made.read_bytes())
         return ctypes.CDLL(str(made))
 
 
@@ -102,13 +94,3 @@ def _compiler() -> list[str]:
     if found is None:
         raise OSError(f"there is no C compiler: $CC is not set, and none of {', '.join(COMPILERS)} is installed")
     return [found]
-
-
-@cache
-def _features() -> frozenset[str]:
-    """Return what Linux says of the processor, nothing elsewhere."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
