@@ -26,22 +26,20 @@ TEXTS = [*unlike_texts()[:33], "word " * 60]
 
 
 def defined(query, key, value, lengths, prefix, reach, scaling, asked=None):
-    """Each query's softmax over the keys that it sees, a text at a time, in float64: (1, T, H, d).
-
-    `asked` is how many of each text's last tokens the queries are.
-    """
+    """Each query's softmax over the keys that it sees, a text at a time, in float64: (1, T, H, d)."""
     query, key, value = (states.double() for states in (query, key, value))
-    group, start, first, found = query.shape[1] // key.shape[1], 0, 0, []
+    group, start, found = query.shape[1] // key.shape[1], 0, []
     for text, length in enumerate(lengths):
         own = torch.cat([torch.arange(prefix), prefix + start + torch.arange(length)])
-        queries = length if asked is None else asked[text]
+        queries = length if asked is None else 1
+        first = start if asked is None else text
         keys, values = (states[0][:, own].repeat_interleave(group, 0) for states in (key, value))
         at, seen = torch.arange(queries)[:, None] + len(own) - queries, torch.arange(len(own))[None]
         visible = (reach[0] < 0) | (seen >= at - reach[0])
         visible = visible & ((reach[1] < 0) | (seen <= at + reach[1]))
         scores = query[0][:, first : first + queries] @ keys.transpose(1, 2) * scaling
         found.append((scores.masked_fill(~visible, -torch.inf).softmax(-1) @ values).transpose(0, 1))
-        start, first = start + length, first + queries
+        start += length
     return torch.cat(found)[None]
 
 
@@ -79,11 +77,9 @@ def test_it_is_the_softmax_over_what_is_seen(lengths, prefix, shape, reach, by_t
     assert found.shape == (1, sum(lengths), heads, width)
     # one rounding of weights and one of the sum, of values that are of size 1 to 4
     assert (found.double() - right).abs().max() < 0.03
-    asked = [1 + length // 2 for length in lengths]
-    ends = np.cumsum(lengths)
-    last = [at for end, count in zip(ends, asked, strict=True) for at in range(end - count, end)]
-    pruned = attend(query[:, :, last], key, value, spans.asked(asked), reach, None)
-    alone = defined(query[:, :, last], key, value, lengths, prefix, reach, width**-0.5, asked)
+    last = [sum(lengths[: number + 1]) - 1 for number in range(len(lengths))]
+    pruned = attend(query[:, :, last], key, value, spans.last(), reach, None)
+    alone = defined(query[:, :, last], key, value, lengths, prefix, reach, width**-0.5, asked=1)
     assert (pruned.double() - alone).abs().max() < 0.03
 
 

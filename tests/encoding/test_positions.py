@@ -16,10 +16,6 @@ def test_the_drawing():
     assert pooled.kept_columns() == [[4, 7, 8]]
     assert pooled.states(pruned=True) == [[3], [4, 5]]
     assert pooled.states(pruned=False) == [[7], [10, 11]]
-    assert pooled.at_ends == [1, 2]
-    assert PooledPositions.of(batch, [[6], [5, 6]], 3).at_ends == []
-    assert PooledPositions.of(batch, [[5, 7], [6]], 3).at_ends == []
-    assert PooledPositions.of(batch, [[7], []], 3).at_ends == []
 
 
 def test_states_are_those_of_the_pooled_tokens_whatever_is_pooled():

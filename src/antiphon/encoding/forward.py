@@ -53,13 +53,10 @@ def vectors_of(
     rule = PooledTokens(model)
     pooled = PooledPositions.of(batch, [rule.of(texts[place.text]) for place in batch.placed], before)
     ids_RW, text_RW, position_RW = _packed(batch, texts, before)
-    # without a mask a text's queries are its last tokens, so they can be fewer only where those are what is pooled
-    few = pooled.most < PRUNE_BELOW * batch.width
-    ends = pooled.at_ends if few and decoder.flat else []
-    prune = few and bool(ends or not decoder.flat)
+    # without a mask a text's queries are its last tokens, so they can be fewer only where the last one is pooled
+    prune = pooled.most < PRUNE_BELOW * batch.width and (rule.last_only or not decoder.flat)
     kept_RK = moved(torch.tensor(pooled.kept_columns()), decoder.model.device) if prune else None
-    run = ForwardPass(() if prefix is None else prefix.keys, kept_RK, ends)
-    states = decoder(ids_RW, text_RW, position_RW, run)
+    states = decoder(ids_RW, text_RW, position_RW, ForwardPass(() if prefix is None else prefix.keys, kept_RK))
     states_SD = states.reshape(-1, states.shape[-1])
     if prefix is not None:
         states_SD = torch.cat([prefix.states_PD, states_SD])

@@ -27,8 +27,6 @@ class ForwardPass:
     """By layer; empty without a prefix."""
     kept_RK: torch.Tensor | None = None
     """Positions at which the last layer's states are wanted; None is all."""
-    kept: Sequence[int] = ()
-    """How many of each text's last tokens these are, for the calls that take no mask."""
     recorded: list[Keys] | None = None
     """Filled with every layer's keys and values, where it is a list."""
     spans: Spans | None = None
@@ -110,18 +108,16 @@ class Layer(nn.Module):
             given = {**given, "spans": spans, "reach": self.reach}
         order = None if spans is None else spans.order
         if self.last and run.kept_RK is not None:
-            return self._pruned(hidden_RWD, _LayerKeys(prefix, order=order), run, cache, given)
+            return self._pruned(hidden_RWD, _LayerKeys(prefix, order=order), run.kept_RK, cache, given)
         keys = None if prefix is None and recorded is None else _LayerKeys(prefix, recorded, order=order)
         # a size of 1 and recorded keys would each be compiled anew: they run as they are
         general = recorded is None and hidden_RWD.shape[1] > 1 and (len(hidden_RWD) > 1 or spans is not None)
         return (self._run if general else self.layer)(hidden_RWD, **{cache: keys}, **given)
 
     def _pruned(
-        self, hidden_RWD: torch.Tensor, before: _LayerKeys, run: ForwardPass, cache: str, given: dict[str, Any]
+        self, hidden_RWD: torch.Tensor, before: _LayerKeys, kept_RK: torch.Tensor, cache: str, given: dict[str, Any]
     ) -> Any:
         """Run the layer up to its keys and values, then again from its start at the kept positions only."""
-        kept_RK = run.kept_RK
-        assert kept_RK is not None
         try:
             self.layer(hidden_RWD, **{cache: replace(before, stop=True)}, **given)
         except _Kept as kept:
@@ -134,8 +130,8 @@ class Layer(nn.Module):
         mask = given.get("attention_mask")
         if mask is not None:
             given["attention_mask"] = mask.gather(2, kept_RK[:, None, :, None].expand(-1, 1, -1, mask.shape[3]))
-        if run.spans is not None:
-            given["spans"] = run.spans.asked(run.kept)
+        if given.get("spans") is not None:
+            given["spans"] = given["spans"].last()
         return self.layer(_at(hidden_RWD, kept_RK), **{cache: _LayerKeys(replayed=keys)}, **given)
 
 

@@ -48,16 +48,6 @@ class PooledPositions:
         """The most pooled columns of a row: K, where the last layer is pruned."""
         return max(map(len, self.columns))
 
-    @property
-    def at_ends(self) -> list[int]:
-        """How many of each text's last tokens are pooled; empty where others are."""
-        counts = [len(kept) for kept in self.kept]
-        for place, kept, count in zip(self.batch.placed, self.kept, counts, strict=True):
-            end = place.start + place.length
-            if not count or self.columns[place.row][kept.start : kept.stop] != list(range(end - count, end)):
-                return []
-        return counts
-
     def kept_columns(self) -> list[list[int]]:
         """Return the columns (R, K) at which a pruned last layer runs.
 

@@ -51,9 +51,11 @@ class Spans:
             order,
         )
 
-    def asked(self, counts: Sequence[int]) -> Spans:
-        """Return the spans where only so many of each text's last tokens ask."""
-        return replace(self, queries=_offsets(counts, self.queries.device), longest_query=max(counts))
+    def last(self) -> Spans:
+        """Return the spans where only the last token of each text asks."""
+        return replace(
+            self, queries=torch.arange(len(self.queries), dtype=torch.int32).to(self.queries), longest_query=1
+        )
 
 
 def in_tiles(device: torch.device) -> bool:
