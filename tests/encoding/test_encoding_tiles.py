@@ -20,8 +20,8 @@ from antiphon.errors import ModelError
 from antiphon.model.parity import unlike_texts
 
 CPU = torch.device("cpu")
-needs_tiles = pytest.mark.skipif(tiles.missing() is not None, reason=f"{tiles.missing()}")
-KEPT = (library._loaded, library._reason, tiles.missing)
+needs_tiles = pytest.mark.skipif(tiles.SOURCE.missing() is not None, reason=f"{tiles.SOURCE.missing()}")
+KEPT = (library._loaded, library._reason)
 TEXTS = [*unlike_texts()[:33], "word " * 60]
 
 
@@ -165,7 +165,7 @@ def unbuilt(monkeypatch, tmp_path):
 def test_without_a_compiler_the_other_calls_are_taken(unbuilt, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(unbuilt))
-    assert "there is no C compiler: $CC is not set" in tiles.missing()
+    assert "there is no C compiler: $CC is not set" in tiles.SOURCE.missing()
     assert candidates(CPU, torch.bfloat16) == ("matmul", "sdpa")
 
 
@@ -175,8 +175,8 @@ def test_a_compiler_that_fails_is_quoted_once(unbuilt, monkeypatch, caplog):
     failing.chmod(0o755)
     monkeypatch.setenv("CC", str(failing))
     with caplog.at_level(logging.INFO, logger="antiphon"):
-        assert tiles.missing() == "its C code cannot be built or loaded: no such option"
-        assert tiles.SOURCE.missing() == tiles.missing()
+        assert tiles.SOURCE.missing() == "its C code cannot be built or loaded: no such option"
+        assert tiles.SOURCE.missing() == tiles.SOURCE.missing()
     assert caplog.text.count("is not there, because its C code cannot be built or loaded: no such option.") == 1
 
 
@@ -187,29 +187,29 @@ def test_a_processor_without_it_is_named(unbuilt, monkeypatch):
 
 @needs_tiles
 def test_it_is_built_once_and_kept(unbuilt, monkeypatch):
-    assert tiles.missing() is None
+    assert tiles.SOURCE.missing() is None
     [kept] = (unbuilt / "cache" / "native").iterdir()
     before = kept.stat().st_mtime_ns
     for cached in KEPT:
         cached.cache_clear()
     monkeypatch.setattr(library.subprocess, "run", None)
-    assert tiles.missing() is None
+    assert tiles.SOURCE.missing() is None
     assert kept.stat().st_mtime_ns == before
 
 
 @needs_tiles
 def test_a_kept_file_that_cannot_be_loaded_is_built_again(unbuilt):
-    assert tiles.missing() is None
+    assert tiles.SOURCE.missing() is None
     [kept] = (unbuilt / "cache" / "native").iterdir()
     kept.unlink()  # or the file that this process has mapped would change under it
     kept.write_bytes(b"no library")
     for cached in KEPT:
         cached.cache_clear()
-    assert tiles.missing() is None
+    assert tiles.SOURCE.missing() is None
     assert kept.read_bytes().startswith(b"\x7fELF")
 
 
 @needs_tiles
 def test_a_cache_that_cannot_be_written_is_no_fault(unbuilt):
     (unbuilt / "cache").write_text("a file where the folder would be", encoding="utf-8")
-    assert tiles.missing() is None
+    assert tiles.SOURCE.missing() is None

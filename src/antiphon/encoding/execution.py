@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from antiphon.compat import multiplies
 from antiphon.encoding.check import ROUNDED, Check, Judge, Vectors
 from antiphon.encoding.finished import finished
+from antiphon.encoding.kernels import tiled_products
 from antiphon.encoding.kernels.attention import CALLS
 from antiphon.encoding.kernels.linear import LINEARS
 from antiphon.encoding.processor import has
@@ -71,10 +72,11 @@ def check_layers(runner: Runner, judge: Judge) -> Check:
 
 
 def linear_for(model: SentenceTransformer) -> str:
-    """Return the linear layers that go best with compiled ones: packed where a CPU multiplies 16 bits, without tiles.
+    """Return the linear layers that go best with compiled ones: packed where a CPU multiplies 16 bits.
 
-    A CPU with tiles reads plain weights as fast, and a compiler calls plain products itself.
+    On a CPU with tiles only by our own products: oneDNN reads plain weights there as fast as packed ones, and a
+    compiler calls plain products itself.
     """
     narrow = model.device.type == "cpu" and model.dtype == torch.bfloat16
-    packs = narrow and multiplies(model.device, model.dtype) and not has("amx_bf16")
-    return "prepacked" if packs else "plain"
+    packs = narrow and multiplies(model.device, model.dtype)
+    return "prepacked" if packs and (not has("amx_bf16") or tiled_products.SOURCE.missing() is None) else "plain"

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from antiphon import compat
-from antiphon.encoding.kernels.native.library import NativeSource
+from antiphon.encoding.kernels.native.library import VECTORS, NativeSource
+from antiphon.encoding.kernels.tiled_products import TiledLinear, tiled_gate
 
-SOURCE = NativeSource("gated", ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"))
+SOURCE = NativeSource("gated", VECTORS)
 PARTS = ("gate_proj", "up_proj", "down_proj", "act_fn")
 """The children of such a layer, as the families of models call them."""
 _TRIED = 4
@@ -53,8 +54,17 @@ class GatedLayer(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Return the layer's output (..., D) for states (..., D)."""
-        out: torch.Tensor = self.down_proj(gated(self.gate_proj(states), self.up_proj(states)))
+        out: torch.Tensor = self.down_proj(self._between(states))
         return out
+
+    def _between(self, states: torch.Tensor) -> torch.Tensor:
+        """Return swish of the gate times up (..., I), in one pass with the products where the tiles make them."""
+        gate, up = self.gate_proj, self.up_proj
+        if isinstance(gate, TiledLinear) and isinstance(up, TiledLinear) and gate.bias is None and up.bias is None:
+            both: torch.Tensor = tiled_gate(states, gate.weight, up.weight, gate.outputs)
+            return both
+        between: torch.Tensor = gated(gate(states), up(states))
+        return between
 
 
 def is_gated(layer: nn.Module) -> bool:

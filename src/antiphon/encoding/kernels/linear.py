@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from antiphon import compat
+from antiphon.encoding.kernels.tiled_products import TiledLinear, fits
 
 TOKENS = 2048
 """Tokens that packed weights are laid out for; others are right too."""
@@ -102,5 +103,10 @@ def in_float8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (rows.float() / scale_M1).to(FLOAT8), scale_M1
 
 
-LINEARS: dict[str, Callable[[nn.Linear], nn.Module]] = {"prepacked": PrepackedLinear, "float8": Float8Linear}
+def prepacked_linear(linear: nn.Linear) -> nn.Module:
+    """Return a linear layer with its weights laid out for this processor."""
+    return TiledLinear(linear) if fits(linear) else PrepackedLinear(linear)
+
+
+LINEARS: dict[str, Callable[[nn.Linear], nn.Module]] = {"prepacked": prepacked_linear, "float8": Float8Linear}
 """The ways by name; "plain" is the model's own."""

@@ -6,24 +6,13 @@ T queries, S keys behind the P of the shared prefix, N texts, H heads, K key hea
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 
 import torch
 
-from antiphon.encoding.kernels.native.library import NativeSource
+from antiphon.encoding.kernels.native.library import TILES, NativeSource
 from antiphon.errors import ModelError
 
-SOURCE = NativeSource(
-    "attention", ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "amx_tile", "amx_bf16")
-)
-
-
-@cache
-def missing() -> str | None:
-    """Return why there is no such attention here, as the end of a sentence; None where there is."""
-    if why := SOURCE.missing():
-        return why
-    return None if SOURCE.library.antiphon_tiles_permitted() else "the system lets no process use the processor's tiles"
+SOURCE = NativeSource("attention", TILES)
 
 
 @torch.library.custom_op("antiphon::attend_in_tiles", mutates_args=())

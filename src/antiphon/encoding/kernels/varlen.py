@@ -60,7 +60,7 @@ class Spans:
 
 def in_tiles(device: torch.device) -> bool:
     """Return whether there is a kernel for a processor's tiles for this device."""
-    return device.type == "cpu" and tiles.missing() is None
+    return device.type == "cpu" and tiles.SOURCE.missing() is None
 
 
 def attend(

@@ -3,19 +3,14 @@
    Of each text and each key head the keys and values are laid out once as the tiles read them; then some queries at a
    time, with all heads that share those keys, are multiplied by a block of keys, weighed, and multiplied by the values.
    Weights are relative to the largest score so far, as in FlashAttention (Dao et al., 2022), so memory does not grow
-   with the square of a text. A tile is 16 rows of 64 bytes: 16 float32 or 16 pairs of bfloat16. */
+   with the square of a text. */
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#include "numbers.h"
+#include "tiles.h"
 
 enum {
-  SIDE = 16,           /* rows of a tile, and float32 of one of its rows */
-  DEPTH = 2 * SIDE,    /* bfloat16 of a row: what one product sums over */
-  CELLS = SIDE * SIDE, /* 32-bit cells of a tile */
   KEYS = 512,          /* keys of a block */
   ROWS = 128,          /* queries times heads that are multiplied at a time, about: they stay in the cache */
   MOST_PARTS = 8,
@@ -46,10 +41,6 @@ typedef struct {
   bfloat16 *queries, *weights;
   float *scores, *sums, *tops, *totals;
 } Room;
-
-static long least(long a, long b) { return a < b ? a : b; }
-static long most(long a, long b) { return a > b ? a : b; }
-static long rounded(long number, long multiple) { return (number + multiple - 1) / multiple * multiple; }
 
 /* Which of the 16 numbers from `at` on lie from `from` to before `to`. */
 static __mmask16 within(long at, long from, long to) {
@@ -246,12 +237,6 @@ static Room make_room(const Job *job, long keys) {
   return room;
 }
 
-/* Whether Linux lets this process use the tiles; it has to be asked once. */
-int antiphon_tiles_permitted(void) {
-  enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
-  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-}
-
 /* Fills out (tokens, heads, width); returns 0, or 1 where there was no memory. `steps` are those of query, key and value
    from token to token and from head to head. */
 int antiphon_attend(const bfloat16 *query, const bfloat16 *key, const bfloat16 *value, bfloat16 *out, const int64_t steps[6],
@@ -281,13 +266,7 @@ int antiphon_attend(const bfloat16 *query, const bfloat16 *key, const bfloat16 *
   {
     const Room room = make_room(&job, keys);
     if (room.memory) {
-      struct {
-        uint8_t palette, first_row, reserved[14];
-        uint16_t bytes[SIDE];
-        uint8_t rows[SIDE];
-      } shapes = {.palette = 1};
-      for (int tile = 0; tile < 8; tile++) shapes.bytes[tile] = 64, shapes.rows[tile] = SIDE;
-      _tile_loadconfig(&shapes);
+      open_tiles(SIDE, SIDE);
     } else {
 #pragma omp atomic write
       failed = 1;

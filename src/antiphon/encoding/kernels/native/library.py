@@ -24,6 +24,9 @@ LONGEST_BUILD = 120
 """Seconds."""
 OPTIONS = {"avx512_bf16": "avx512bf16", "amx_tile": "amx-tile", "amx_bf16": "amx-bf16"}
 """What a compiler calls a feature of the processor, where Linux calls it otherwise."""
+VECTORS = ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16")
+TILES = (*VECTORS, "amx_tile", "amx_bf16")
+"""What files need of the processor: 16 numbers at a time, or its tiles as well."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +59,14 @@ def _reason(source: NativeSource) -> str | None:
     if absent := [feature for feature in source.features if not has(feature)]:
         return f"the processor has no {' and no '.join(absent)}"
     try:
-        _loaded(source)
+        library = _loaded(source)
     except (OSError, subprocess.SubprocessError, DataError) as error:
         said = str(getattr(error, "stderr", None) or error).strip()
         why = f"its C code cannot be built or loaded: {' '.join(said.split())}"
         logger.info("What is faster on this processor (%s) is not there, because %s.", source.name, why)
         return why
+    if "amx_tile" in source.features and not library.antiphon_tiles_permitted():
+        return "the system lets no process use the processor's tiles"
     return None
 
 

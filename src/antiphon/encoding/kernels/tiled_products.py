@@ -1,0 +1,91 @@
+"""Products by weights that are laid out once for a processor's tiles of 16 bits (AMX).
+
+M tokens, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import nn
+
+from antiphon.encoding.kernels.native.library import TILES, NativeSource
+
+SOURCE = NativeSource("product", TILES)
+BLOCK = 32
+"""Inputs and outputs that the tiles take at a time."""
+
+
+def fits(linear: nn.Linear) -> bool:
+    """Return whether a layer's products can be had here; the first that could be builds what makes them."""
+    weight_OI = linear.weight
+    ours = weight_OI.dtype == torch.bfloat16 and weight_OI.device.type == "cpu"
+    return ours and not any(size % BLOCK for size in weight_OI.shape) and SOURCE.missing() is None
+
+
+def laid_out(weight_OI: torch.Tensor) -> torch.Tensor:
+    """Return weights as the tiles read them, (O x I / 2,) pairs."""
+    weight_OI = weight_OI.contiguous()
+    out = torch.empty(weight_OI.numel() // 2, dtype=torch.int32)
+    SOURCE.library.antiphon_lay_out(*_places(weight_OI, out), *map(ctypes.c_int64, weight_OI.shape))
+    return out
+
+
+@torch.library.custom_op("antiphon::tiled_product", mutates_args=())
+def tiled_product(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, outputs: int) -> torch.Tensor:
+    """Return the products (..., O) of states (..., I) by weights that were laid out, rounded once."""
+    return _multiplied(states, weight, None, bias, outputs)
+
+
+@torch.library.custom_op("antiphon::tiled_gate", mutates_args=())
+def tiled_gate(states: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, outputs: int) -> torch.Tensor:
+    """Return swish of the products by one weight times those by another, (..., O), rounded once."""
+    return _multiplied(states, gate, up, None, outputs)
+
+
+@tiled_product.register_fake
+def _(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, outputs: int) -> torch.Tensor:
+    return states.new_empty(*states.shape[:-1], outputs)
+
+
+@tiled_gate.register_fake
+def _(states: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, outputs: int) -> torch.Tensor:
+    return states.new_empty(*states.shape[:-1], outputs)
+
+
+class TiledLinear(nn.Module):
+    """A linear layer whose weights lie as the tiles read them: the same sums, the weights held twice."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.bias = linear.bias
+        self.outputs = linear.out_features
+        self.register_buffer("weight", laid_out(linear.weight.detach()), persistent=False)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Return the products of states (..., I), (..., O)."""
+        product: torch.Tensor = tiled_product(states, self.weight, self.bias, self.outputs)
+        return product
+
+
+def _multiplied(
+    states: torch.Tensor, weight: torch.Tensor, other: torch.Tensor | None, bias: torch.Tensor | None, outputs: int
+) -> torch.Tensor:
+    """Return what the C function makes of these."""
+    states = states.contiguous()
+    inputs = states.shape[-1]
+    out = states.new_empty(*states.shape[:-1], outputs)
+    SOURCE.library.antiphon_multiply(
+        *_places(states, weight, other, bias, out),
+        *map(ctypes.c_int64, (states.numel() // inputs, inputs, outputs)),
+        ctypes.c_int(torch.get_num_threads()),
+    )
+    return out
+
+
+def _places(*tensors: torch.Tensor | None) -> list[ctypes.c_void_p]:
+    return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
