@@ -39,7 +39,7 @@ DEFAULT = 32
 """sentence-transformers' batch size where none is given."""
 ARMS: dict[str, dict[str, Any]] = {
     "eager": {},
-    "compiled": {"compile": True},
+    "compiled": {"compile": True, "linear": "plain"},
     "prepacked": {"compile": True, "linear": "prepacked"},
     "float8": {"compile": True, "linear": "float8"},
 }
@@ -144,28 +144,36 @@ def compare(
     for arm, encoder in encoders.items():
         runs[arm] = lambda encoder=encoder: encoder.encode(chosen, prompt=prompt)
     taken: dict[str, list[float]] = {key: [] for key in runs}
+    tops: list[float] = []  # one a pair, since a machine's pace changes
     for pair in range(options.pairs):
         for key in list(runs) if pair % 2 == 0 else reversed(list(runs)):
             taken[key].append(clock(runs[key]))
-    top = ceiling(clock, options.device, options.dtype)
+        tops.append(ceiling(clock, options.device, options.dtype))
     needed = flops(model, chosen, prompt)
     sample = chosen[:: max(1, len(chosen) // 64)]
     truth = np.asarray(plain(model, sample, prompt), np.float32)
     itself = parity.compare(truth, np.asarray(plain(model, sample, prompt, 1), np.float32), limit=5e-2)
-    theirs = needed / statistics.median(taken[against[-1][0]]) / top
-    print(f"{name}: sentence-transformers at {theirs:.0%} of the ceiling; against itself at batch size 1: {itself}")
+    theirs = shared(needed, taken[against[-1][0]], tops)
+    print(f"{name}: sentence-transformers at {theirs} of the ceiling; against itself at batch size 1: {itself}")
     for arm, encoder in encoders.items():
         for key, label in against:
             print(f"  {arm:9} against batch size {label:12} {paired(taken[key], taken[arm])}")
         rate = needed / statistics.median(taken[arm])
         same = parity.compare(truth, encoder.encode(sample, prompt=prompt), limit=5e-2)
         print(
-            f"  {arm:9} {rate / 1e9:.0f} GFLOP/s of useful work, {rate / top:.0%} of the ceiling ({top / 1e9:.0f}); "
+            f"  {arm:9} {rate / 1e9:.0f} GFLOP/s of useful work, {shared(needed, taken[arm], tops)} of the ceiling "
+            f"({min(tops) / 1e9:.0f} to {max(tops) / 1e9:.0f}); "
             f"budget {encoder.budget}; {same}"
         )
     first, *others = encoders
     for arm in others:
         print(f"  {arm:9} against {first} {paired(taken[first], taken[arm])}", flush=True)
+
+
+def shared(needed: float, seconds: list[float], tops: list[float]) -> str:
+    """Return which share of the ceiling was used, each run by the ceiling beside it."""
+    shares = [needed / taken / top for taken, top in zip(seconds, tops, strict=True)]
+    return f"{statistics.median(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})"
 
 
 def paired(theirs: list[float], ours: list[float]) -> str:

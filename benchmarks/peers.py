@@ -160,13 +160,9 @@ def worker(name: str, file: Path) -> None:
 def loaded(name: str, job: dict[str, Any]) -> Callable[[Sequence[str], str], Any]:
     if name.startswith(OURS):
         import antiphon
-        from antiphon.encoding.execution import linear_for
 
         model = antiphon.load(job["folder"], device="cpu", dtype=job["dtype"])
-        options: dict[str, Any] = {}
-        if "compiled" in name:
-            options = {"compile": True, "linear": linear_for(model)}
-        encoder = antiphon.Encoder(model, **options).require_fast()
+        encoder = antiphon.Encoder(model, compile="compiled" in name).require_fast()
         return lambda texts, prompt: encoder.encode(list(texts), prompt=prompt)
     import torch
     from sentence_transformers import SentenceTransformer

@@ -10,6 +10,7 @@ from conftest import make_base
 from torch import nn
 
 import antiphon
+from antiphon import compat
 from antiphon.encoding import Encoder
 from antiphon.encoding.execution import linear_for
 from antiphon.encoding.kernels import tiled_products
@@ -95,6 +96,9 @@ def test_states_of_any_layout_and_what_is_no_number():
 def test_which_layers_are_taken():
     assert fits(linear(64, 96))
     assert isinstance(prepacked_linear(linear(64, 96)), TiledLinear)
+    mixed = linear(64, 96, bias=True)
+    mixed.bias = nn.Parameter(mixed.bias.float())
+    assert not fits(mixed)
     for layer in (linear(64, 40), linear(40, 64), nn.Linear(64, 96)):
         assert not fits(layer)
         assert isinstance(prepacked_linear(layer), PrepackedLinear)
@@ -123,3 +127,20 @@ def test_an_encoder_takes_them_beside_compiled_layers(tmp_path, shape):
     truth = antiphon.build(base, "classical", pooling="mean", max_tokens=48, dtype="float32").encode(texts)
     off = [np.linalg.norm(vectors - truth) for vectors in (encoder.encode(texts), model.encode(texts))]
     assert off[0] < 1.5 * off[1]
+
+
+def test_compiled_layers_take_what_goes_best_with_them_and_others_what_was_asked(tiny_base, monkeypatch):
+    """What is compiled here is the layer as it is: which linears it has is what is asked."""
+    if not compat.multiplies(torch.device("cpu"), torch.bfloat16):
+        pytest.skip("this processor has no products of 16 bits, so oneDNN packs no such weights")
+    monkeypatch.setattr("antiphon.encoding.decoder.compiled", lambda layer: layer)
+    model = antiphon.build(tiny_base, "classical", pooling="mean", max_tokens=48, dtype="bfloat16")
+    best = linear_for(model)
+    for asked, compile, taken in (
+        (None, True, best),
+        ("plain", True, "plain"),
+        (None, False, "plain"),
+        ("prepacked", False, "prepacked"),
+    ):
+        encoder = Encoder(model, linear=asked, compile=compile, widen=False)
+        assert (encoder.fault, "prepacked" in encoder.mode) == (None, taken == "prepacked"), (asked, compile)

@@ -60,18 +60,19 @@ class Encoder:
         budget: int | None = None,
         compile: Compile = False,
         attention: Attention | None = None,
-        linear: Linear = "plain",
+        linear: Linear | None = None,
         widen: bool | None = None,
     ) -> None:
         """Check the model; `budget` is the tokens of a forward pass, None finds it by a short probe.
 
         `compile` compiles the layers here, by `torch.compile`, which needs a C++ compiler on a CPU; `compile_seconds`
         is how long that took. "auto" does so later, once the texts that came or are expected win back what it costs.
-        `linear` is how layers multiply by their weights: "prepacked" lays them out for a CPU (the same sums, the
-        weights held twice), "float8" rounds weights and states to 8 bits, by how much `error` says. Where compiling or
-        such layers fail, one warning says why and the layers run as they are.
-        `widen` computes with weights of 16 bits in float32, which holds them again, twice as wide; None does so on a
-        processor without 16-bit products. `attention` is "sdpa", "matmul" or "varlen", None takes the fastest that
+        `linear` is how layers multiply by their weights: "plain", "prepacked" lays them out for a CPU (the same sums,
+        the weights held twice), "float8" rounds weights and states to 8 bits, by how much `error` says; None is plain,
+        or what goes best with compiled layers. Where compiling or such layers fail, one warning says why and the layers
+        run as they are.
+        `widen` computes with weights of 16 bits in float32, held again, twice as wide; None does so on a processor
+        without 16-bit products. `attention` is "sdpa", "matmul" or "varlen", None takes the fastest that
         works. Raises ConfigError for a budget below 1, an attention or a linear that there is not.
         """
         check_settings(model, attention, linear, budget)
@@ -95,10 +96,10 @@ class Encoder:
             self._fall_back(self.check.reason, is_fault=blamed)
             return
         runner = partial(Runner, model, budget=budget, attention=attention, widen=widen)
-        if compile is True or linear != "plain":
-            self._take_other_layers(runner(compiled=compile is True, linear=linear))
+        if compile is True or linear not in (None, "plain"):
+            self._take_other_layers(runner(compiled=compile is True, linear=linear or linear_for(model)))
         if compile == "auto":
-            self._later = runner(compiled=True, linear=linear_for(model) if linear == "plain" else linear)
+            self._later = runner(compiled=True, linear=linear or linear_for(model))
 
     def require_fast(self) -> Encoder:
         """Return the Encoder itself; raise a ModelError where its `fault` says that something faster is off.

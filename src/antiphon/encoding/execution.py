@@ -29,12 +29,12 @@ Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 logger = logging.getLogger(__name__)
 
 
-def check_settings(model: object, attention: str | None, linear: str, budget: int | None) -> None:
+def check_settings(model: object, attention: str | None, linear: str | None, budget: int | None) -> None:
     """Raise a ModelError for what is no model, a ConfigError for a setting that there is not or a budget below 1."""
     check_embedder(model, "Encoder")
     if attention is not None and attention not in CALLS:
         raise ConfigError(f"There is no attention {attention!r}; take one of {', '.join(CALLS)}.")
-    if linear not in ("plain", *LINEARS):
+    if linear not in (None, "plain", *LINEARS):
         raise ConfigError(f"There is no linear {linear!r}; take one of plain, {', '.join(LINEARS)}.")
     if budget is not None and budget < 1:
         raise ConfigError(f"budget is {budget}; a whole number of at least 1 token is wanted.")

@@ -19,9 +19,8 @@ BLOCK = 32
 
 def fits(linear: nn.Linear) -> bool:
     """Return whether a layer's products can be had here; the first that could be builds what makes them."""
-    weight_OI = linear.weight
-    ours = weight_OI.dtype == torch.bfloat16 and weight_OI.device.type == "cpu"
-    return ours and not any(size % BLOCK for size in weight_OI.shape) and SOURCE.missing() is None
+    ours = all(own.dtype == torch.bfloat16 and own.device.type == "cpu" for own in linear.parameters())
+    return ours and not any(size % BLOCK for size in linear.weight.shape) and SOURCE.missing() is None
 
 
 def laid_out(weight_OI: torch.Tensor) -> torch.Tensor:
