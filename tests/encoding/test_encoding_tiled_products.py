@@ -98,10 +98,12 @@ def test_which_layers_are_taken():
     assert isinstance(prepacked_linear(linear(64, 96)), TiledLinear)
     mixed = linear(64, 96, bias=True)
     mixed.bias = nn.Parameter(mixed.bias.float())
-    assert not fits(mixed)
-    for layer in (linear(64, 40), linear(40, 64), nn.Linear(64, 96)):
+    for layer in (mixed, nn.Linear(64, 96)):
         assert not fits(layer)
         assert isinstance(prepacked_linear(layer), PrepackedLinear)
+    for layer in (linear(64, 40), linear(40, 64), linear(tiled_products.DEEPEST + 32, 64)):
+        assert not fits(layer)
+        assert prepacked_linear(layer) is None  # the model's own is as fast
 
 
 def test_where_it_cannot_be_built_layers_are_packed_as_before(monkeypatch):

@@ -134,12 +134,17 @@ class _View:
     def of(self, module: nn.Module) -> Any:
         """Return the copy of a module."""
         if id(module) not in self._seen:
-            if type(module) is nn.Linear and self.execution.linear in LINEARS:
-                plain = in_float32(module) if self.execution.wide else module
-                self._seen[id(module)] = LINEARS[self.execution.linear](plain)
-            else:
+            other = self._other(module) if type(module) is nn.Linear else None
+            if other is None:
                 self._copy(module)
+            else:
+                self._seen[id(module)] = other
         return self._seen[id(module)]
+
+    def _other(self, linear: nn.Linear) -> nn.Module | None:
+        """Return the linear layer that takes the place of the model's own, None where none does."""
+        way = LINEARS.get(self.execution.linear)
+        return None if way is None else way(in_float32(linear) if self.execution.wide else linear)
 
     def _copy(self, module: nn.Module) -> None:
         own: dict[str, Any] = {}

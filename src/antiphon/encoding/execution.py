@@ -8,13 +8,14 @@ from typing import Literal
 
 import torch
 from sentence_transformers import SentenceTransformer
+from torch import nn
 
 from antiphon.compat import multiplies
 from antiphon.encoding.check import ROUNDED, Check, Judge, Vectors
 from antiphon.encoding.finished import finished
-from antiphon.encoding.kernels import tiled_products
 from antiphon.encoding.kernels.attention import CALLS
 from antiphon.encoding.kernels.linear import LINEARS
+from antiphon.encoding.kernels.tiled_products import fits
 from antiphon.encoding.processor import has
 from antiphon.encoding.runner import Runner
 from antiphon.encoding.tokenised import Reading
@@ -74,9 +75,11 @@ def check_layers(runner: Runner, judge: Judge) -> Check:
 def linear_for(model: SentenceTransformer) -> str:
     """Return the linear layers that go best with compiled ones: packed where a CPU multiplies 16 bits.
 
-    On a CPU with tiles only by our own products: oneDNN reads plain weights there as fast as packed ones, and a
-    compiler calls plain products itself.
+    On a CPU with tiles only if our own products take some of them: oneDNN reads plain weights there as fast as packed
+    ones, and a compiler calls plain products itself.
     """
     narrow = model.device.type == "cpu" and model.dtype == torch.bfloat16
     packs = narrow and multiplies(model.device, model.dtype)
-    return "prepacked" if packs and (not has("amx_bf16") or tiled_products.SOURCE.missing() is None) else "plain"
+    if packs and has("amx_bf16"):
+        packs = any(type(layer) is nn.Linear and fits(layer) for layer in model.modules())
+    return "prepacked" if packs else "plain"

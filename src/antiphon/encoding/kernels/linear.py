@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from antiphon import compat
-from antiphon.encoding.kernels.tiled_products import TiledLinear, fits
+from antiphon.encoding.kernels.tiled_products import TiledLinear, fits, is_for_tiles
 
 TOKENS = 2048
 """Tokens that packed weights are laid out for; others are right too."""
@@ -103,10 +103,15 @@ def in_float8(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (rows.float() / scale_M1).to(FLOAT8), scale_M1
 
 
-def prepacked_linear(linear: nn.Linear) -> nn.Module:
-    """Return a linear layer with its weights laid out for this processor."""
-    return TiledLinear(linear) if fits(linear) else PrepackedLinear(linear)
+def prepacked_linear(linear: nn.Linear) -> nn.Module | None:
+    """Return a linear layer with its weights laid out for this processor, None where it is best left as it is.
+
+    oneDNN multiplies by plain weights as fast as by packed ones where there are tiles.
+    """
+    if fits(linear):
+        return TiledLinear(linear)
+    return None if is_for_tiles(linear) else PrepackedLinear(linear)
 
 
-LINEARS: dict[str, Callable[[nn.Linear], nn.Module]] = {"prepacked": prepacked_linear, "float8": Float8Linear}
-"""The ways by name; "plain" is the model's own."""
+LINEARS: dict[str, Callable[[nn.Linear], nn.Module | None]] = {"prepacked": prepacked_linear, "float8": Float8Linear}
+"""The ways by name; "plain" is the model's own, and so is what a way leaves as it is."""

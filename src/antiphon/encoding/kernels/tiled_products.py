@@ -15,12 +15,20 @@ from antiphon.encoding.kernels.native.library import TILES, NativeSource
 SOURCE = NativeSource("product", TILES)
 BLOCK = 32
 """Inputs and outputs that the tiles take at a time."""
+DEEPEST = 2560
+"""Inputs beyond which a chunk's states leave the cache, so that oneDNN's products are as fast or faster."""
+
+
+def is_for_tiles(linear: nn.Linear) -> bool:
+    """Return whether the tiles multiply a layer's numbers here; the first such layer builds what does."""
+    narrow = all(own.dtype == torch.bfloat16 and own.device.type == "cpu" for own in linear.parameters())
+    return narrow and SOURCE.missing() is None
 
 
 def fits(linear: nn.Linear) -> bool:
-    """Return whether a layer's products can be had here; the first that could be builds what makes them."""
-    ours = all(own.dtype == torch.bfloat16 and own.device.type == "cpu" for own in linear.parameters())
-    return ours and not any(size % BLOCK for size in linear.weight.shape) and SOURCE.missing() is None
+    """Return whether a layer is for the tiles and of a shape that our products take and are faster for."""
+    whole = not any(size % BLOCK for size in linear.weight.shape) and linear.in_features <= DEEPEST
+    return whole and is_for_tiles(linear)
 
 
 def laid_out(weight_OI: torch.Tensor) -> torch.Tensor:
