@@ -34,6 +34,7 @@ typedef struct {
   long lines;                /* of each for a step of a block, so that a chunk fetches them whole */
 } Columns;
 
+/* Rounds the next rows of a block and writes them; `step` is from one row of the output to the next, in numbers. */
 static inline void finish(Block *block, long rows, long step, int gated) {
   for (const long end = least(block->end, block->next + rows); block->next < end; block->next++) {
     const float *sums = block->sums + block->next * DEPTH;
@@ -94,7 +95,8 @@ static inline void multiply_chunk(const Job *job, long chunk, long from, long to
   Block before = {0};
   int turn = 0;
   for (long n = from; n < to; n += wide) {
-    const uint32_t *left = job->weight + n / SIDE * column, *right = gated ? job->other + n / SIDE * column : left + column;
+    const uint32_t *left = job->weight + n / SIDE * column;
+    const uint32_t *right = gated ? job->other + n / SIDE * column : left + column;
     const long far = wide / SIDE * column, blocks = rounded(end - chunk, ROWS) / ROWS;
     Columns columns = {{left, right}, {(const char *)(left + far), (const char *)(right + far)}, SIDE / blocks};
     for (long m = chunk; m < end; m += ROWS, turn ^= 1) {
@@ -121,7 +123,8 @@ void antiphon_multiply(const bfloat16 *states, const uint32_t *weight, const uin
   const Job job = {states, bias, weight, other, out, rows, depth, outs};
   if (!rows) return; /* tiles of no rows are a fault */
   const long chunks = rounded(rows, CHUNK) / CHUNK;
-  const long share = rounded(most(1, outs * chunks / (threads > 1 ? 4 * threads : chunks)), DEPTH); /* outputs at a time */
+  const long parts = threads > 1 ? 4 * threads : chunks; /* of all the work, of whole chunks or of a chunk's outputs */
+  const long share = rounded(most(1, outs * chunks / parts), DEPTH);
 #pragma omp parallel num_threads(threads)
   {
     open_tiles(rows < SIDE ? rows : SIDE, rows > SIDE && rows < ROWS ? rows - SIDE : SIDE);
