@@ -148,6 +148,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def plain_processor(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the processor have nothing that our C code is written for, and forget what was asked before."""
+    from antiphon.encoding.kernels.native import library
+
+    monkeypatch.setattr(library, "has", lambda feature: False)
+    library._reason.cache_clear()
+    yield
+    library._reason.cache_clear()
+
+
+@pytest.fixture
 def set_threads() -> Iterator[Callable[[int], None]]:
     """Give what sets torch's threads, for one test."""
     import torch

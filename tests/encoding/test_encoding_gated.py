@@ -12,7 +12,6 @@ from torch import nn
 import antiphon
 from antiphon.encoding import Encoder
 from antiphon.encoding.kernels.gated import SOURCE, GatedLayer, gated, is_gated
-from antiphon.encoding.kernels.native import library
 
 needs_it = pytest.mark.skipif(SOURCE.missing() is not None, reason=f"{SOURCE.missing()}")
 
@@ -95,8 +94,5 @@ def test_the_encoder_takes_them_and_the_model_keeps_its_own(tmp_path, shape, tak
     assert off[0] < 1.5 * off[1]
 
 
-def test_where_it_cannot_be_built_layers_are_the_models_own(monkeypatch):
-    monkeypatch.setattr(library, "has", lambda feature: False)
-    library._reason.cache_clear()
+def test_where_it_cannot_be_built_layers_are_the_models_own(plain_processor):
     assert not is_gated(Layer())
-    library._reason.cache_clear()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from antiphon import compat
-from antiphon.encoding.kernels.native.library import VECTORS, NativeSource
+from antiphon.encoding.kernels.native.library import VECTORS, NativeSource, places
 from antiphon.encoding.kernels.tiled_products import TiledLinear, tiled_gate
 
 SOURCE = NativeSource("gated", VECTORS)
@@ -30,8 +30,8 @@ def gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """Return swish of the gate times up, both (..., I) in bfloat16."""
     gate, up = gate.contiguous(), up.contiguous()
     out = torch.empty_like(gate)
-    places = (ctypes.c_void_p(states.data_ptr()) for states in (gate, up, out))
-    SOURCE.library.antiphon_gated(*places, ctypes.c_int64(gate.numel()), ctypes.c_int(torch.get_num_threads()))
+    threads = ctypes.c_int(torch.get_num_threads())
+    SOURCE.library.antiphon_gated(*places(gate, up, out), ctypes.c_int64(gate.numel()), threads)
     return out
 
 

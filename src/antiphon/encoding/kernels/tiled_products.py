@@ -10,7 +10,7 @@ import ctypes
 import torch
 from torch import nn
 
-from antiphon.encoding.kernels.native.library import TILES, NativeSource
+from antiphon.encoding.kernels.native.library import TILES, NativeSource, places
 
 SOURCE = NativeSource("product", TILES)
 BLOCK = 32
@@ -35,7 +35,7 @@ def laid_out(weight_OI: torch.Tensor) -> torch.Tensor:
     """Return weights as the tiles read them, (O x I / 2,) pairs."""
     weight_OI = weight_OI.contiguous()
     out = torch.empty(weight_OI.numel() // 2, dtype=torch.int32)
-    SOURCE.library.antiphon_lay_out(*_places(weight_OI, out), *map(ctypes.c_int64, weight_OI.shape))
+    SOURCE.library.antiphon_lay_out(*places(weight_OI, out), *map(ctypes.c_int64, weight_OI.shape))
     return out
 
 
@@ -52,12 +52,8 @@ def tiled_gate(states: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, outpu
 
 
 @tiled_product.register_fake
-def _(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, outputs: int) -> torch.Tensor:
-    return states.new_empty(*states.shape[:-1], outputs)
-
-
 @tiled_gate.register_fake
-def _(states: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, outputs: int) -> torch.Tensor:
+def _(states: torch.Tensor, weight: torch.Tensor, other: torch.Tensor | None, outputs: int) -> torch.Tensor:
     return states.new_empty(*states.shape[:-1], outputs)
 
 
@@ -87,12 +83,8 @@ def _multiplied(
     inputs = states.shape[-1]
     out = states.new_empty(*states.shape[:-1], outputs)
     SOURCE.library.antiphon_multiply(
-        *_places(states, weight, other, bias, out),
+        *places(states, weight, other, bias, out),
         *map(ctypes.c_int64, (states.numel() // inputs, inputs, outputs)),
         ctypes.c_int(torch.get_num_threads()),
     )
     return out
-
-
-def _places(*tensors: torch.Tensor | None) -> list[ctypes.c_void_p]:
-    return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]

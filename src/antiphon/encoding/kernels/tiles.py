@@ -9,7 +9,7 @@ import ctypes
 
 import torch
 
-from antiphon.encoding.kernels.native.library import TILES, NativeSource
+from antiphon.encoding.kernels.native.library import TILES, NativeSource, places
 from antiphon.errors import ModelError
 
 SOURCE = NativeSource("attention", TILES)
@@ -39,9 +39,9 @@ def attend_in_tiles(  # noqa: PLR0913  (an operator's parameters are tensors and
     out = query.new_empty(1, tokens, heads, width)
     steps = [step for states in (query, key, value) for step in (states.stride(2), states.stride(1))]
     full = SOURCE.library.antiphon_attend(
-        *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (query, key, value, out)),
+        *places(query, key, value, out),
         (ctypes.c_int64 * 6)(*steps),
-        *(ctypes.c_void_p(starts.data_ptr()) for starts in (query_starts, key_starts)),
+        *places(query_starts, key_starts),
         *map(ctypes.c_int64, (len(query_starts) - 1, prefix, heads, key.shape[1], width, before, after)),
         ctypes.c_float(scaling),
         ctypes.c_int(torch.get_num_threads()),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from antiphon.encoding.processor import has
 from antiphon.errors import DataError
 from antiphon.files import cache_folder, keep, scratch
@@ -51,6 +53,11 @@ class NativeSource:
     def library(self) -> ctypes.CDLL:
         """The functions of the file. Raises OSError or SubprocessError where it cannot be built or loaded."""
         return _loaded(self)
+
+
+def places(*tensors: torch.Tensor | None) -> list[ctypes.c_void_p]:
+    """Return where tensors begin, as a C function takes them; None is NULL."""
+    return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
 
 
 @cache

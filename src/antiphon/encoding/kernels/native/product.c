@@ -132,6 +132,7 @@ void antiphon_multiply(const bfloat16 *states, const uint32_t *weight, const uin
     for (long chunk = 0; chunk < rows; chunk += CHUNK)
       for (long from = 0; from < outs; from += share) {
         const long to = least(outs, from + share);
+        /* two calls, so that neither asks at every row which it is */
         if (other) multiply_chunk(&job, chunk, from, to, 1);
         else multiply_chunk(&job, chunk, from, to, 0);
       }
