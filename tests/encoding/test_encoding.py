@@ -199,7 +199,7 @@ def test_widened_weights_of_16_bits_give_the_vectors_of_float32(bases, shape):
     before = {name: tensor.clone() for name, tensor in rounded.state_dict().items()}
     encoder = Encoder(rounded, widen=True)
     assert encoder.reason is None
-    assert encoder.mode == "sdpa, in float32"
+    assert encoder.mode == "varlen, in float32"
     ours = encoder.encode(TEXTS, prompt=PROMPT)
     assert all(torch.equal(tensor, before[name]) for name, tensor in rounded.state_dict().items())
     wide = antiphon.build(bases[shape], "echo", pooling="mean", max_tokens=100, dtype="float32")

@@ -20,7 +20,7 @@ CALLS = ("matmul", "sdpa")
 @pytest.fixture
 def model(tiny_base, tmp_path, monkeypatch):
     monkeypatch.setattr("antiphon.encoding.measured.cache_folder", lambda: tmp_path)
-    monkeypatch.setattr("antiphon.encoding.kernels.varlen.in_tiles", lambda device: False)
+    monkeypatch.setattr("antiphon.encoding.kernels.varlen.kernel_for", lambda device, dtype: "lengths")
     return antiphon.build(tiny_base, "echo", pooling="mean", max_tokens=64, dtype="bfloat16")
 
 
@@ -53,11 +53,11 @@ def test_the_other_one_where_that_is_faster(model, monkeypatch):
     assert Encoder(model, widen=False).mode == "matmul"
 
 
-def test_single_calls_and_those_of_a_gpu_are_not_timed(model, monkeypatch):
+def test_calls_of_a_gpu_and_in_float32_are_not_timed(model, monkeypatch):
     asked = timed(monkeypatch)
     on_gpu = SimpleNamespace(config=model[0].model.config, device=torch.device("cuda"))
     assert fastest_first(("varlen", "sdpa"), on_gpu, torch.bfloat16) == ("varlen", "sdpa")
-    assert fastest_first(("sdpa",), model[0].model, torch.float32) == ("sdpa",)
+    assert fastest_first(("varlen", "sdpa"), model[0].model, torch.float32) == ("varlen", "sdpa")
     assert not asked
 
 

@@ -96,8 +96,8 @@ def test_what_was_measured_is_kept_and_a_loss_is_not_tried_again(model, compiled
     encoder = Encoder(model, compile="auto")
     assert encoder.expect(10**6, TEXTS) is False  # it was tried, and left
     assert compiled
-    assert encoder.mode == "sdpa"
-    known = Choice(Runner(model, budget=None).decoder, "sdpa, compiled").known()
+    assert encoder.mode == "varlen"
+    known = Choice(Runner(model, budget=None).decoder, "varlen, compiled").known()
     assert known.plain == 1.0
     assert known.compiled == 1.5
     number = len(compiled)

@@ -99,7 +99,7 @@ def test_an_encoder_with_packed_layers(tiny_base, monkeypatch):
     model = antiphon.build(tiny_base, "echo", pooling="mean", max_tokens=64, dtype="float32")
     encoder = Encoder(model, linear="prepacked")
     assert encoder.error < 1e-3
-    assert encoder.mode == "sdpa, prepacked"
+    assert encoder.mode == "varlen, prepacked"
     packed, plain = [], PrepackedLinear.forward
     monkeypatch.setattr(PrepackedLinear, "forward", lambda self, states: packed.append(self) or plain(self, states))
     truth = np.asarray(model.encode(TEXTS, show_progress_bar=False))

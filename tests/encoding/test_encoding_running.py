@@ -19,6 +19,7 @@ from torch import nn
 import antiphon
 from antiphon.encoding import Encoder, runner
 from antiphon.encoding.decoder import Decoder
+from antiphon.encoding.kernels.varlen import Spans
 from antiphon.encoding.masks import packed_mask
 from antiphon.encoding.packing import ALONE, batches, end_to_end
 from antiphon.encoding.prefix import KEPT, PrefixCache
@@ -287,7 +288,16 @@ def test_a_model_that_packs_wrongly_is_found_out(model, monkeypatch):
         return torch.ones_like(real(*args, **kwargs))
 
     monkeypatch.setattr("antiphon.encoding.masks.packed_mask", leaking)
-    assert "differ" in Encoder(model).reason
+    assert "differ" in Encoder(model, attention="sdpa").reason
+
+
+def test_texts_end_to_end_that_see_each_other_are_found_out(model, monkeypatch):
+    real = Spans.of
+    monkeypatch.setattr(Spans, "of", lambda lengths, *given: real([sum(lengths)], *given))
+    assert "differ" in Encoder(model, attention="varlen").reason
+    encoder = Encoder(model)
+    assert encoder.reason is None
+    assert encoder.mode == "sdpa"
 
 
 def test_a_text_without_any_token(tmp_path):

@@ -71,7 +71,7 @@ def test_it_is_the_softmax_over_what_is_seen(lengths, prefix, shape, reach, by_t
     heads, shared, width = shape
     query = states_of(heads, sum(lengths), width, by_token=by_token, scale=3.0)
     key, value = (states_of(shared, prefix + sum(lengths), width, by_token=by_token) for _ in range(2))
-    spans = Spans.of(lengths, prefix, CPU)
+    spans = Spans.of(lengths, prefix, CPU, torch.bfloat16)
     found = attend(query, key, value, spans, reach, None)
     right = defined(query, key, value, lengths, prefix, reach, width**-0.5)
     assert found.shape == (1, sum(lengths), heads, width)
@@ -95,7 +95,7 @@ def test_lengths_of_all_kinds_and_scores_of_all_sizes():
         scale = float(draw.choice([0.01, 1.0, 30.0]))
         query = states_of(shared * group, sum(lengths), width, by_token=True, scale=scale)
         key, value = (states_of(shared, prefix + sum(lengths), width, by_token=False) for _ in range(2))
-        found = attend(query, key, value, Spans.of(lengths, prefix, CPU), reach, 0.1)
+        found = attend(query, key, value, Spans.of(lengths, prefix, CPU, torch.bfloat16), reach, 0.1)
         right = defined(query, key, value, lengths, prefix, reach, 0.1)
         assert (found.double() - right).abs().max() < 0.03, (seed, lengths, prefix, width, reach, scale)
 
@@ -107,7 +107,7 @@ def test_threads_give_the_same_bits(lengths, set_threads):
     found = []
     for threads in (1, 2, 5):
         set_threads(threads)
-        found.append(attend(query, key, value, Spans.of(lengths, 0, CPU), (-1, 0), None))
+        found.append(attend(query, key, value, Spans.of(lengths, 0, CPU, torch.bfloat16), (-1, 0), None))
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
 
@@ -116,7 +116,7 @@ def test_threads_give_the_same_bits(lengths, set_threads):
 def test_what_is_not_a_number_stays_so_in_its_own_text():
     query, key, value = (states_of(heads, 60, 32, by_token=True) for heads in (4, 2, 2))
     key[0, 0, 40] = torch.nan
-    found = attend(query, key, value, Spans.of([30, 30], 0, CPU), (-1, 0), None)
+    found = attend(query, key, value, Spans.of([30, 30], 0, CPU, torch.bfloat16), (-1, 0), None)
     broken = found.isnan().any(-1)[0]
     assert broken[40:, :2].all()
     assert not broken[:40].any()
@@ -127,7 +127,7 @@ def test_what_is_not_a_number_stays_so_in_its_own_text():
 def test_other_numbers_than_bfloat16_are_refused():
     query, key, value = (states_of(heads, 6, 32, by_token=True).float() for heads in (4, 2, 2))
     with pytest.raises(ModelError, match=r"take bfloat16 and even heads of one width, not torch\.float32"):
-        attend(query, key, value, Spans.of([6], 0, CPU), (-1, 0), None)
+        attend(query, key, value, Spans.of([6], 0, CPU, torch.bfloat16), (-1, 0), None)
 
 
 @needs_tiles

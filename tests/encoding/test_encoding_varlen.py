@@ -46,7 +46,7 @@ def naive_kernel(query, key, value, ends_q, ends_k, longest_q, longest_k, *, sca
 @pytest.fixture
 def kernel(monkeypatch):
     monkeypatch.setattr("antiphon.encoding.kernels.varlen.varlen_attn", naive_kernel)
-    monkeypatch.setattr("antiphon.encoding.kernels.varlen.in_tiles", lambda device: False)
+    monkeypatch.setattr("antiphon.encoding.kernels.varlen.kernel_for", lambda device, dtype: "flash")
 
 
 CELLS = [
@@ -75,7 +75,7 @@ def test_the_kernel_is_handed_what_makes_the_models_own_vectors(
 
 
 def test_spans_lay_the_prefix_before_each_text(kernel):
-    spans = Spans.of([3, 2], 2, torch.device("cpu"))
+    spans = Spans.of([3, 2], 2, torch.device("cpu"), torch.float32)
     assert spans.queries.tolist() == [0, 3, 5]
     assert spans.keys.tolist() == [0, 5, 9]
     assert spans.order.tolist() == [0, 1, 2, 3, 4, 0, 1, 5, 6]
@@ -106,7 +106,8 @@ def test_the_last_layer_asks_only_where_the_last_token_is_pooled(
 
 
 def as_on_a_gpu(monkeypatch) -> None:
-    """Let the calls be those of a GPU, which are not timed."""
+    """Let the calls be those of a GPU, which are not timed, and texts end to end be for its kernel."""
+    monkeypatch.setattr("antiphon.encoding.kernels.varlen.kernel_for", lambda device, dtype: "flash")
     monkeypatch.setattr("antiphon.encoding.runner.candidates", lambda device, dtype: ("varlen", "sdpa"))
     monkeypatch.setattr("antiphon.encoding.runner.fastest_first", lambda calls, model, dtype: calls)
 
@@ -135,4 +136,4 @@ def test_calls_by_device_and_dtype():
     assert candidates(gpu, torch.float32) == ("sdpa",)
     assert candidates(cpu, torch.bfloat16)[-2:] == ("matmul", "sdpa")
     assert ("varlen" in candidates(cpu, torch.bfloat16)) == (tiles.SOURCE.missing() is None)
-    assert candidates(cpu, torch.float32) == ("sdpa",)
+    assert candidates(cpu, torch.float32) == ("varlen", "sdpa")

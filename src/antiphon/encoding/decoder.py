@@ -86,6 +86,11 @@ class Decoder:
         """Whether texts are laid end to end in one row."""
         return self.execution.call in attention.FLAT
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What states are computed in."""
+        return torch.float32 if self.execution.wide else self.model.dtype
+
     def __call__(
         self, ids_RW: torch.Tensor, text_RW: torch.Tensor, position_RW: torch.Tensor, run: ForwardPass
     ) -> torch.Tensor:
@@ -98,7 +103,7 @@ class Decoder:
         mask = None
         if self.flat:
             lengths = torch.unique_consecutive(text_RW[0], return_counts=True)[1].tolist()
-            run = replace(run, spans=Spans.of(lengths, prefix, device))
+            run = replace(run, spans=Spans.of(lengths, prefix, device, self.dtype))
         else:
             mask = self._masks(text_RW, position_RW, prefix, run.kept_RK is not None)
         states: torch.Tensor = self.model(
@@ -113,7 +118,7 @@ class Decoder:
     def _masks(self, text_RW: torch.Tensor, position_RW: torch.Tensor, prefix: int, pruned: bool) -> Any:
         """Return the masks of tables on the CPU, none where one text is alone."""
         alone = len(text_RW) == 1 and not prefix and not pruned and bool((text_RW == 0).all())
-        dtype, device = torch.float32 if self.execution.wide else self.model.dtype, self.model.device
+        dtype, device = self.dtype, self.model.device
         blocks = self.execution.call == "sdpa" and in_blocks(device, dtype)
         # both add it to their scores in every layer, so it is made what they are once
         added = dtype if blocks or self.execution.call.startswith("matmul") else None

@@ -131,8 +131,8 @@ def candidates(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         return "varlen", "sdpa"
     if device.type == "cpu" and dtype == torch.bfloat16:
-        return (*(["varlen"] if varlen.in_tiles(device) else []), "matmul", "sdpa")
-    return ("sdpa",)
+        return (*(["varlen"] if varlen.kernel_for(device, dtype) == "tiles" else []), "matmul", "sdpa")
+    return ("varlen", "sdpa") if device.type == "cpu" else ("sdpa",)
 
 
 def _without_sinks(sinks: torch.Tensor | None) -> None:

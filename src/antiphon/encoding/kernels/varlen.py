@@ -1,7 +1,8 @@
 """Attention over texts laid end to end in one row, by a kernel for texts of any lengths: no mask at all.
 
-PyTorch's flash kernel on a GPU, our own on a processor with tiles (tiles.py), both in 16 bits. N texts, T tokens of the
-row, P tokens of the shared prefix, S = N x P + T keys.
+PyTorch's flash kernel on a GPU and our own on a processor with tiles (tiles.py), both in 16 bits; PyTorch's call length
+by length on other processors (by_length.py). N texts, T tokens of the row, P tokens of the shared prefix, S = N x P + T
+keys.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch.nn.attention.varlen import varlen_attn
 
 from antiphon.encoding.kernels import tiles
+from antiphon.encoding.kernels.by_length import attend_by_length
 
 
 @dataclass(frozen=True)
@@ -28,17 +30,17 @@ class Spans:
     longest_key: int
     prefix: int = 0
     """P."""
-    tiled: bool = False
-    """Whether the kernel is the one for a processor's tiles."""
+    kernel: str = "flash"
+    """Which kernel takes them, see `kernel_for`."""
     order: torch.Tensor | None = None
     """Which of prefix and row each key is, (S,); None without a prefix, and where the kernel finds that by itself."""
 
     @classmethod
-    def of(cls, lengths: Sequence[int], prefix: int, device: torch.device) -> Spans:
-        """Return the spans of texts with these numbers of tokens, prefix not counted."""
+    def of(cls, lengths: Sequence[int], prefix: int, device: torch.device, dtype: torch.dtype) -> Spans:
+        """Return the spans of texts with these numbers of tokens, prefix not counted, whose states have a dtype."""
         starts = [0, *accumulate(lengths)]
-        order, tiled = None, in_tiles(device)
-        if prefix and not tiled:
+        order, kernel = None, kernel_for(device, dtype)
+        if prefix and kernel == "flash":
             own = (torch.arange(start, start + length) for start, length in zip(starts, lengths, strict=False))
             order = torch.cat([part for each in own for part in (torch.arange(prefix), each + prefix)]).to(device)
         return cls(
@@ -47,7 +49,7 @@ class Spans:
             max(lengths),
             prefix + max(lengths),
             prefix,
-            tiled,
+            kernel,
             order,
         )
 
@@ -58,9 +60,11 @@ class Spans:
         )
 
 
-def in_tiles(device: torch.device) -> bool:
-    """Return whether there is a kernel for a processor's tiles for this device."""
-    return device.type == "cpu" and tiles.SOURCE.missing() is None
+def kernel_for(device: torch.device, dtype: torch.dtype) -> str:
+    """Return which kernel takes texts end to end: "flash" on a GPU, "tiles" or "lengths" on a processor."""
+    if device.type != "cpu":
+        return "flash"
+    return "tiles" if dtype == torch.bfloat16 and tiles.SOURCE.missing() is None else "lengths"
 
 
 def attend(
@@ -71,15 +75,14 @@ def attend(
     reach: tuple[int, int],
     scaling: float | None,
 ) -> torch.Tensor:
-    """Return attention (1, T, H, d) of queries (1, H, T, d) over keys (1, K, S, d), or (1, K, P + T, d) in tiles.
+    """Return attention (1, T, H, d) of queries (1, H, T, d) over keys (1, K, S, d), or (1, K, P + T, d) on a CPU.
 
     `reach` is how many tokens before and after a query are seen, -1 is all; a text's last query stands at its last key.
     """
-    if spans.tiled:
+    if spans.kernel != "flash":
         scale = float(query.shape[3] ** -0.5) if scaling is None else scaling
-        found: torch.Tensor = tiles.attend_in_tiles(
-            query, key, value, spans.queries, spans.keys, spans.prefix, *reach, scale
-        )
+        kernel = tiles.attend_in_tiles if spans.kernel == "tiles" else attend_by_length
+        found: torch.Tensor = kernel(query, key, value, spans.queries, spans.keys, spans.prefix, *reach, scale)
         return found
     out = varlen_attn(
         query[0].transpose(0, 1),
