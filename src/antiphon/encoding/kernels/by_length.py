@@ -35,12 +35,13 @@ def attend_by_length(  # noqa: PLR0913  (an operator's parameters are tensors an
         own = number * (keys - prefix)
         asked = query[0, :, queried : queried + number * queries].view(heads, number, queries, width).transpose(0, 1)
         keyed, valued = (_of_neighbours(states, kept, number, keys - prefix, prefix) for states in (key, value))
-        causal = after == 0 and queries == keys and before < 0
+        back = before if before < keys - 1 else -1  # a window that is wider than the text is none
+        causal = back < 0 and after == 0 and queries == keys
         found = F.scaled_dot_product_attention(
             asked,
             keyed,
             valued,
-            attn_mask=None if causal else _mask(queries, keys, before, after, query.device),
+            attn_mask=None if causal else _mask(queries, keys, back, after, query.device),
             is_causal=causal,
             scale=scaling,
             enable_gqa=heads != key.shape[1],
@@ -79,7 +80,7 @@ def _of_neighbours(states: torch.Tensor, start: int, number: int, length: int, p
 
 def _mask(queries: int, keys: int, before: int, after: int, device: torch.device) -> torch.Tensor | None:
     """Return which keys (L, Y) each of a text's last queries sees, None where all see all."""
-    if (before < 0 or before >= keys - 1) and (after < 0 or queries == 1 or after >= queries - 1):
+    if before < 0 and (after < 0 or after >= queries - 1):
         return None
     ahead = torch.arange(keys, device=device) - torch.arange(keys - queries, keys, device=device)[:, None]
     seen = torch.ones(queries, keys, dtype=torch.bool, device=device)
