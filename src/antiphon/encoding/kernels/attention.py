@@ -126,7 +126,7 @@ FLAT = {"varlen"}
 def candidates(device: torch.device, dtype: torch.dtype) -> tuple[str, ...]:
     """Return the names of the calls for a device and dtype, one that always works last.
 
-    On a GPU the fastest comes first. On a CPU in bfloat16 that depends on the processor: see `attention_choice.py`.
+    The fastest comes first, but on a CPU in bfloat16, where that depends on the processor: see `attention_choice.py`.
     """
     if device.type == "cuda" and dtype in (torch.bfloat16, torch.float16):
         return "varlen", "sdpa"
