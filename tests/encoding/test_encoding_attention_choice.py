@@ -58,6 +58,7 @@ def test_calls_of_a_gpu_and_in_float32_are_not_timed(model, monkeypatch):
     on_gpu = SimpleNamespace(config=model[0].model.config, device=torch.device("cuda"))
     assert fastest_first(("varlen", "sdpa"), on_gpu, torch.bfloat16) == ("varlen", "sdpa")
     assert fastest_first(("varlen", "sdpa"), model[0].model, torch.float32) == ("varlen", "sdpa")
+    assert fastest_first(("sdpa",), model[0].model, torch.float32) == ("sdpa",)
     assert not asked
 
 

@@ -32,7 +32,6 @@ def attend_by_length(  # noqa: PLR0913  (an operator's parameters are tensors an
     out = query.new_empty(1, tokens, heads, value.shape[3])
     queried = kept = 0
     for number, queries, keys in neighbours(query_starts, key_starts):
-        own = number * (keys - prefix)
         asked = query[0, :, queried : queried + number * queries].view(heads, number, queries, width).transpose(0, 1)
         keyed, valued = (_of_neighbours(states, kept, number, keys - prefix, prefix) for states in (key, value))
         back = before if before < keys - 1 else -1  # a window that is wider than the text is none
@@ -41,13 +40,13 @@ def attend_by_length(  # noqa: PLR0913  (an operator's parameters are tensors an
             asked,
             keyed,
             valued,
-            attn_mask=None if causal else _mask(queries, keys, back, after, query.device),
+            attn_mask=None if causal else _mask(queries, keys, back, after),
             is_causal=causal,
             scale=scaling,
             enable_gqa=heads != key.shape[1],
         )
         out[0, queried : queried + number * queries] = found.transpose(1, 2).flatten(0, 1)
-        queried, kept = queried + number * queries, kept + own
+        queried, kept = queried + number * queries, kept + number * (keys - prefix)
     return out
 
 
@@ -78,12 +77,12 @@ def _of_neighbours(states: torch.Tensor, start: int, number: int, length: int, p
     return torch.cat([states[:, :, :prefix].expand(number, -1, -1, -1), own], dim=2) if prefix else own
 
 
-def _mask(queries: int, keys: int, before: int, after: int, device: torch.device) -> torch.Tensor | None:
+def _mask(queries: int, keys: int, before: int, after: int) -> torch.Tensor | None:
     """Return which keys (L, Y) each of a text's last queries sees, None where all see all."""
     if before < 0 and (after < 0 or after >= queries - 1):
         return None
-    ahead = torch.arange(keys, device=device) - torch.arange(keys - queries, keys, device=device)[:, None]
-    seen = torch.ones(queries, keys, dtype=torch.bool, device=device)
+    ahead = torch.arange(keys) - torch.arange(keys - queries, keys)[:, None]
+    seen = torch.ones(queries, keys, dtype=torch.bool)
     if before >= 0:
         seen &= ahead >= -before
     if after >= 0:
