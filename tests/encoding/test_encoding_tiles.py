@@ -1,4 +1,4 @@
-"""Attention in a processor's tiles: against the definition in float64, in the Encoder, and where it cannot be."""
+"""Attention by a processor's 16-bit products, in tiles or vectors: against the definition, in the Encoder, unbuilt."""
 
 from __future__ import annotations
 
@@ -15,14 +15,24 @@ from antiphon.encoding import Encoder
 from antiphon.encoding.kernels import tiles
 from antiphon.encoding.kernels.attention import candidates
 from antiphon.encoding.kernels.native import library
+from antiphon.encoding.kernels.native.library import TILES, VECTORS, NativeSource
 from antiphon.encoding.kernels.varlen import Spans, attend
 from antiphon.errors import ModelError
 from antiphon.model.parity import unlike_texts
 
 CPU = torch.device("cpu")
-needs_tiles = pytest.mark.skipif(tiles.SOURCE.missing() is not None, reason=f"{tiles.SOURCE.missing()}")
-KEPT = (library._loaded, library._reason)
+needs_it = pytest.mark.skipif(tiles.SOURCE.missing() is not None, reason=f"{tiles.SOURCE.missing()}")
+KEPT = (library._loaded, library._reason, library._tiles_permitted)
 TEXTS = [*unlike_texts()[:33], "word " * 60]
+
+
+@pytest.fixture(params=["tiles", "vectors"])
+def build(request, monkeypatch):
+    """Each of the two ways in which the kernel is built, where the processor has it."""
+    source = NativeSource("attention", TILES if request.param == "tiles" else VECTORS)
+    if source.missing() is not None:
+        pytest.skip(source.missing())
+    monkeypatch.setattr(tiles, "SOURCE", source)
 
 
 def defined(query, key, value, lengths, prefix, reach, scaling, asked=None):
@@ -63,7 +73,7 @@ CASES = [
 ]
 
 
-@needs_tiles
+@pytest.mark.usefixtures("build")
 @pytest.mark.parametrize("by_token", [True, False])
 @pytest.mark.parametrize(("lengths", "prefix", "shape", "reach"), CASES)
 def test_it_is_the_softmax_over_what_is_seen(lengths, prefix, shape, reach, by_token):
@@ -83,7 +93,7 @@ def test_it_is_the_softmax_over_what_is_seen(lengths, prefix, shape, reach, by_t
     assert (pruned.double() - alone).abs().max() < 0.03
 
 
-@needs_tiles
+@pytest.mark.usefixtures("build")
 def test_lengths_of_all_kinds_and_scores_of_all_sizes():
     """Drawn at random; large scores overflow unless weights are relative to the largest."""
     draw = np.random.default_rng(0)
@@ -100,7 +110,7 @@ def test_lengths_of_all_kinds_and_scores_of_all_sizes():
         assert (found.double() - right).abs().max() < 0.03, (seed, lengths, prefix, width, reach, scale)
 
 
-@needs_tiles
+@pytest.mark.usefixtures("build")
 @pytest.mark.parametrize("lengths", [[40, 3, 700], [1500]])
 def test_threads_give_the_same_bits(lengths, set_threads):
     query, key, value = (states_of(heads, sum(lengths), 64, by_token=True) for heads in (9, 3, 3))
@@ -112,7 +122,7 @@ def test_threads_give_the_same_bits(lengths, set_threads):
     assert torch.equal(found[0], found[2])
 
 
-@needs_tiles
+@pytest.mark.usefixtures("build")
 def test_what_is_not_a_number_stays_so_in_its_own_text():
     query, key, value = (states_of(heads, 60, 32, by_token=True) for heads in (4, 2, 2))
     key[0, 0, 40] = torch.nan
@@ -123,14 +133,14 @@ def test_what_is_not_a_number_stays_so_in_its_own_text():
     assert not broken[:, 2:].any()
 
 
-@needs_tiles
+@needs_it
 def test_other_numbers_than_bfloat16_are_refused():
     query, key, value = (states_of(heads, 6, 32, by_token=True).float() for heads in (4, 2, 2))
     with pytest.raises(ModelError, match=r"take bfloat16 and even heads of one width, not torch\.float32"):
         attend(query, key, value, Spans.of([6], 0, CPU, torch.bfloat16), (-1, 0), None)
 
 
-@needs_tiles
+@needs_it
 @pytest.mark.parametrize(
     ("shape", "template", "pooling", "bidirectional", "options"), [*CELLS, ("llama", "classical", "last", False, {})]
 )
@@ -181,11 +191,22 @@ def test_a_compiler_that_fails_is_quoted_once(unbuilt, monkeypatch, caplog):
 
 
 def test_a_processor_without_it_is_named(unbuilt, monkeypatch):
+    monkeypatch.setattr(library, "has", lambda feature: feature != "avx512_bf16")
+    assert tiles.SOURCE.missing() == "the processor has no avx512_bf16"
+
+
+def test_it_is_built_for_tiles_where_processor_and_system_give_them(unbuilt, monkeypatch):
+    monkeypatch.setattr(library, "_tiles_permitted", lambda: True)
+    assert tiles.SOURCE.taken == TILES
+    monkeypatch.setattr(library, "_tiles_permitted", lambda: False)
+    assert tiles.SOURCE.taken == VECTORS
+    assert NativeSource("product", TILES).missing() == "the system lets no process use its tiles"
+    monkeypatch.undo()
     monkeypatch.setattr(library, "has", lambda feature: feature != "amx_bf16")
-    assert tiles.SOURCE.missing() == "the processor has no amx_bf16"
+    assert tiles.SOURCE.taken == VECTORS
 
 
-@needs_tiles
+@needs_it
 def test_it_is_built_once_and_kept(unbuilt, monkeypatch):
     assert tiles.SOURCE.missing() is None
     [kept] = (unbuilt / "cache" / "native").iterdir()
@@ -197,7 +218,7 @@ def test_it_is_built_once_and_kept(unbuilt, monkeypatch):
     assert kept.stat().st_mtime_ns == before
 
 
-@needs_tiles
+@needs_it
 def test_a_kept_file_that_cannot_be_loaded_is_built_again(unbuilt):
     assert tiles.SOURCE.missing() is None
     [kept] = (unbuilt / "cache" / "native").iterdir()
@@ -209,7 +230,7 @@ def test_a_kept_file_that_cannot_be_loaded_is_built_again(unbuilt):
     assert kept.read_bytes().startswith(b"\x7fELF")
 
 
-@needs_tiles
+@needs_it
 def test_a_cache_that_cannot_be_written_is_no_fault(unbuilt):
     (unbuilt / "cache").write_text("a file where the folder would be", encoding="utf-8")
     assert tiles.SOURCE.missing() is None

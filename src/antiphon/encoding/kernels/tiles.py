@@ -1,4 +1,4 @@
-"""Attention over texts end to end on a processor with tiles of 16-bit products (AMX).
+"""Attention over texts end to end on a processor with 16-bit products: in its tiles (AMX), or in vectors (AVX-512).
 
 T queries, S keys behind the P of the shared prefix, N texts, H heads, K key heads, d head width.
 """
@@ -9,10 +9,10 @@ import ctypes
 
 import torch
 
-from antiphon.encoding.kernels.native.library import TILES, NativeSource, places
+from antiphon.encoding.kernels.native.library import TILES, VECTORS, NativeSource, places
 from antiphon.errors import ModelError
 
-SOURCE = NativeSource("attention", TILES)
+SOURCE = NativeSource("attention", VECTORS, faster=TILES)
 
 
 @torch.library.custom_op("antiphon::attend_in_tiles", mutates_args=())
@@ -34,7 +34,7 @@ def attend_in_tiles(  # noqa: PLR0913  (an operator's parameters are tensors and
     """
     heads, tokens, width = query.shape[1:]
     if {query.dtype, key.dtype, value.dtype} != {torch.bfloat16} or value.shape[3] != width or width % 2:
-        raise ModelError(f"the processor's tiles take bfloat16 and even heads of one width, not {query.dtype}, {width}")
+        raise ModelError(f"products of pairs take bfloat16 and even heads of one width, not {query.dtype}, {width}")
     query, key, value = (_in_pairs(states) for states in (query, key, value))
     out = query.new_empty(1, tokens, heads, width)
     steps = [step for states in (query, key, value) for step in (states.stride(2), states.stride(1))]

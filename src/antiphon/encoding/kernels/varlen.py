@@ -1,8 +1,8 @@
 """Attention over texts laid end to end in one row, by a kernel for texts of any lengths: no mask at all.
 
-PyTorch's flash kernel on a GPU and our own on a processor with tiles (tiles.py), both in 16 bits; PyTorch's call length
-by length on other processors (by_length.py). N texts, T tokens of the row, P tokens of the shared prefix, S = N x P + T
-keys.
+PyTorch's flash kernel on a GPU and our own on a processor with 16-bit products (tiles.py), both in 16 bits; PyTorch's
+call length by length on other processors and in float32 (by_length.py). N texts, T tokens of the row, P tokens of the
+shared prefix, S = N x P + T keys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-/* Attention over texts laid end to end, by a processor's tiles of 16-bit products (AMX), softmax and all in one pass.
+/* Attention over texts laid end to end, by a processor's 16-bit products, softmax and all in one pass: in its tiles (AMX)
+   where this is built for them, in its vectors (AVX-512) otherwise.
 
    Of each text and each key head the keys and values are laid out once as the tiles read them; then some queries at a
    time, with all heads that share those keys, are multiplied by a block of keys, weighed, and multiplied by the values.
@@ -14,6 +15,8 @@ enum {
   KEYS = 512,          /* keys of a block */
   ROWS = 128,          /* queries times heads that are multiplied at a time, about: they stay in the cache */
   MOST_PARTS = 8,
+  FEW = 4,         /* rows whose sums are held in vectors at least, */
+  HELD = 3 * FEW,  /* and at most: in 24 of the 32 */
 };
 
 static const float NO_SCORE = -1e30f; /* finite, so that a difference of two is a number */
@@ -49,7 +52,9 @@ static __mmask16 within(long at, long from, long to) {
 }
 
 /* sums (rows, columns) = or += left (rows, depth) times right, whose tiles lie one behind the other down each column of
-   them; rows are filled up to 32, columns and depth are whole. Four tiles of sums are held at a time. */
+   them; rows are filled up to 32, columns and depth are whole. */
+#ifdef __AMX_BF16__
+/* Four tiles of sums are held at a time. */
 static void multiply(const bfloat16 *left, long left_step, const uint32_t *right, long right_step, float *sums,
                      long sums_step, long rows, long columns, long depth, int add) {
   for (long n = 0; n < columns; n += 2 * SIDE)
@@ -89,6 +94,46 @@ static void multiply(const bfloat16 *left, long left_step, const uint32_t *right
       }
     }
 }
+#else
+/* So many rows of two columns of tiles, whose sums are held in vectors. */
+static inline __attribute__((always_inline)) void multiply_rows(const bfloat16 *left, long left_step,
+                                                                const uint32_t *right, long right_step, float *sums,
+                                                                long sums_step, long depth, int add, const int rows) {
+  __m512 first[HELD], second[HELD];
+  for (int row = 0; row < rows; row++) {
+    first[row] = add ? _mm512_loadu_ps(sums + row * sums_step) : _mm512_setzero_ps();
+    second[row] = add ? _mm512_loadu_ps(sums + row * sums_step + SIDE) : _mm512_setzero_ps();
+  }
+  for (long k = 0; k < depth; k += 2, right += SIDE) {
+    const __m512bh b = (__m512bh)_mm512_loadu_si512(right), c = (__m512bh)_mm512_loadu_si512(right + right_step);
+    for (int row = 0; row < rows; row++) {
+      const __m512bh a = (__m512bh)_mm512_set1_epi32(*(const int32_t *)(left + row * left_step + k));
+      first[row] = _mm512_dpbf16_ps(first[row], a, b);
+      second[row] = _mm512_dpbf16_ps(second[row], a, c);
+    }
+  }
+  for (int row = 0; row < rows; row++) {
+    _mm512_storeu_ps(sums + row * sums_step, first[row]);
+    _mm512_storeu_ps(sums + row * sums_step + SIDE, second[row]);
+  }
+}
+
+static void multiply(const bfloat16 *left, long left_step, const uint32_t *right, long right_step, float *sums,
+                     long sums_step, long rows, long columns, long depth, int add) {
+  for (long n = 0; n < columns; n += 2 * SIDE) {
+    const uint32_t *b = right + n / SIDE * right_step;
+    for (long m = 0, done; m < rows; m += done) {
+      const bfloat16 *a = left + m * left_step;
+      float *to = sums + m * sums_step + n;
+      done = least(HELD, rounded(rows - m, FEW));
+      /* a call for each number, so that it knows which vectors it holds */
+      if (done == HELD) multiply_rows(a, left_step, b, right_step, to, sums_step, depth, add, HELD);
+      else if (done == 2 * FEW) multiply_rows(a, left_step, b, right_step, to, sums_step, depth, add, 2 * FEW);
+      else multiply_rows(a, left_step, b, right_step, to, sums_step, depth, add, FEW);
+    }
+  }
+}
+#endif
 
 /* Makes weights of a query's scores, 0 outside of `from` to before `to`; returns by what its earlier sums fade. */
 static float weigh(const float *scores, bfloat16 *weights, long from, long to, long columns, float scale, float *top,
@@ -276,7 +321,7 @@ int antiphon_attend(const bfloat16 *query, const bfloat16 *key, const bfloat16 *
       for (long head = 0; head < shared; head++)
         for (long part = 0; part < parts; part++)
           if (room.memory) attend_text(&job, &room, text, head, part, parts);
-    if (room.memory) _tile_release();
+    if (room.memory) close_tiles();
     free(room.memory);
   }
   return failed;

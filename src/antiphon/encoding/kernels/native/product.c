@@ -136,6 +136,6 @@ void antiphon_multiply(const bfloat16 *states, const uint32_t *weight, const uin
         if (other) multiply_chunk(&job, chunk, from, to, 1);
         else multiply_chunk(&job, chunk, from, to, 0);
       }
-    _tile_release();
+    close_tiles();
   }
 }

@@ -1,8 +1,6 @@
 /* What files that multiply by the processor's tiles of 16 bits (AMX) share. A tile is 16 rows of 64 bytes: 16 float32 or
-   16 pairs of bfloat16. Files call the tiles by number, since a compiler wants that. */
-
-#include <sys/syscall.h>
-#include <unistd.h>
+   16 pairs of bfloat16. Files call the tiles by number, since a compiler wants that. A file that can do without is built
+   without: its tiles are then places in the memory alone. */
 
 #include "numbers.h"
 
@@ -16,12 +14,7 @@ static inline long least(long a, long b) { return a < b ? a : b; }
 static inline long most(long a, long b) { return a > b ? a : b; }
 static inline long rounded(long number, long multiple) { return (number + multiple - 1) / multiple * multiple; }
 
-/* Whether Linux lets this process use the tiles; it has to be asked once. */
-int antiphon_tiles_permitted(void) {
-  enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
-  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-}
-
+#ifdef __AMX_BF16__
 /* Makes this thread's tiles ready: 16 rows each, but so many in those of the left side and of the sums above (0, 1, 4)
    and below (2, 3, 5). */
 static inline void open_tiles(long above, long below) {
@@ -35,3 +28,9 @@ static inline void open_tiles(long above, long below) {
   shapes.rows[2] = shapes.rows[3] = shapes.rows[5] = (uint8_t)below;
   _tile_loadconfig(&shapes);
 }
+
+static inline void close_tiles(void) { _tile_release(); }
+#else
+static inline void open_tiles(long above, long below) { (void)above, (void)below; }
+static inline void close_tiles(void) {}
+#endif
