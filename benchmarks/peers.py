@@ -23,7 +23,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,8 @@ class Job:
     texts: list[str]
     prompt: str
     ids: list[list[int]]
+    longest: int = 0
+    """Tokens of the longest text of all jobs that an engine is started for."""
 
     def written(self) -> dict[str, Any]:
         return {name: str(one) if isinstance(one, Path) else one for name, one in self.__dict__.items()}
@@ -98,7 +100,7 @@ class Peer:
 
 
 def vllm(python: Path, job: Job, port: int) -> list[str]:
-    longest = max(map(len, job.ids)) + 1
+    longest = job.longest + 1
     flags = f"--runner pooling --dtype {job.dtype} --max-model-len {longest} --port {port}"
     return [str(python.parent / "vllm"), "serve", str(job.portable), *flags.split()]
 
@@ -107,7 +109,7 @@ def llama_cpp(python: Path, job: Job, port: int) -> list[str]:
     weights = next((job.folder.parent / "gguf").glob("*.gguf"), None)
     if weights is None:
         raise FileNotFoundError("the model could not be written as GGUF")
-    longest = max(512, max(map(len, job.ids)) + 8)
+    longest = max(512, job.longest + 8)
     return [str(python), "-c", LLAMA_SERVER, str(weights), str(port), str(longest), str(job.threads)]
 
 
@@ -348,7 +350,8 @@ def measured(options: argparse.Namespace, template: str, cores: int) -> None:
 
     workloads = [name for name in options.workloads if WORKLOADS[name][0] == template]
     jobs = {name: prepared(options, template, instructed=WORKLOADS[name][1], threads=cores) for name in workloads}
-    first, _ = jobs[workloads[0]][-1]
+    longest = max(len(ids) for turns in jobs.values() for job, _ in turns for ids in job.ids)
+    first = replace(jobs[workloads[0]][-1][0], longest=longest)
     chosen = [peer for peer in peers() if not options.only or any(word in peer.name for word in options.only)]
     said: dict[str, str] = {}
     with ExitStack() as stack:
