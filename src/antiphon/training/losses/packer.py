@@ -24,6 +24,7 @@ from torch import nn
 
 from antiphon import compat
 from antiphon.encoding.check import CHECKED, Distance, Judge, Vectors
+from antiphon.encoding.kernels import folded
 from antiphon.encoding.layout import Group, Layout, Numbers, lay_out, shared_beginning
 from antiphon.encoding.masks import Attention
 from antiphon.encoding.support import fault, is_supported, unsupported_in_training
@@ -41,7 +42,7 @@ FEWEST_SHARED = 4
 """Tokens at the beginning of all texts that are worth being shared."""
 NARROW = 192
 """Tokens of the widest row whose attention in 16 bits is multiplied out on a CPU: going back through PyTorch's own call
-takes 80 ms where products take 17, at 26 rows of 96 tokens of SmolLM2's heads, and as long as they at 256."""
+takes 80 ms where products take 17, at 26 rows of 96 tokens of SmolLM2's heads, and as long as they at 256 (on AMX)."""
 SHORT_TEXTS = CHECKED[:-1]
 """Texts to judge by whose rows are narrow under echo too."""
 SHARED_PART = 8
@@ -59,6 +60,7 @@ class Packer:
         self.causal = self.attention.causal
         self.products: bool | None = False
         """Whether attention may be multiplied out under autocast; None where that is to be found out."""
+        folded.register()
         compat.hand_on(self.module, ("attention_mask", "use_cache"))
 
     @classmethod
@@ -120,11 +122,11 @@ class Packer:
             features["pool_mask"] = torch.ones_like(positions_RW)
         config, dtype = self.module.model.config, self.module.model.dtype
         own = compat.attention_of(config)
-        call = "eager" if self._by_products(rows) else own
+        call = folded.NAME if self._by_products(rows) else own
         mask = replace(self.attention, causal=causal).masks(
             torch.from_numpy(layout.segment_RW),
             torch.from_numpy(layout.position_RW),
-            added=dtype if call == "eager" else None,
+            added=dtype if call in ("eager", folded.NAME) else None,
             device=rows.device,
         )
         compat.set_attention(config, call)

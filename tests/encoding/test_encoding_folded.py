@@ -1,0 +1,83 @@
+"""Attention by products that learns: against the definition in float64, forward and backward, and its way out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AttentionInterface
+
+from antiphon.encoding.kernels.folded import NAME, attend_folded, register
+
+MODULE = torch.nn.Module()
+SHAPES = [(2, 9, 3, 12, 16), (1, 4, 4, 7, 8), (3, 4, 1, 5, 8), (1, 1, 1, 1, 4)]
+"""Rows, heads, key heads, width of a row, head width."""
+
+
+def made(shape, dtype=torch.float64):
+    rows, heads, shared, width, size = shape
+    torch.manual_seed(0)
+    states = [torch.randn(rows, width, number, size).to(dtype) for number in (heads, shared, shared)]
+    text = torch.arange(width).div(3, rounding_mode="floor").expand(rows, -1)  # texts of three tokens beside each other
+    seen = (text[:, :, None] == text[:, None]) & torch.ones(width, width, dtype=torch.bool).tril()
+    mask = torch.zeros(rows, 1, width, width, dtype=torch.float64).masked_fill(~seen[:, None], -1e30)
+    return [one.transpose(1, 2).requires_grad_() for one in states], mask
+
+
+def defined(query, key, value, mask, scaling):
+    group = query.shape[1] // key.shape[1]
+    scores = query @ key.repeat_interleave(group, 1).transpose(2, 3) * scaling + mask
+    return (scores.softmax(-1) @ value.repeat_interleave(group, 1)).transpose(1, 2)
+
+
+def attended(states, mask, **given):
+    return attend_folded(MODULE, *states, mask, **given)[0]
+
+
+@pytest.mark.parametrize("scaling", [None, 0.3])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_is_the_softmax_over_what_is_seen_and_so_are_its_gradients(shape, scaling):
+    states, mask = made(shape)
+    found, right = attended(states, mask, scaling=scaling), defined(*states, mask, scaling or shape[-1] ** -0.5)
+    assert found.shape == right.shape
+    assert torch.allclose(found, right, rtol=0, atol=1e-12)
+    slope = torch.randn_like(right)
+    gradients = [torch.autograd.grad(one, states, slope) for one in (found, right)]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=1e-11)
+
+
+def test_its_gradients_are_those_of_finite_differences():
+    states, mask = made(SHAPES[0])
+    assert torch.autograd.gradcheck(lambda *given: attended(given, mask), states)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_in_16_bits_it_is_off_by_roundings_only(shape):
+    """Queries and keys may come in float32, as rotation makes them under autocast: the values' dtype is computed in."""
+    states, mask = made(shape)
+    slope = torch.randn(shape[0], shape[3], shape[1], shape[4], dtype=torch.float64)
+    right = attended(states, mask)
+    gradients = torch.autograd.grad(right, states, slope)
+    kinds = (torch.float32, torch.float32, torch.bfloat16)
+    narrow = [one.detach().to(kind).requires_grad_() for one, kind in zip(states, kinds, strict=True)]
+    found = attended(narrow, mask.float())
+    assert found.dtype == torch.bfloat16
+    assert (found.double() - right).abs().max() < 0.03
+    learned = torch.autograd.grad(found, narrow, slope.bfloat16())
+    for ours, given, theirs in zip(learned, narrow, gradients, strict=True):
+        assert ours.dtype == given.dtype
+        assert (ours.double() - theirs).norm() < 0.02 * theirs.norm() + 1e-6
+
+
+@pytest.mark.parametrize("given", [{"dropout": 0.5}, {"position_bias": torch.zeros(1, 1, 12, 12)}])
+def test_with_dropout_or_a_bias_of_positions_pytorchs_own_call_is_taken(given):
+    """With the numbers that it draws."""
+    register()
+    assert AttentionInterface()[NAME] is attend_folded
+    states, mask = made(SHAPES[0], torch.float32)
+    MODULE.num_key_value_groups = 3
+    found = []
+    for call in (attend_folded, AttentionInterface()["sdpa"]):
+        torch.manual_seed(1)
+        found.append(call(MODULE, *states, mask.float(), scaling=0.2, **given)[0])
+    assert torch.equal(*found)
