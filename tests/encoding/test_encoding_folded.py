@@ -8,7 +8,6 @@ from transformers import AttentionInterface
 
 from antiphon.encoding.kernels.folded import NAME, attend_folded, register
 
-MODULE = torch.nn.Module()
 SHAPES = [(2, 9, 3, 12, 16), (1, 4, 4, 7, 8), (3, 4, 1, 5, 8), (1, 1, 1, 1, 4)]
 """Rows, heads, key heads, width of a row, head width."""
 
@@ -26,11 +25,11 @@ def made(shape, dtype=torch.float64):
 def defined(query, key, value, mask, scaling):
     group = query.shape[1] // key.shape[1]
     scores = query @ key.repeat_interleave(group, 1).transpose(2, 3) * scaling + mask
-    return (scores.softmax(-1) @ value.repeat_interleave(group, 1)).transpose(1, 2)
+    return (scores.softmax(-1).to(value.dtype) @ value.repeat_interleave(group, 1)).transpose(1, 2)
 
 
 def attended(states, mask, **given):
-    return attend_folded(MODULE, *states, mask, **given)[0]
+    return attend_folded(torch.nn.Module(), *states, mask, **given)[0]
 
 
 @pytest.mark.parametrize("scaling", [None, 0.3])
@@ -69,15 +68,43 @@ def test_in_16_bits_it_is_off_by_roundings_only(shape):
         assert (ours.double() - theirs).norm() < 0.02 * theirs.norm() + 1e-6
 
 
+@pytest.mark.parametrize("common", [3.0, 10.0])
+def test_what_keys_and_values_have_in_common_does_not_spoil_gradients(common):
+    """Rounded weights that do not sum to 1 would: queries' gradients were 3 times as far off as PyTorch's own."""
+    states, mask = made((2, 9, 3, 96, 16))
+    with torch.no_grad():
+        states[1] += common * torch.randn(16, dtype=torch.float64)
+        states[2] += 3 * torch.randn(16, dtype=torch.float64)
+    slope = torch.randn(2, 96, 9, 16, dtype=torch.float64)
+    wanted = torch.autograd.grad(defined(*states, mask, 0.25), states, slope)
+    narrow = [one.detach().bfloat16().requires_grad_() for one in states]
+    off = []
+    for found in (attended(narrow, mask.float(), scaling=0.25), defined(*narrow, mask.float(), 0.25)):
+        learned = torch.autograd.grad(found, narrow, slope.to(found.dtype))
+        off.append(
+            [float((ours - theirs).norm() / theirs.norm()) for ours, theirs in zip(learned, wanted, strict=True)]
+        )
+    assert all(ours < 1.3 * theirs for ours, theirs in zip(*off, strict=True)), off
+
+
+def test_under_autocast_values_of_float32_are_narrowed_too():
+    states, mask = made(SHAPES[0], torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attended(states, mask.float())
+    assert found.dtype == torch.bfloat16
+    assert all(one.dtype == torch.float32 for one in torch.autograd.grad(found.sum(), states))
+
+
 @pytest.mark.parametrize("given", [{"dropout": 0.5}, {"position_bias": torch.zeros(1, 1, 12, 12)}])
 def test_with_dropout_or_a_bias_of_positions_pytorchs_own_call_is_taken(given):
     """With the numbers that it draws."""
     register()
     assert AttentionInterface()[NAME] is attend_folded
     states, mask = made(SHAPES[0], torch.float32)
-    MODULE.num_key_value_groups = 3
+    module = torch.nn.Module()
+    module.num_key_value_groups = 3
     found = []
     for call in (attend_folded, AttentionInterface()["sdpa"]):
         torch.manual_seed(1)
-        found.append(call(MODULE, *states, mask.float(), scaling=0.2, **given)[0])
+        found.append(call(module, *states, mask.float(), scaling=0.2, **given)[0])
     assert torch.equal(*found)

@@ -165,6 +165,7 @@ def unbuilt(monkeypatch, tmp_path):
     """As if nothing had been built or asked yet, on a processor that has it all."""
     monkeypatch.setenv("ANTIPHON_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(library, "has", lambda feature: True)
+    monkeypatch.setattr(library, "_tiles_permitted", lambda: True)
     for kept in KEPT:
         kept.cache_clear()
     yield tmp_path
@@ -196,12 +197,11 @@ def test_a_processor_without_it_is_named(unbuilt, monkeypatch):
 
 
 def test_it_is_built_for_tiles_where_processor_and_system_give_them(unbuilt, monkeypatch):
-    monkeypatch.setattr(library, "_tiles_permitted", lambda: True)
     assert tiles.SOURCE.taken == TILES
     monkeypatch.setattr(library, "_tiles_permitted", lambda: False)
     assert tiles.SOURCE.taken == VECTORS
     assert NativeSource("product", TILES).missing() == "the system lets no process use its tiles"
-    monkeypatch.undo()
+    monkeypatch.setattr(library, "_tiles_permitted", lambda: True)
     monkeypatch.setattr(library, "has", lambda feature: feature != "amx_bf16")
     assert tiles.SOURCE.taken == VECTORS
 

@@ -1,7 +1,7 @@
 """Which of the attention calls is the fastest on this processor: timed once on made-up rows of the model's heads.
 
-In bfloat16 our own kernel is the fastest where the processor multiplies 16 bits, then PyTorch's call on one with AMX,
-and products on one without. The times are kept in the user's cache, so that the same texts give the same bits in every
+In bfloat16 our own kernel is the fastest where it can be built, then PyTorch's call on a processor with AMX, and
+products on one without. The times are kept in the user's cache, so that the same texts give the same bits in every
 run on a machine.
 """
 

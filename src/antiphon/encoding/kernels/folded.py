@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 
 NAME = "antiphon-folded"
@@ -32,7 +33,7 @@ def attend_folded(
     dropout: float = 0.0,
     **given: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Return attention (R, W, H, v) of queries (R, H, W, d) over keys (R, K, W, d), in the dtype of the values.
+    """Return attention (R, W, H, v) of queries (R, H, W, d) over keys (R, K, W, d), in autocast's dtype or the values'.
 
     The mask (R, 1, W, W) is added to the scores. With dropout, or a bias of positions, PyTorch's own call is taken.
     """
@@ -42,11 +43,12 @@ def attend_folded(
         out, _ = own(module, query, key, value, mask, scaling=scaling, dropout=dropout, **given)
         return out, None
     rows, heads, width, size = query.shape
-    shared = key.shape[1]
+    shared, device = key.shape[1], query.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     found: torch.Tensor = _Folded.apply(  # type: ignore[no-untyped-call]
-        query.to(value.dtype).reshape(rows * shared, -1, size),
-        key.to(value.dtype).reshape(rows * shared, width, size),
-        value.reshape(rows * shared, width, -1),
+        query.to(dtype).reshape(rows * shared, -1, size),
+        key.to(dtype).reshape(rows * shared, width, size),
+        value.to(dtype).reshape(rows * shared, width, -1),
         attention_mask,
         float(size**-0.5) if scaling is None else scaling,
     )
@@ -69,10 +71,13 @@ class _Folded(torch.autograd.Function):
         return torch.bmm(weights, value)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, weights = ctx.saved_tensors
         weighed = _exact(torch.bmm(slope, value.transpose(1, 2))) * weights
-        of_scores = ((weighed - weights * weighed.sum(dim=-1, keepdim=True)) * ctx.scaling).to(query.dtype)
+        # rounded weights do not sum to 1, and what keys have in common would make much of the rest
+        share = weighed.sum(dim=-1, keepdim=True) / _exact(weights).sum(dim=-1, keepdim=True)
+        of_scores = ((weighed - weights * share) * ctx.scaling).to(query.dtype)
         return (
             torch.bmm(of_scores, key),
             torch.bmm(of_scores.transpose(1, 2), query),

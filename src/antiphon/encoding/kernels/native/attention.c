@@ -107,7 +107,9 @@ static inline __attribute__((always_inline)) void multiply_rows(const bfloat16 *
   for (long k = 0; k < depth; k += 2, right += SIDE) {
     const __m512bh b = (__m512bh)_mm512_loadu_si512(right), c = (__m512bh)_mm512_loadu_si512(right + right_step);
     for (int row = 0; row < rows; row++) {
-      const __m512bh a = (__m512bh)_mm512_set1_epi32(*(const int32_t *)(left + row * left_step + k));
+      int32_t pair;
+      memcpy(&pair, left + row * left_step + k, sizeof pair);
+      const __m512bh a = (__m512bh)_mm512_set1_epi32(pair);
       first[row] = _mm512_dpbf16_ps(first[row], a, b);
       second[row] = _mm512_dpbf16_ps(second[row], a, c);
     }
