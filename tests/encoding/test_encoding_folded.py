@@ -22,10 +22,11 @@ def made(shape, dtype=torch.float64):
     return [one.transpose(1, 2).requires_grad_() for one in states], mask
 
 
-def defined(query, key, value, mask, scaling):
+def defined(query, key, value, mask, scaling, dropout=0.0):
     group = query.shape[1] // key.shape[1]
     scores = query @ key.repeat_interleave(group, 1).transpose(2, 3) * scaling + mask
-    return (scores.softmax(-1).to(value.dtype) @ value.repeat_interleave(group, 1)).transpose(1, 2)
+    weights = torch.nn.functional.dropout(scores.softmax(-1).to(value.dtype), dropout)
+    return (weights @ value.repeat_interleave(group, 1)).transpose(1, 2)
 
 
 def attended(states, mask, **given):
@@ -95,16 +96,31 @@ def test_under_autocast_values_of_float32_are_narrowed_too():
     assert all(one.dtype == torch.float32 for one in torch.autograd.grad(found.sum(), states))
 
 
-@pytest.mark.parametrize("given", [{"dropout": 0.5}, {"position_bias": torch.zeros(1, 1, 12, 12)}])
-def test_with_dropout_or_a_bias_of_positions_pytorchs_own_call_is_taken(given):
-    """With the numbers that it draws."""
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dropout_drops_what_pytorchs_own_would(dtype):
+    """In forward and backward, by the numbers that transformers' own products draw."""
+    shape = (2, 9, 3, 40, 16)
+    states, mask = made(shape)
+    states = [one.detach().to(dtype).requires_grad_() for one in states]
+    slope = torch.randn(2, 40, 9, 16).to(dtype)
+    found = []
+    for call in (attended, lambda states, mask, **given: defined(*states, mask, 0.2, dropout=0.5)):
+        torch.manual_seed(1)
+        out = call(states, mask, scaling=0.2, dropout=0.5)
+        found.append([out, *torch.autograd.grad(out, states, slope)])
+    limit = 1e-12 if dtype == torch.float64 else 0.02
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).norm() < limit * theirs.norm()
+    assert (found[0][0] - attended(states, mask, scaling=0.2)).norm() > 0.3 * found[0][0].norm()
+
+
+def test_with_a_bias_of_positions_pytorchs_own_call_is_taken():
     register()
     assert AttentionInterface()[NAME] is attend_folded
     states, mask = made(SHAPES[0], torch.float32)
     module = torch.nn.Module()
     module.num_key_value_groups = 3
-    found = []
-    for call in (attend_folded, AttentionInterface()["sdpa"]):
-        torch.manual_seed(1)
-        found.append(call(module, *states, mask.float(), scaling=0.2, **given)[0])
+    calls = (attend_folded, AttentionInterface()["sdpa"])
+    bias = torch.randn(1, 1, 12, 12)
+    found = [call(module, *states, mask.float(), scaling=0.2, position_bias=bias)[0] for call in calls]
     assert torch.equal(*found)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface
 
@@ -35,9 +36,9 @@ def attend_folded(
 ) -> tuple[torch.Tensor, None]:
     """Return attention (R, W, H, v) of queries (R, H, W, d) over keys (R, K, W, d), in autocast's dtype or the values'.
 
-    The mask (R, 1, W, W) is added to the scores. With dropout, or a bias of positions, PyTorch's own call is taken.
+    The mask (R, 1, W, W) is added to the scores. With a bias of positions PyTorch's own call is taken.
     """
-    if dropout or given.get("position_bias") is not None:
+    if given.get("position_bias") is not None:
         mask = attention_mask.to(query.dtype)
         own = AttentionInterface()["sdpa"]
         out, _ = own(module, query, key, value, mask, scaling=scaling, dropout=dropout, **given)
@@ -51,6 +52,7 @@ def attend_folded(
         value.to(dtype).reshape(rows * shared, width, -1),
         attention_mask,
         float(size**-0.5) if scaling is None else scaling,
+        dropout,
     )
     return found.view(rows, heads, width, -1).transpose(1, 2).contiguous(), None
 
@@ -60,28 +62,36 @@ class _Folded(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor,
+        scaling: float,
+        dropout: float,
     ) -> torch.Tensor:
         scores = torch.bmm(query, key.transpose(1, 2))
         width = key.shape[1]
         masked = _exact(scores.view(len(mask), -1, width, width)) * scaling + mask
         weights = masked.softmax(dim=-1).to(value.dtype).view_as(scores)
-        ctx.save_for_backward(query, key, value, weights)
+        kept = F.dropout(weights, dropout) if dropout else weights
+        ctx.save_for_backward(query, key, value, weights, kept)
         ctx.scaling = scaling
-        return torch.bmm(weights, value)
+        return torch.bmm(kept, value)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, weights = ctx.saved_tensors
-        weighed = _exact(torch.bmm(slope, value.transpose(1, 2))) * weights
+        query, key, value, weights, kept = ctx.saved_tensors
+        weighed = _exact(torch.bmm(slope, value.transpose(1, 2))) * kept
         # rounded weights do not sum to 1, and what keys have in common would make much of the rest
         share = weighed.sum(dim=-1, keepdim=True) / _exact(weights).sum(dim=-1, keepdim=True)
         of_scores = ((weighed - weights * share) * ctx.scaling).to(query.dtype)
         return (
             torch.bmm(of_scores, key),
             torch.bmm(of_scores.transpose(1, 2), query),
-            torch.bmm(weights.transpose(1, 2), slope),
+            torch.bmm(kept.transpose(1, 2), slope),
+            None,
             None,
             None,
         )

@@ -122,7 +122,7 @@ class Packer:
             features["pool_mask"] = torch.ones_like(positions_RW)
         config, dtype = self.module.model.config, self.module.model.dtype
         own = compat.attention_of(config)
-        call = self._products() if self._by_products(rows) else own
+        call = folded.NAME if self._by_products(rows) else own
         mask = replace(self.attention, causal=causal).masks(
             torch.from_numpy(layout.segment_RW),
             torch.from_numpy(layout.position_RW),
@@ -135,10 +135,6 @@ class Packer:
         finally:
             compat.set_attention(config, own)
         return states_RWD.flatten(0, 1)
-
-    def _products(self) -> str:
-        """Return the call that multiplies out: the model's own where weights are dropped."""
-        return "eager" if getattr(self.module.model.config, "attention_dropout", 0.0) else folded.NAME
 
     def _by_products(self, rows: torch.Tensor) -> bool:
         """Return whether attention is multiplied out: under autocast on a CPU, where rows are narrow.

@@ -15,8 +15,8 @@ enum {
   KEYS = 512,          /* keys of a block */
   ROWS = 128,          /* queries times heads that are multiplied at a time, about: they stay in the cache */
   MOST_PARTS = 8,
-  FEW = 4,         /* rows whose sums are held in vectors at least, */
-  HELD = 3 * FEW,  /* and at most: in 24 of the 32 */
+  FEW = 4,             /* rows whose sums are held in vectors at least, */
+  HELD = 3 * FEW,      /* and at most: in 24 of the 32 */
 };
 
 static const float NO_SCORE = -1e30f; /* finite, so that a difference of two is a number */
